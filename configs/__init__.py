@@ -1,0 +1,1 @@
+"""One file a runnable configuration; `base` holds every key, with its meaning."""

@@ -1,0 +1,116 @@
+"""Every key of a configuration, with its meaning and default. Other files change what differs.
+
+Choices with options of their own are written as calls: "dwa", "dwa(floor=0.1)".
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """Returns the defaults; the other configurations start from them."""
+    config = ConfigDict()
+
+    # Everything random follows from it: split, heads, LoRA, order of rows, dropout.
+    config.seed = 42
+    # "paper", or "stable" for long runs: options of dwa and imbalance not stated below.
+    config.preset = "paper"
+
+    # --- Trunk
+    # A local folder or a hub id with Hugging Face weights; "scratch" builds one.
+    config.backbone = "scratch"
+    # Shape of a RoBERTa from scratch; heads must divide width.
+    config.scratch = ConfigDict(
+        dict(vocab_size=2000, width=128, layers=2, heads=4, feed_forward=512, max_positions=64)
+    )
+    # What the trunk computes in: "float32" or "bfloat16". Trained weights stay float32.
+    config.dtype = "float32"
+    # "first", "last" or "mean" token; "" is what the family's own classifier does.
+    config.pooling = ""
+    # Dropout inside the trunk, as its configuration states it.
+    config.dropout = True
+    # Recomputes activations in the backward pass: less memory, about a third more time.
+    config.remat = False
+    # Layers unrolled in the compiled program: 1 scans them, 0 unrolls all of them.
+    config.unroll = 1
+    # Regular expressions over parameter paths that do not train (without LoRA).
+    config.freeze = ()
+
+    # --- LoRA; rank 0 trains the whole trunk
+    config.lora_rank = 0
+    # Scale is alpha / rank; 0 sets alpha = rank.
+    config.lora_alpha = 0.0
+    config.lora_dropout = 0.05
+    # Scale alpha / sqrt(rank) instead.
+    config.lora_rank_stabilized = False
+    # Regular expressions over kernels; () is every matrix of attention and feed-forward.
+    config.lora_targets = ()
+
+    # --- Data: files (CSV, JSONL, Parquet) or hub:NAME:SPLIT
+    config.train = ()
+    # Given splits; where both are () the training rows are split by `fractions`.
+    config.validation = ()
+    config.test = ()
+    # Train, validation, test; (0.9, 0.1, 0.0) is the papers'.
+    config.fractions = (0.8, 0.1, 0.1)
+    # Rows of the embedded generator of FX headlines, where `train` is ().
+    config.generated_rows = 4000
+    config.text_column = "text"
+    # "" where there is none.
+    config.score_column = "score"
+    config.category_column = ""
+    # (lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.
+    config.score_range = ()
+    # Categories of rows without one come from their scores by the thresholds.
+    config.derive_categories = True
+    # "error" stops at a bad row, "skip" leaves it out and says so.
+    config.on_bad_row = "error"
+    # Users become @user and links http, as Twitter models were trained.
+    config.normalize_tweets = False
+    # Tokens a text, special ones included; longer texts are truncated and counted.
+    config.max_length = 512
+    # Different padded lengths, each of which compiles the step once.
+    config.max_buckets = 6
+
+    # --- Categories
+    config.num_classes = 5
+    # das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, equal_frequency, ...
+    config.stratifier = "das(spacing_penalty=0.1)"
+
+    # --- Losses and weighting
+    # imbalance(alpha=.., beta=.., mode="bounded"|"frozen"|"prior"|"literal") or cross_entropy.
+    config.classification_loss = "imbalance"
+    # p_k of the imbalance loss: "batch", "laplace", "moving_average" or "dataset".
+    config.proportions = "batch"
+    # dwa, adaptive_lambda, adaptive_w, constant(weights=(.75, .25)), single_task, ...
+    config.weighting = "dwa"
+    # Where the tasks' gradients are compared: "trainable", "representation", "last_layer".
+    config.gradient_scope = "trainable"
+    # Steps between two comparisons in that scope.
+    config.gramian_every = 1
+    # Takes the classification's gradient norm of the plain cross-entropy.
+    config.norm_of_cross_entropy = False
+
+    # --- Optimization
+    config.epochs = 10
+    # Rows a step, over all devices.
+    config.batch_size = 8
+    # Parts that a batch is worked through in; must divide the rows of a device.
+    config.microbatches = 1
+    config.learning_rate = 2e-5
+    config.head_learning_rate = 1e-3
+    config.phi_learning_rate = 1e-3
+    config.warmup_steps = 100
+    config.weight_decay = 0.01
+    # Bound on the norm of the trunk's gradient; 0.0: none.
+    config.clip_norm = 1.0
+
+    # --- Evaluation
+    # Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, ...
+    config.monitor = "mse"
+    # Epochs without a better one after which training stops; 0 never stops early.
+    config.patience = 0
+    config.eval_batch_size = 32
+    # Steps between two records in metrics.jsonl.
+    config.log_every = 10
+
+    return config.lock()

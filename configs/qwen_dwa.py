@@ -1,0 +1,15 @@
+"""B8: Qwen2-0.5B, both tasks under DWA, all of it trained.
+
+    python -m experiments.main --config=configs/qwen_dwa.py --config.train=FILE,
+"""
+
+from configs import base
+
+
+def get_config():
+    """Returns the configuration."""
+    config = base.get_config()
+    config.backbone = "Qwen/Qwen2-0.5B"
+    config.learning_rate = 1e-5
+    config.epochs = 10
+    return config

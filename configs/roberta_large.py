@@ -1,0 +1,16 @@
+"""B1: RoBERTa-large, the regression task alone.
+
+    python -m experiments.main --config=configs/roberta_large.py --config.train=FILE,
+"""
+
+from configs import base
+
+
+def get_config():
+    """Returns the configuration."""
+    config = base.get_config()
+    config.backbone = "FacebookAI/roberta-large"
+    config.learning_rate = 1e-5
+    config.epochs = 10
+    config.weighting = "single_task"
+    return config

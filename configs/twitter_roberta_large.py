@@ -1,0 +1,17 @@
+"""B2: Twitter-RoBERTa-large, the regression task alone.
+
+    python -m experiments.main --config=configs/twitter_roberta_large.py --config.train=FILE,
+"""
+
+from configs import base
+
+
+def get_config():
+    """Returns the configuration."""
+    config = base.get_config()
+    config.backbone = "cardiffnlp/twitter-roberta-large-2022-154m"
+    config.normalize_tweets = True
+    config.learning_rate = 1e-5
+    config.epochs = 10
+    config.weighting = "single_task"
+    return config

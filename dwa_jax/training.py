@@ -1,0 +1,397 @@
+"""State, optimizer chains and the jitted train step.
+
+theta: shared trainable parameters; psi: heads; phi: what the losses and the weighting
+learn themselves. One optax chain each. Axis letters: B rows, T tokens, N tasks,
+K categories, M microbatches.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+
+from dwa_jax import gradients, heads, losses, paths
+from dwa_jax.trunk import make_split_trunk, make_trunk
+from dwa_jax.weighting import Signals, Weighting
+
+
+class Task(NamedTuple):
+    """One task: a head of `outputs` numbers, its loss, and which rows have its label.
+
+    Attributes:
+      name: key of its parameters and of its numbers in the log.
+      outputs: how many numbers its head gives a row.
+      loss: a `losses.TaskLoss`.
+      mask: the batch's key of the (B,) mask of rows that carry its label.
+    """
+
+    name: str
+    outputs: int
+    loss: losses.TaskLoss
+    mask: str
+
+
+class TrainState(NamedTuple):
+    """Everything that a step reads and writes; a tree of arrays.
+
+    Attributes:
+      step: () steps taken.
+      theta: shared parameters that train.
+      frozen: shared parameters that do not.
+      psi: {task: head parameters}.
+      phi: {"loss": {task: variables}, "weighting": variables}.
+      weighting: what the weighting carries.
+      proportions: (K,) class proportions kept across batches.
+      ratios: (N,) scope norm over representation norm at the last refresh.
+      optimizers: {"theta", "psi", "phi"}: optax states.
+      key: of the run's dropout.
+    """
+
+    step: jax.Array
+    theta: Any
+    frozen: Any
+    psi: Any
+    phi: Any
+    weighting: Any
+    proportions: jax.Array
+    ratios: jax.Array
+    optimizers: Any
+    key: jax.Array
+
+
+class Optimizers(NamedTuple):
+    """One optax chain for each kind of parameter, and the trunk's learning rate by step."""
+
+    theta: optax.GradientTransformation
+    psi: optax.GradientTransformation
+    phi: optax.GradientTransformation
+    learning_rate: optax.Schedule
+
+
+def make_optimizers(
+    *,
+    total_steps: int,
+    learning_rate: float,
+    head_learning_rate: float,
+    phi_learning_rate: float = 1e-3,
+    warmup_steps: int = 100,
+    weight_decay: float = 0.01,
+    clip_norm: float = 1.0,
+    decayed: Sequence[str] = (r"(kernel|embedding|/u|/v)$",),
+) -> Optimizers:
+    """Makes the three chains.
+
+    Args:
+      total_steps: of the run; the cosine ends at 0 there.
+      learning_rate: the trunk's peak.
+      head_learning_rate: the heads' peak, on the same schedule.
+      phi_learning_rate: Adam's, constant (1e-3 in the papers).
+      warmup_steps: linear warm-up of trunk and heads (100 in the papers), shortened to
+        a tenth of the run where the run is too short for it.
+      weight_decay: AdamW's, on the leaves that `decayed` matches.
+      clip_norm: bound on the global norm of the trunk's gradient; 0: none.
+      decayed: regular expressions over parameter paths.
+    """
+    warmup = min(warmup_steps, max(total_steps // 10, 1))
+
+    def schedule(peak):
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(total_steps, warmup + 1))
+
+    def decay_mask(tree):
+        # A head without biases or a lone LoRA has leaves of some kinds only.
+        return paths.assign(tree, [("|".join(decayed), True)], default=False)
+
+    def chain(peak, clip):
+        clipping = [optax.clip_by_global_norm(clip)] if clip else []
+        adam = optax.adamw(schedule(peak), weight_decay=weight_decay, mask=decay_mask)
+        return optax.chain(*clipping, adam)
+
+    return Optimizers(
+        chain(learning_rate, clip_norm),
+        chain(head_learning_rate, 0.0),
+        optax.adam(phi_learning_rate),
+        schedule(learning_rate),
+    )
+
+
+def init_state(
+    key: jax.Array,
+    theta: Any,
+    frozen: Any,
+    *,
+    family: str,
+    width: int,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    optimizers: Optimizers,
+    num_classes: int,
+    proportions: jax.Array | None = None,
+) -> TrainState:
+    """Makes a run's first state.
+
+    Args:
+      key: split between heads, weighting and dropout.
+      theta: shared trainable parameters.
+      frozen: the others.
+      family: of the backbone; gives the heads' shape.
+      width: D of the trunk.
+      tasks: the N tasks, in the order of every (N,) array.
+      weighting: the method.
+      optimizers: the three chains.
+      num_classes: K.
+      proportions: (K,) the training split's class proportions; uniform by default.
+    """
+    head_key, weighting_key, dropout_key = jax.random.split(key, 3)
+    head_keys = jax.random.split(head_key, len(tasks))
+    psi = {
+        task.name: heads.init(head_keys[index], family, width, task.outputs)
+        for index, task in enumerate(tasks)
+    }
+    variables, carried = weighting.init(weighting_key)
+    phi = {"loss": {task.name: task.loss.init() for task in tasks}, "weighting": variables}
+    if proportions is None:
+        proportions = jnp.full((num_classes,), 1 / num_classes)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        theta=theta,
+        frozen=frozen,
+        psi=psi,
+        phi=phi,
+        weighting=carried,
+        proportions=jnp.asarray(proportions, float),
+        ratios=jnp.ones((len(tasks),)),
+        optimizers={
+            "theta": optimizers.theta.init(theta),
+            "psi": optimizers.psi.init(psi),
+            "phi": optimizers.phi.init(phi),
+        },
+        key=dropout_key,
+    )
+
+
+class _Decision(NamedTuple):
+    coefficients: jax.Array
+    state: Any
+    metrics: dict
+    gradient: Any
+
+
+def make_step(
+    module: nn.Module,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    optimizers: Optimizers,
+    *,
+    pooling: str,
+    num_classes: int,
+    lora_scale: float = 1.0,
+    scope: str = "trainable",
+    gramian_every: int = 1,
+    microbatches: int = 1,
+    proportions: str = "batch",
+    proportions_decay: float = 0.99,
+    norm_of_cross_entropy: bool = False,
+    dropout: bool = True,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
+
+    Args:
+      module: the backbone.
+      tasks: the N tasks; one named "classification" provides the class losses.
+      weighting: the method.
+      optimizers: the three chains.
+      pooling: one of `heads.POOLINGS`.
+      num_classes: K.
+      lora_scale: what U V is multiplied by.
+      scope: where the Gramian is taken, one of `gradients.SCOPES`.
+      gramian_every: steps between two Gramians of that scope; those in between estimate
+        it from the representation's and the last ratio of the two norms.
+      microbatches: M; the batch is worked through in M parts, with the same result.
+      proportions: what p_k is, see `losses.class_proportions`.
+      proportions_decay: of the moving average over batches.
+      norm_of_cross_entropy: takes the classification's gradient norm of the plain
+        cross-entropy instead of the loss that is weighted.
+      dropout: false trains without any.
+
+    Returns:
+      The step. Its batch is a dict of arrays with B rows: input_ids and attention_mask
+      (B, T), score, score_mask, category, category_mask (B,). Its metrics are scalars.
+
+    Raises:
+      ValueError: an option is out of its range.
+    """
+    if gramian_every < 1:
+        raise ValueError(f"gramian_every must be at least 1, not {gramian_every}")
+    if microbatches < 1:
+        raise ValueError(f"microbatches must be at least 1, not {microbatches}")
+    num_tasks = len(tasks)
+    names = [task.name for task in tasks]
+    trunk = make_trunk(module, pooling=pooling, lora_scale=lora_scale)
+    gramian_rows = list(range(num_tasks))
+    if norm_of_cross_entropy and "classification" in names:
+        gramian_rows[names.index("classification")] = num_tasks
+
+    def task_heads(statistics):
+        def apply(h, psi, phi, batch):
+            rows, _ = batch
+            class_losses = jnp.zeros((num_classes,), h.dtype)
+            values = []
+            for task in tasks:
+                outputs = heads.apply(psi[task.name], h)
+                values.append(task.loss.apply(phi[task.name], outputs, rows, statistics))
+                if task.name == "classification":
+                    counts = statistics.class_counts.astype(outputs.dtype)
+                    class_losses = losses.class_cross_entropy(
+                        outputs, rows["category"], rows["category_mask"], counts
+                    )
+                    if norm_of_cross_entropy:
+                        extra = class_losses @ counts / jnp.maximum(counts.sum(), 1)
+            if norm_of_cross_entropy and "classification" in names:
+                values.append(extra)
+            return jnp.stack(values), class_losses
+
+        return apply
+
+    def step(state: TrainState, batch: dict):
+        num_scores, counts = losses.count_labels(batch, num_classes)
+        own = losses.class_proportions("batch", counts, counts)
+        average = state.proportions
+        if proportions == "moving_average":
+            moved = proportions_decay * average + (1 - proportions_decay) * own
+            average = jnp.where(state.step == 0, own, moved)
+        p = losses.class_proportions(proportions, counts, average)
+        statistics = losses.Statistics(num_scores, counts, p, 1 / microbatches)
+        present = jnp.stack([batch[task.mask].sum() > 0 for task in tasks])
+
+        def weigh(task_losses, gramian, class_losses):
+            if gramian is None:
+                gramian = jnp.zeros((num_tasks, num_tasks), task_losses.dtype)
+            signals = jax.lax.stop_gradient(
+                Signals(task_losses, gramian, class_losses, own, present)
+            )
+
+            def objective(variables):
+                weighed = weighting.weigh(variables, state.weighting, signals)
+                return weighed.objective, weighed
+
+            (_, weighed), gradient = jax.value_and_grad(objective, has_aux=True)(
+                state.phi["weighting"]
+            )
+            return _Decision(weighed.coefficients, weighed.state, weighed.metrics, gradient)
+
+        key = jax.random.fold_in(state.key, state.step) if dropout else None
+        rows = (batch, key)
+        if microbatches > 1:
+            keys = None if key is None else jax.random.split(key, microbatches)
+            rows = (_split_rows(batch, microbatches), keys)
+        if scope == "last_layer":
+            shared = make_split_trunk(
+                module, state.frozen, pooling=pooling, lora_scale=lora_scale
+            )
+        else:
+
+            def shared(theta, batch):
+                return trunk(theta, state.frozen, *batch)
+
+        result = gradients.mixed_gradients(
+            shared,
+            task_heads(statistics),
+            weigh,
+            state.theta,
+            state.psi,
+            state.phi["loss"],
+            rows,
+            num_tasks=num_tasks,
+            scope=scope,
+            uses_gramian=weighting.uses_gramian,
+            gramian_rows=gramian_rows,
+            refresh=state.step % gramian_every == 0,
+            ratios=state.ratios if gramian_every > 1 else None,
+            microbatches=microbatches,
+        )
+        decision = result.weighed
+        penalty = jax.grad(
+            lambda phi: sum(task.loss.penalty(phi[task.name]) * 1.0 for task in tasks)
+        )(state.phi["loss"])
+        phi_gradient = {
+            "loss": jax.tree.map(jnp.add, result.phi, penalty),
+            "weighting": decision.gradient,
+        }
+        theta, theta_state = _update(optimizers.theta, result.theta, state, "theta")
+        psi, psi_state = _update(optimizers.psi, result.psi, state, "psi")
+        phi, phi_state = _update(optimizers.phi, phi_gradient, state, "phi")
+        phi["loss"] = {task.name: task.loss.project(phi["loss"][task.name]) for task in tasks}
+        new_state = state._replace(
+            step=state.step + 1,
+            theta=theta,
+            psi=psi,
+            phi=phi,
+            weighting=decision.state,
+            proportions=average,
+            ratios=result.ratios.astype(state.ratios.dtype),
+            optimizers={"theta": theta_state, "psi": psi_state, "phi": phi_state},
+        )
+        cross_entropy = result.aux @ own.astype(result.aux.dtype)
+        learning_rate = optimizers.learning_rate(state.step)
+        metrics = _metrics(names, result, cross_entropy, state.phi, learning_rate)
+        return new_state, metrics
+
+    return jax.jit(step, donate_argnums=0)
+
+
+def _split_rows(batch, microbatches):
+    # Row i of every part comes from the i-th stretch of M rows, so that each part
+    # still spreads over all devices that the rows are sharded over.
+    def split(x):
+        if x.shape[0] % microbatches:
+            raise ValueError(
+                f"a batch of {x.shape[0]} rows does not divide into {microbatches} microbatches"
+            )
+        return x.reshape(-1, microbatches, *x.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(split, batch)
+
+
+def _update(optimizer, gradient, state, kind):
+    parameters = getattr(state, kind)
+    updates, optimizer_state = optimizer.update(gradient, state.optimizers[kind], parameters)
+    return optax.apply_updates(parameters, updates), optimizer_state
+
+
+def _metrics(names, result, cross_entropy, phi, learning_rate):
+    metrics = {"learning_rate": learning_rate}
+    by_task = {
+        "coefficient": result.weighed.coefficients,
+        "gradient_norm": result.norms,
+        **result.weighed.metrics,
+    }
+    for index, name in enumerate(names):
+        if name == "classification":
+            metrics["loss_classification"] = cross_entropy
+            metrics["loss_imbalance"] = result.losses[index]
+        else:
+            metrics[f"loss_{name}"] = result.losses[index]
+        for label, values in by_task.items():
+            if values.ndim:
+                metrics[f"{label}_{name}"] = values[index]
+    metrics |= {label: value for label, value in by_task.items() if not value.ndim}
+    for variables in phi["loss"].values():
+        metrics |= variables
+    return metrics
+
+
+def make_predict(
+    module: nn.Module, tasks: Sequence[Task], *, pooling: str, lora_scale: float = 1.0
+) -> Callable[[TrainState, dict], dict[str, jax.Array]]:
+    """Makes the jitted forward pass without dropout, (state, batch) -> {task: (B, outputs)}."""
+    trunk = make_trunk(module, pooling=pooling, lora_scale=lora_scale)
+
+    @jax.jit
+    def predict(theta, frozen, psi, batch):
+        h = trunk(theta, frozen, batch, None)
+        return {task.name: heads.apply(psi[task.name], h) for task in tasks}
+
+    return lambda state, batch: predict(state.theta, state.frozen, state.psi, batch)

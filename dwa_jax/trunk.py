@@ -1,0 +1,122 @@
+"""The trunk as a function of its trainable parameters: tokens to pooled hidden states.
+
+Shared parameters come in two nested dicts with the same two top keys: "params" and,
+where there is LoRA, "lora". `theta` holds the leaves that train, `frozen` the others.
+Axis letters: B rows, T tokens, D width, L layers.
+"""
+
+from collections.abc import Callable, Sequence
+
+import jax
+from flax import linen as nn
+
+from dwa_jax import backbones, heads, lora, paths
+from dwa_jax.gradients import SplitTrunk
+
+
+def split_parameters(
+    params: dict, adapter: lora.Lora | None = None, *, freeze: Sequence[str] = ()
+) -> tuple[dict, dict]:
+    """Decides which parameters train.
+
+    Args:
+      params: the backbone's parameters.
+      adapter: with LoRA factors, only those train.
+      freeze: regular expressions over the paths of parameters that stay as they are,
+        where there is no LoRA.
+
+    Returns:
+      (theta, frozen), nested dicts that `variables` joins again.
+
+    Raises:
+      ValueError: a pattern matches nothing, or nothing is left to train.
+    """
+    if adapter is not None:
+        return {"lora": adapter.factors}, {"params": params}
+    frozen_mask = paths.assign(params, [(pattern, True) for pattern in freeze], default=False)
+    frozen, theta = paths.partition(params, frozen_mask)
+    if not theta:
+        raise ValueError(f"the patterns {list(freeze)} freeze every parameter of the trunk")
+    return {"params": theta}, ({"params": frozen} if frozen else {})
+
+
+def variables(theta: dict, frozen: dict, lora_scale: float = 1.0) -> dict:
+    """Joins trained and frozen leaves into what the backbone's `apply` takes."""
+    joined = paths.combine(theta, frozen)
+    if "lora" in joined:
+        joined["lora"] = lora.scaled(joined["lora"], lora_scale)
+    return joined
+
+
+def _keywords(key):
+    if key is None:
+        return {"deterministic": True}
+    return {"deterministic": False, "rngs": {"dropout": key}}
+
+
+def make_trunk(
+    module: nn.Module, *, pooling: str, lora_scale: float = 1.0
+) -> Callable[[dict, dict, dict, jax.Array | None], jax.Array]:
+    """Makes (theta, frozen, batch, key) -> (B, D) pooled hidden states.
+
+    Args:
+      module: a backbone.
+      pooling: one of `heads.POOLINGS`.
+      lora_scale: what U V is multiplied by.
+
+    Returns:
+      A function whose batch holds input_ids and attention_mask (B, T), and whose key
+      drives dropout; None turns dropout off.
+    """
+
+    def trunk(theta, frozen, batch, key=None):
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        hidden = module.apply(variables(theta, frozen, lora_scale), ids, mask, **_keywords(key))
+        return heads.pool(hidden, mask, pooling)
+
+    return trunk
+
+
+def make_split_trunk(
+    module: nn.Module, frozen: dict, *, pooling: str, lora_scale: float = 1.0
+) -> SplitTrunk:
+    """Makes the same trunk in two pieces, for the gradient scope "last_layer".
+
+    Args:
+      module: a backbone.
+      frozen: the shared parameters that do not train.
+      pooling: one of `heads.POOLINGS`.
+      lora_scale: what U V is multiplied by.
+
+    Returns:
+      A `SplitTrunk` whose batch is (rows, key).
+    """
+    lower, last, upper = backbones.split_last_layer(module)
+
+    def top(collections):
+        # The last layer, and what comes after it: a decoder's final norm.
+        return {
+            name: {
+                "layer": last(tree),
+                "after": {key: tree[key] for key in tree if key not in ("layers", "embeddings")},
+            }
+            for name, tree in collections.items()
+        }
+
+    def run_lower(theta, batch):
+        rows, key = batch
+        joined = variables(theta, frozen, lora_scale)
+        return lower(joined, rows["input_ids"], rows["attention_mask"], **_keywords(key))
+
+    def run_upper(top_theta, x, batch):
+        rows, key = batch
+        ids, mask = rows["input_ids"], rows["attention_mask"]
+        joined = variables(top_theta, top(frozen), lora_scale)
+        after = {name: tree.get("after", {}) for name, tree in joined.items()}
+        layer = {name: tree["layer"] for name, tree in joined.items()}
+        # A key of its own: the same one would repeat the first layer's dropout.
+        key = None if key is None else jax.random.fold_in(key, 1)
+        hidden = upper(after, layer, x, ids, mask, **_keywords(key))
+        return heads.pool(hidden, mask, pooling)
+
+    return SplitTrunk(run_lower, top, run_upper)
