@@ -45,14 +45,14 @@ def get_config() -> ConfigDict:
     # Regular expressions over kernels; () is every matrix of attention and feed-forward.
     config.lora_targets = ()
 
-    # --- Data: files (CSV, JSONL, Parquet) or hub:NAME:SPLIT
-    config.train = ()
-    # Given splits; where both are () the training rows are split by `fractions`.
-    config.validation = ()
-    config.test = ()
+    # --- Data: files (CSV, JSONL, Parquet) or hub:NAME:SPLIT, several with commas between
+    config.train = ""
+    # Given splits; where both are "" the training rows are split by `fractions`.
+    config.validation = ""
+    config.test = ""
     # Train, validation, test; (0.9, 0.1, 0.0) is the papers'.
     config.fractions = (0.8, 0.1, 0.1)
-    # Rows of the embedded generator of FX headlines, where `train` is ().
+    # Rows of the embedded generator of FX headlines, where `train` is "".
     config.generated_rows = 4000
     config.text_column = "text"
     # "" where there is none.
@@ -76,7 +76,9 @@ def get_config() -> ConfigDict:
     # das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, equal_frequency, ...
     config.stratifier = "das(spacing_penalty=0.1)"
 
-    # --- Losses and weighting
+    # --- Tasks, losses and weighting
+    # ("regression", "classification"), or one of them.
+    config.tasks = ("regression", "classification")
     # imbalance(alpha=.., beta=.., mode="bounded"|"frozen"|"prior"|"literal") or cross_entropy.
     config.classification_loss = "imbalance"
     # p_k of the imbalance loss: "batch", "laplace", "moving_average" or "dataset".

@@ -1,6 +1,6 @@
 """B1: RoBERTa-large, the regression task alone.
 
-    python -m experiments.main --config=configs/roberta_large.py --config.train=FILE,
+    python -m experiments.main --config=configs/roberta_large.py
 """
 
 from configs import base
@@ -12,5 +12,6 @@ def get_config():
     config.backbone = "FacebookAI/roberta-large"
     config.learning_rate = 1e-5
     config.epochs = 10
+    config.tasks = ("regression",)
     config.weighting = "single_task"
     return config

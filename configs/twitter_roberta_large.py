@@ -1,6 +1,6 @@
 """B2: Twitter-RoBERTa-large, the regression task alone.
 
-    python -m experiments.main --config=configs/twitter_roberta_large.py --config.train=FILE,
+    python -m experiments.main --config=configs/twitter_roberta_large.py
 """
 
 from configs import base
@@ -13,5 +13,6 @@ def get_config():
     config.normalize_tweets = True
     config.learning_rate = 1e-5
     config.epochs = 10
+    config.tasks = ("regression",)
     config.weighting = "single_task"
     return config

@@ -124,7 +124,7 @@ def imbalance(
     beta: jax.Array,
     share: jax.Array | float = 1.0,
 ) -> jax.Array:
-    """The imbalance loss of equations 7 to 9: sum over k of p_k^-beta (p_k L_{c,k} - alpha log p_k).
+    """The imbalance loss of equations 7 to 9: sum_k p_k^-beta (p_k L_{c,k} - alpha log p_k).
 
     The sum runs over the classes with p_k > 0. The alpha term is constant in the model's
     parameters and its derivative in alpha is never negative, nor is the one in beta: by

@@ -1,0 +1,111 @@
+"""Checkpoints through Orbax: the best and the latest, whole or not at all.
+
+Frozen parameters are not saved: they come from where they came from the first time.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from dwa_jax.training import TrainState
+
+
+def _saved_part(state: TrainState) -> dict[str, Any]:
+    tree = state._asdict()
+    del tree["frozen"]
+    tree["key"] = jax.random.key_data(state.key)
+    return tree
+
+
+class Checkpoints:
+    """A folder of checkpoints, each a train state and a small dict of progress.
+
+    The latest one and the best one are kept. "Best" is the highest "merit" among those
+    that carry one, so keeping it can never delete the latest.
+    """
+
+    def __init__(self, folder: str | Path):
+        """Opens or makes the folder.
+
+        Args:
+          folder: where the checkpoints are.
+        """
+        # Orbax reports every step of every save at the level of warnings and below.
+        logging.getLogger("absl").setLevel(logging.ERROR)
+        best = BestN(
+            get_metric_fn=lambda metrics: metrics["merit"],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=False,
+        )
+        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
+
+    def save(self, state: TrainState, progress: dict, merit: float | None = None) -> None:
+        """Saves a state at its step; returns once it is on disk.
+
+        Args:
+          state: what to save, but for `frozen`.
+          progress: JSON values that belong to it.
+          merit: what makes one checkpoint better than another; None: not a candidate.
+        """
+        step = int(state.step)
+        if step in self._manager.all_steps():
+            # An interrupted epoch may end on the step that was saved before it was evaluated.
+            self._manager.delete(step)
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(_saved_part(state)),
+                progress=ocp.args.JsonSave(progress),
+            ),
+            metrics=None if merit is None else {"merit": float(merit)},
+            force=True,
+        )
+        self._manager.wait_until_finished()
+
+    def latest(self) -> int | None:
+        """Returns the latest step saved, or None."""
+        return self._manager.latest_step()
+
+    def restore(self, state: TrainState, step: int) -> tuple[TrainState, dict]:
+        """Restores a step.
+
+        Args:
+          state: of the same shapes; gives `frozen` and where arrays live.
+          step: one that was saved.
+
+        Returns:
+          (state, progress).
+
+        Raises:
+          ValueError: the checkpoint does not fit the state.
+        """
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
+        try:
+            restored = self._manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
+                ),
+            )
+        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise ValueError(
+                f"the checkpoint of step {step} in {self._manager.directory} does not fit "
+                f"this run or is damaged: {reason}"
+            ) from error
+        tree = dict(restored.state)
+        key = jax.random.wrap_key_data(tree.pop("key"), impl=jax.random.key_impl(state.key))
+        return TrainState(**tree, frozen=state.frozen, key=key), dict(restored.progress)
+
+    def close(self) -> None:
+        """Releases the folder."""
+        self._manager.close()

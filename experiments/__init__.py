@@ -1,0 +1,1 @@
+"""The programs; they may import `dwa_jax`, never the other way round."""

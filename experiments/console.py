@@ -1,0 +1,76 @@
+"""What a person sees on the terminal: notes, a summary, a progress bar, the epochs, the end."""
+
+import contextlib
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Console:
+    """Writes to standard output, with colour and a moving bar where it is a terminal."""
+
+    def __init__(self):
+        self._rich = RichConsole(highlight=False, soft_wrap=True)
+        self._epochs_begun = False
+
+    def note(self, text: str) -> None:
+        """Prints one line."""
+        self._rich.print(text, markup=False)
+
+    def table(self, title: str, rows: dict[str, object]) -> None:
+        """Prints names and values in two columns."""
+        table = Table(title=title, show_header=False, title_justify="left", box=None)
+        for name, value in rows.items():
+            table.add_row(name, _short(value))
+        self._rich.print(table)
+
+    @contextlib.contextmanager
+    def progress(self, total: int, done: int):
+        """Shows a bar of `total` steps; yields an object with `advance` and `show`."""
+        columns = (
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[values]}"),
+        )
+        bar = Progress(*columns, console=self._rich, disable=not self._rich.is_terminal)
+        with bar:
+            yield _Bar(bar, bar.add_task("", total=total, completed=done, values=""))
+
+    def epoch(self, values: dict) -> None:
+        """Prints an evaluated epoch as a row of the table, with its head before the first."""
+        names = [name for name in values if name not in ("epoch", "best")]
+        if not self._epochs_begun:
+            self._epochs_begun = True
+            self.note("epoch  " + "".join(f"{name:>10}" for name in names) + "   (validation)")
+        cells = "".join(
+            f"{'-':>10}" if values[name] is None else f"{values[name]:>10.4f}" for name in names
+        )
+        self.note(f"{values['epoch']:>5}  {cells}" + ("   best so far" if values["best"] else ""))
+
+
+class _Bar:
+    def __init__(self, progress, task):
+        self._progress, self._task = progress, task
+
+    def advance(self):
+        self._progress.advance(self._task)
+
+    def show(self, record):
+        losses = [f"{name[5:9]} {record[name]:.3f}" for name in record if name.startswith("loss_")]
+        weights = [
+            f"{record[name]:.2f}" for name in sorted(record) if name.startswith("coefficient_")
+        ]
+        text = f"{' '.join(losses)}  weights {'/'.join(weights)}"
+        text += f"  {record['tokens_per_second']:.0f} tokens/s"
+        self._progress.update(self._task, values=text)
+
+
+def _short(value):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(_short(item) for item in value)
+    return str(value)

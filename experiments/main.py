@@ -1,0 +1,227 @@
+"""Fine-tunes a model on scored texts.
+
+    python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KEY=VALUE ...]
+"""
+
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+# Before the libraries that read them are imported: no start-up chatter.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import jax
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+
+from dwa_jax import lora, stratify
+from dwa_jax.checkpoints import Checkpoints
+from experiments import loop, pipeline, plots, workdir
+from experiments.console import Console
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run; by default runs/NAME of the configuration."
+)
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Shows where in the code an error was raised.")
+
+
+def run(config, folder: Path, console: Console, started: float) -> dict:
+    """Trains, evaluates and writes a run's folder.
+
+    Args:
+      config: the whole configuration.
+      folder: the run's; continued if it holds an unfinished run of the same configuration.
+      console: where progress goes.
+      started: `time.perf_counter()` at the start of the program.
+
+    Returns:
+      The summary.
+
+    Raises:
+      ValueError: something of the user's is not usable; one line says what.
+      loop.Interrupted: a signal came; the folder can be continued.
+    """
+    loop.merit(config.monitor, 0.0)
+    tasks = pipeline.make_tasks(config)
+    pipeline.make_weighting(config, len(tasks))
+    corpus = pipeline.read_corpus(config)
+    key = jax.random.key(config.seed)
+    model_key, state_key = jax.random.split(key)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = pipeline.load_model(config, corpus, model_key)
+        batches, notes = pipeline.make_batches(config, corpus, model)
+        total = lora.count(model.params)
+        setup = pipeline.make_run(config, corpus, model, len(batches["train"]), state_key)
+    notes += [str(item.message) for item in caught if item.category is UserWarning]
+    workdir.open_folder(folder, config.to_dict())
+    for note in [*corpus.notes, *notes]:
+        console.note(f"note: {note}")
+    trained = {
+        "trunk": lora.count(setup.state.theta),
+        "heads": lora.count(setup.state.psi),
+        "weighting and losses": lora.count(setup.state.phi),
+    }
+    if model.adapter is not None:
+        total += trained["trunk"]
+    total += trained["heads"]
+    describe(console, config, corpus, batches, model, trained, total, setup, folder)
+    model.tokenizer.save_pretrained(folder / "tokenizer")
+    workdir.write_json(folder / "backbone.json", model.module.config.to_huggingface())
+
+    checkpoints = Checkpoints(folder / "checkpoints")
+    log = workdir.MetricsFile(folder / "metrics.jsonl")
+    before = time.perf_counter()
+    try:
+        state, progress = loop.train(config, setup, corpus, batches, checkpoints, log, console)
+    finally:
+        checkpoints.close()
+
+    results = {}
+    for split in ("validation", "test"):
+        if split in batches:
+            results[split], predictions = loop.evaluate(
+                setup, state, batches, corpus, split, config.num_classes
+            )
+            last = split
+    workdir.write_predictions(folder / "predictions.csv", corpus.rows[last], predictions)
+    plots.draw_run(folder / "plots", corpus, log.read(), results[last], predictions, last)
+    summary = {
+        "validation": results["validation"],
+        "test": results.get("test"),
+        "predictions": last,
+        "thresholds": corpus.thresholds,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.evaluated,
+        "monitor": config.monitor,
+        "parameters": {"trained": trained, "total": total},
+        "timing": {
+            "train_seconds": progress.seconds,
+            "seconds": time.perf_counter() - started,
+            "setup_seconds": before - started,
+        },
+        "memory": memory(),
+        "notes": [*corpus.notes, *notes],
+    }
+    workdir.write_json(folder / "summary.json", summary)
+    return summary
+
+
+def memory() -> dict[str, int]:
+    """Returns peak bytes of the process, and of each device that reports them."""
+    peak = {"process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    for device in jax.local_devices():
+        stats = device.memory_stats() or {}
+        if "peak_bytes_in_use" in stats:
+            peak[f"{device.platform}_{device.id}_bytes"] = stats["peak_bytes_in_use"]
+    return peak
+
+
+def describe(console, config, corpus, batches, model, trained, total, setup, folder) -> None:
+    """Prints what is about to run."""
+    settings = model.module.config
+    train = corpus.categories["train"]
+    counts = np.bincount(train[train >= 0], minlength=config.num_classes)
+    sizes = ", ".join(f"{split} {len(rows)}" for split, rows in corpus.rows.items())
+    rows = {
+        "model": f"{settings.family}, {settings.num_layers} layers of {settings.hidden_size}, "
+        f"{config.dtype}" + (f", LoRA rank {config.lora_rank}" if config.lora_rank else ""),
+        "parameters": f"{sum(trained.values()):,} trained of {total:,}",
+        "rows": sizes,
+        "shapes": ", ".join(f"{rows} x {tokens}" for rows, tokens in batches["train"].shapes)
+        + f" ({1 - batches['train'].padding_fraction(0):.0%} real tokens)",
+        "weighting": f"{config.weighting}, {config.preset}; Gramian over {config.gradient_scope}",
+        "steps": f"{setup.total_steps} ({config.epochs} epochs of {len(batches['train'])})",
+        "devices": f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}",
+        "folder": str(folder),
+    }
+    if corpus.thresholds is not None:
+        rows["thresholds"] = ", ".join(f"{value:+.3f}" for value in corpus.thresholds)
+    rows["classes"] = ", ".join(f"{k}: {count}" for k, count in enumerate(counts))
+    console.table("dwa_jax", rows)
+
+
+def conclude(console: Console, summary: dict, folder: Path) -> None:
+    """Prints the final numbers."""
+    split = summary["predictions"]
+    result = summary[split]
+    names = ("mse", "mae", "r2", "pearson", "accuracy", "f1_macro", "balanced_mse")
+    rows = {name: result[name] for name in names if result[name] is not None}
+    rows |= {
+        "best epoch": f"{summary['best_epoch']} of {summary['epochs']}",
+        "time": f"{summary['timing']['seconds']:.0f} s",
+        "folder": folder,
+    }
+    console.table(f"{split} split", rows)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the program; errors of the user's end it with one line and status 2."""
+    started = time.perf_counter()
+    if len(argv) > 1:
+        _fail(f"unexpected argument {argv[1]!r}; options are --config, --workdir, --config.KEY")
+    config = _CONFIG.value
+    if config is None:
+        _fail("give a configuration: --config=configs/demo.py")
+    config = config.lock()
+    name = Path(_config_path()).stem
+    folder = Path(_WORKDIR.value or f"runs/{name}")
+    console = Console()
+    try:
+        finished = folder / "summary.json"
+        if finished.exists():
+            workdir.open_folder(folder, config.to_dict())
+            console.note(f"{folder} holds this run, finished; its numbers are in {finished}")
+            return
+        conclude(console, run(config, folder, console, started), folder)
+    except loop.Interrupted as stop:
+        console.note(f"{stop}; saved. The same command continues the run.")
+        sys.exit(128 + stop.signum)
+    except KeyboardInterrupt:
+        console.note("stopped before the first step; nothing was lost")
+        sys.exit(128 + signal.SIGINT)
+    except (ValueError, OSError) as error:
+        if _TRACEBACK.value:
+            traceback.print_exc()
+        _fail(" ".join(str(error).split()))
+
+
+def _config_path():
+    return flags.FLAGS["config"].config_filename
+
+
+def _fail(message):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    try:
+        return flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if "--traceback" in argv:
+            raise
+        _fail(_one_line(error))
+
+
+def _one_line(error):
+    # ml_collections puts a dump of all fields between what is wrong and what would be right.
+    text = str(error).replace("\\n", "\n").strip("'\"")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    near = [line.strip("'\"") for line in lines if line.startswith("Did you mean")]
+    first = lines[0] if lines else type(error).__name__
+    return " ".join([first.split(" Other fields present")[0], *near])
+
+
+if __name__ == "__main__":
+    app.run(main, flags_parser=parse_flags)

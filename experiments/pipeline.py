@@ -1,0 +1,376 @@
+"""From a configuration to what a run needs: rows, thresholds, token batches, model, step."""
+
+import glob
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dwa_jax import (
+    backbones,
+    data,
+    heads,
+    lora,
+    losses,
+    sharding,
+    stratify,
+    training,
+    trunk,
+    weighting,
+)
+from dwa_jax.presets import PRESETS
+from experiments import spec
+
+SPLITS = ("train", "validation", "test")
+_TASKS = {"regression": "score_mask", "classification": "category_mask"}
+
+
+@dataclass
+class Corpus:
+    """Rows of each split with categories, the thresholds, and what there is to tell of them.
+
+    Attributes:
+      rows: split -> rows.
+      categories: split -> (N,) integers, -1 where missing.
+      thresholds: (K-1,), or None where no row has a score.
+      notes: sentences for the reader: rows left out, duplicates dropped.
+    """
+
+    rows: dict[str, data.Rows]
+    categories: dict[str, np.ndarray]
+    thresholds: np.ndarray | None
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Model:
+    """A backbone with its tokenizer and parameters, and how hidden states become a vector."""
+
+    module: Any
+    params: Any
+    tokenizer: Any
+    pooling: str
+    adapter: lora.Lora | None
+
+    @property
+    def lora_scale(self) -> float:
+        """What U V is multiplied by."""
+        return 1.0 if self.adapter is None else self.adapter.scale
+
+
+def _files(text: str, key: str) -> list[str]:
+    found = []
+    for name in (part.strip() for part in text.split(",")):
+        if not name:
+            continue
+        matches = sorted(glob.glob(name)) if any(c in name for c in "*?[") else [name]
+        if not matches:
+            raise ValueError(f"{key}={name!r} matches no file")
+        found += matches
+    return found
+
+
+def read_corpus(config) -> Corpus:
+    """Reads or generates the rows, splits them, and fits thresholds on the training rows.
+
+    Args:
+      config: the whole configuration.
+
+    Raises:
+      ValueError: a file, a row or a split is not usable.
+    """
+    notes: list[str] = []
+
+    def read(key):
+        rows, skipped = data.read(
+            _files(config[key], key),
+            text_column=config.text_column,
+            score_column=config.score_column or None,
+            category_column=config.category_column or None,
+            score_range=tuple(config.score_range) or None,
+            on_bad_row=config.on_bad_row,
+        )
+        if skipped:
+            notes.append(f"{key}: {len(skipped)} bad rows left out, the first: {skipped[0]}")
+        return rows
+
+    if config.train:
+        everything = read("train")
+    else:
+        everything = data.headlines.generate(config.generated_rows, config.seed)
+    if config.validation or config.test:
+        rows = {"train": everything}
+        rows |= {split: read(split) for split in ("validation", "test") if config[split]}
+        if "validation" not in rows:
+            train, validation, _ = config.fractions
+            total = train + validation
+            halves = data.split(
+                everything, fractions=(train / total, validation / total, 0.0), seed=config.seed
+            )
+            rows |= {"train": halves["train"], "validation": halves["validation"]}
+        rows.setdefault("test", everything.take([]))
+        rows["train"], dropped = data.check_disjoint(
+            rows["train"], rows["validation"], rows["test"]
+        )
+        if dropped:
+            notes.append(f"train: {dropped} rows left out, whose text a held-out split has too")
+    else:
+        rows = data.split(everything, fractions=tuple(config.fractions), seed=config.seed)
+    for split in ("train", "validation"):
+        if not len(rows[split]):
+            raise ValueError(f"the {split} split has no row")
+
+    thresholds = None
+    scores = rows["train"].scores
+    scores = scores[~np.isnan(scores)]
+    if len(scores):
+        name, options = spec.parse(config.stratifier, "stratifier")
+        try:
+            thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
+        except TypeError as error:
+            raise ValueError(f"stratifier={config.stratifier!r}: {error}") from None
+    elif "regression" in config.tasks:
+        raise ValueError("no training row has a score; set tasks=('classification',)")
+    categories = {
+        split: _categories(part, thresholds, config) for split, part in rows.items()
+    }
+    for split, values in categories.items():
+        if values.size and values.max() >= config.num_classes:
+            row = int(values.argmax())
+            raise ValueError(
+                f"{split}: category {values[row]} of {rows[split].origin[row]} is not below "
+                f"num_classes={config.num_classes}"
+            )
+    if "classification" in config.tasks and not (categories["train"] >= 0).any():
+        raise ValueError("no training row has a category; set tasks=('regression',)")
+    return Corpus(rows, categories, thresholds, notes)
+
+
+def _categories(rows, thresholds, config):
+    given = rows.categories.astype(np.int32)
+    if thresholds is None or not config.derive_categories:
+        return given
+    scored = ~np.isnan(rows.scores)
+    derived = np.asarray(stratify.categorize(np.where(scored, rows.scores, 0.0), thresholds))
+    return np.where((given < 0) & scored, derived, given).astype(np.int32)
+
+
+def load_model(config, corpus: Corpus, key: jax.Array) -> Model:
+    """Loads or builds the trunk and its tokenizer, and adds LoRA factors.
+
+    Args:
+      config: the whole configuration.
+      corpus: its training texts train the tokenizer of a trunk from scratch.
+      key: of fresh parameters.
+
+    Raises:
+      ValueError: no usable weights or tokenizer, or an option out of range.
+    """
+    if config.dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype={config.dtype!r} is not float32 or bfloat16")
+    dtype = jnp.dtype(config.dtype)
+    options = {
+        "dtype": dtype,
+        # Frozen weights need no more precision than the arithmetic has.
+        "param_dtype": dtype if config.lora_rank else jnp.float32,
+        "remat": config.remat,
+        "unroll": config.unroll or 10_000,
+        "lora_dropout": config.lora_dropout,
+    }
+    init_key, lora_key = jax.random.split(key)
+    if config.backbone == "scratch":
+        shape = config.scratch
+        tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
+        settings = backbones.BackboneConfig.from_huggingface(
+            {
+                "model_type": "roberta",
+                "vocab_size": len(tokenizer),
+                "hidden_size": shape.width,
+                "num_hidden_layers": shape.layers,
+                "num_attention_heads": shape.heads,
+                "intermediate_size": shape.feed_forward,
+                "max_position_embeddings": shape.max_positions + 2,
+                "type_vocab_size": 1,
+                "pad_token_id": tokenizer.pad_token_id,
+            }
+        )
+        module = backbones.build(settings, **options)
+        params = backbones.init(init_key, module)
+    else:
+        tokenizer = data.load_tokenizer(config.backbone)
+        module, params = backbones.load(config.backbone, **options)
+    pooling = config.pooling or heads.default_pooling(module.config.family)
+    if pooling not in heads.POOLINGS:
+        raise ValueError(f"pooling={pooling!r} is not one of {', '.join(heads.POOLINGS)}")
+    adapter = None
+    if config.lora_rank:
+        adapter = lora.init(
+            lora_key,
+            params,
+            rank=config.lora_rank,
+            targets=tuple(config.lora_targets) or None,
+            alpha=config.lora_alpha or None,
+            rank_stabilized=config.lora_rank_stabilized,
+        )
+    return Model(module, params, tokenizer, pooling, adapter)
+
+
+def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.Batches], list[str]]:
+    """Tokenizes every split and sets up its batches.
+
+    Returns:
+      (split -> batches, for the splits that have rows; notes for the reader).
+    """
+    notes = []
+    limit = min(config.max_length, model.module.config.max_positions)
+    normalize = data.normalize_tweet if config.normalize_tweets else None
+    batches = {}
+    for split in SPLITS:
+        rows = corpus.rows[split]
+        if not len(rows):
+            continue
+        encoded = data.encode(model.tokenizer, rows.texts, limit, normalize)
+        if encoded.num_truncated:
+            share = encoded.num_truncated / len(rows)
+            notes.append(
+                f"{split}: {encoded.num_truncated} texts ({share:.1%}) cut to {limit} tokens"
+            )
+        lengths = [len(ids) for ids in encoded.ids]
+        batches[split] = data.Batches(
+            encoded.ids,
+            rows.scores,
+            corpus.categories[split],
+            batch_size=config.batch_size if split == "train" else config.eval_batch_size,
+            buckets=data.bucket_lengths(lengths, config.max_buckets),
+            seed=config.seed,
+            pad_id=model.tokenizer.pad_token_id,
+        )
+    return batches, notes
+
+
+def make_tasks(config) -> list[training.Task]:
+    """Makes the tasks with their losses.
+
+    Raises:
+      ValueError: a task or loss is unknown, or an option is out of range.
+    """
+    wrong = [name for name in config.tasks if name not in _TASKS]
+    if wrong or not config.tasks or len(set(config.tasks)) < len(config.tasks):
+        raise ValueError(
+            f"tasks={tuple(config.tasks)}: expected some of {tuple(_TASKS)}, each at most once"
+        )
+    tasks = []
+    for name in _TASKS:
+        if name not in config.tasks:
+            continue
+        if name == "regression":
+            outputs, loss = 1, losses.mse_loss()
+        else:
+            outputs = config.num_classes
+            loss = spec.choose(
+                losses.CLASSIFICATION_LOSSES,
+                _with_preset(config.classification_loss, "imbalance", config),
+                "classification_loss",
+            )
+        tasks.append(training.Task(name, outputs, loss, _TASKS[name]))
+    return tasks
+
+
+def _with_preset(text, kind, config):
+    # A preset fills in what the choice itself leaves open.
+    if config.preset not in PRESETS:
+        raise ValueError(f"preset={config.preset!r} is not one of {', '.join(PRESETS)}")
+    name, options = spec.parse(text, kind)
+    if name not in ("dwa", "imbalance"):
+        return text
+    options = {**PRESETS[config.preset][kind], **options}
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in options.items())})"
+
+
+def make_weighting(config, num_tasks: int) -> weighting.Weighting:
+    """Makes the weighting method.
+
+    Raises:
+      ValueError: the name or an option is unknown, or an option is out of range.
+    """
+    name, options = spec.parse(_with_preset(config.weighting, "weighting", config), "weighting")
+    return weighting.get(name, num_tasks, **options)
+
+
+@dataclass
+class Run:
+    """What the training loop works with."""
+
+    state: training.TrainState
+    step: Any
+    predict: Any
+    mesh: Any
+    tasks: list[training.Task]
+    total_steps: int
+
+
+def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: jax.Array) -> Run:
+    """Makes the first state, the train step and the forward pass.
+
+    Raises:
+      ValueError: an option is out of range, or batches do not divide over the devices.
+    """
+    mesh = sharding.data_mesh()
+    for name, parts in (
+        ("batch_size", mesh.size * config.microbatches),
+        ("eval_batch_size", mesh.size),
+    ):
+        if config[name] % parts:
+            raise ValueError(
+                f"{name}={config[name]} must be a multiple of {parts} "
+                f"({mesh.size} devices, {config.microbatches} microbatches)"
+            )
+    tasks = make_tasks(config)
+    method = make_weighting(config, len(tasks))
+    total_steps = steps_per_epoch * config.epochs
+    optimizers = training.make_optimizers(
+        total_steps=total_steps,
+        learning_rate=config.learning_rate,
+        head_learning_rate=config.head_learning_rate,
+        phi_learning_rate=config.phi_learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+    theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
+    # The step donates the state: nothing else may hold its arrays.
+    model.params = None
+    counts = np.bincount(
+        corpus.categories["train"][corpus.categories["train"] >= 0], minlength=config.num_classes
+    )
+    state = training.init_state(
+        key,
+        theta,
+        frozen,
+        family=model.module.config.family,
+        width=model.module.config.hidden_size,
+        tasks=tasks,
+        weighting=method,
+        optimizers=optimizers,
+        num_classes=config.num_classes,
+        proportions=counts / max(counts.sum(), 1),
+    )
+    common = {"pooling": model.pooling, "lora_scale": model.lora_scale}
+    step = training.make_step(
+        model.module,
+        tasks,
+        method,
+        optimizers,
+        num_classes=config.num_classes,
+        scope=config.gradient_scope,
+        gramian_every=config.gramian_every,
+        microbatches=config.microbatches,
+        proportions=config.proportions,
+        norm_of_cross_entropy=config.norm_of_cross_entropy,
+        dropout=config.dropout,
+        **common,
+    )
+    predict = training.make_predict(model.module, tasks, **common)
+    return Run(sharding.replicate(state, mesh), step, predict, mesh, tasks, total_steps)
