@@ -223,8 +223,8 @@ def imbalance_loss(
         return imbalance(
             means,
             statistics.proportions,
-            variables["alpha"].astype(means.dtype),
-            variables["beta"].astype(means.dtype),
+            jnp.asarray(variables["alpha"], means.dtype),
+            jnp.asarray(variables["beta"], means.dtype),
             statistics.share,
         )
 

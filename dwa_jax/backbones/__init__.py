@@ -1,0 +1,23 @@
+"""Pre-trained trunks: BERT, RoBERTa, Llama and Qwen2, from tokens to hidden states.
+
+>>> module, params = load("FacebookAI/roberta-large")
+>>> hidden = module.apply({"params": params}, input_ids, attention_mask)  # (B, T, D)
+"""
+
+from dwa_jax.backbones.config import BackboneConfig, BackboneError
+from dwa_jax.backbones.families import FAMILIES
+from dwa_jax.backbones.files import save_tensors
+from dwa_jax.backbones.huggingface import build, init, load, to_huggingface
+from dwa_jax.backbones.split import split_last_layer
+
+__all__ = [
+    "FAMILIES",
+    "BackboneConfig",
+    "BackboneError",
+    "build",
+    "init",
+    "load",
+    "save_tensors",
+    "split_last_layer",
+    "to_huggingface",
+]

@@ -1,0 +1,76 @@
+"""Llama and Qwen2: causal attention, rotary positions, norms before each block.
+
+Sources: Touvron et al. 2023, "LLaMA"; Yang et al. 2024, "Qwen2 Technical Report".
+
+Axes: B batch, T tokens, D width.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from dwa_jax.backbones.layers import (
+    MLP,
+    Attention,
+    Block,
+    Embedding,
+    RMSNorm,
+    Trunk,
+    rotary_angles,
+)
+
+
+class DecoderEmbeddings(Block):
+    """Word embeddings; positions enter each layer's attention instead."""
+
+    @nn.compact
+    def __call__(self, input_ids):
+        return self.part(Embedding, self.config.vocab_size, name="word")(input_ids)
+
+
+class DecoderLayer(Block):
+    """One layer: attention and feed-forward, each on a normalised copy of its input."""
+
+    @nn.compact
+    def __call__(self, x, context, deterministic=True):
+        mask, angles = context
+        normed = self.part(RMSNorm, name="attention_norm")(x)
+        x = x + self.part(Attention, name="attention")(normed, mask, angles, deterministic)
+        normed = self.part(RMSNorm, name="mlp_norm")(x)
+        return x + self.part(MLP, gated=True, name="mlp")(normed, deterministic), None
+
+
+class Decoder(Trunk):
+    """A Llama or Qwen2 trunk; the hidden states are those after the final norm.
+
+    Args:
+      config: `BackboneConfig` of family "llama" or "qwen2".
+      dtype: what the trunk computes in.
+      param_dtype: what its parameters are held in.
+      lora_dropout: rate on the input of low-rank updates.
+      unroll: layers a step of the scan; `config.num_layers` is a plain loop.
+      remat: whether the backward pass recomputes each layer.
+
+    Called as `Encoder` is. Rotary positions are relative, so padding on the left
+    shifts nothing.
+
+    Raises:
+      ValueError: more tokens than `config.max_positions`, or shapes that differ.
+    """
+
+    def setup(self):
+        self.embeddings = self.part(DecoderEmbeddings)
+        self.layers = self.stack(DecoderLayer)
+        self.final_norm = self.part(RMSNorm)
+
+    def embed(self, input_ids, deterministic):
+        return self.embeddings(input_ids)
+
+    def context(self, attention_mask):
+        tokens = attention_mask.shape[1]
+        causal = jnp.tril(jnp.ones((tokens, tokens), bool))
+        mask = causal[None] & attention_mask[:, None, :]
+        angles = rotary_angles(tokens, self.config.head_dim, self.config.rope_theta, self.dtype)
+        return mask, angles
+
+    def finish(self, x):
+        return self.final_norm(x)

@@ -1,0 +1,95 @@
+"""BERT and RoBERTa: bidirectional attention, learned positions, norms after each block.
+
+Sources: Devlin et al. 2018, "BERT"; Liu et al. 2019, "RoBERTa".
+
+Axes: B batch, T tokens, D width.
+"""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from dwa_jax.backbones.layers import MLP, Attention, Block, Embedding, LayerNorm, Trunk
+
+
+def roberta_positions(input_ids, pad_token_id: int):
+    """Numbers the tokens that are not padding from `pad_token_id + 1` on.
+
+    Args:
+      input_ids: (B, T) integers.
+      pad_token_id: the id that is skipped; padding itself gets this position.
+
+    Returns:
+      (B, T) integers.
+    """
+    real = (input_ids != pad_token_id).astype(jnp.int32)
+    return jnp.cumsum(real, axis=1) * real + pad_token_id
+
+
+class EncoderEmbeddings(Block):
+    """The sum of word, position and token type embeddings, normalised."""
+
+    @nn.compact
+    def __call__(self, input_ids, deterministic=True):
+        c = self.config
+        if c.family == "roberta":
+            rows = c.max_positions + c.pad_token_id + 1
+            positions = roberta_positions(input_ids, c.pad_token_id)
+        else:
+            rows = c.max_positions
+            positions = jnp.arange(input_ids.shape[1])[None]
+        word = self.part(Embedding, c.vocab_size, name="word")(input_ids)
+        # One text a row, so every token is of type 0.
+        kind = self.part(Embedding, c.type_vocab_size, name="token_type")(jnp.zeros((1, 1), int))
+        place = self.part(Embedding, rows, name="position")(positions)
+        place = jnp.broadcast_to(place, word.shape)
+        x = word + jnp.broadcast_to(kind, word.shape) + place
+        x = self.part(LayerNorm, name="norm")(x)
+        return self.dropout(x, c.hidden_dropout, deterministic)
+
+
+class EncoderLayer(Block):
+    """One layer: attention and feed-forward, each added to its input and normalised."""
+
+    @nn.compact
+    def __call__(self, x, context, deterministic=True):
+        rate = self.config.hidden_dropout
+        update = self.part(Attention, name="attention")(x, context, None, deterministic)
+        x = x + self.dropout(update, rate, deterministic)
+        x = self.part(LayerNorm, name="attention_norm")(x)
+        update = self.part(MLP, name="mlp")(x, deterministic)
+        x = x + self.dropout(update, rate, deterministic)
+        return self.part(LayerNorm, name="mlp_norm")(x), None
+
+
+class Encoder(Trunk):
+    """A BERT or RoBERTa trunk.
+
+    Args:
+      config: `BackboneConfig` of family "bert" or "roberta".
+      dtype: what the trunk computes in.
+      param_dtype: what its parameters are held in.
+      lora_dropout: rate on the input of low-rank updates.
+      unroll: layers a step of the scan; `config.num_layers` is a plain loop.
+      remat: whether the backward pass recomputes each layer.
+
+    `module.apply({"params": params}, input_ids, attention_mask, deterministic=True)`
+    takes (B, T) integers and 0/1 and returns (B, T, D) last hidden states; with
+    `deterministic=False` it needs `rngs={"dropout": key}`. Low-rank updates come in
+    the collection "lora": {"u", "v"} under the path of a matrix.
+
+    Raises:
+      ValueError: more tokens than `config.max_positions`, or shapes that differ.
+    """
+
+    def setup(self):
+        self.embeddings = self.part(EncoderEmbeddings)
+        self.layers = self.stack(EncoderLayer)
+
+    def embed(self, input_ids, deterministic):
+        return self.embeddings(input_ids, deterministic)
+
+    def context(self, attention_mask):
+        return attention_mask[:, None, :]
+
+    def finish(self, x):
+        return x

@@ -1,0 +1,183 @@
+"""Trunks from Hugging Face checkpoints and back.
+
+Axes: B batch, T tokens, D width, L layers, I in, O out.
+"""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dwa_jax.backbones import files, names
+from dwa_jax.backbones.config import BackboneConfig, BackboneError
+from dwa_jax.backbones.families import FAMILIES
+from dwa_jax.backbones.layers import Trunk
+
+# How many tensors an error names before it only counts the rest.
+NAMED = 10
+
+
+def build(
+    config: BackboneConfig,
+    *,
+    dtype=jnp.float32,
+    param_dtype=jnp.float32,
+    remat: bool = False,
+    unroll: int = 1,
+    lora_dropout: float = 0.0,
+) -> Trunk:
+    """Makes the module of a configuration.
+
+    Args:
+      config: the trunk's configuration.
+      dtype: what the trunk computes in.
+      param_dtype: what its parameters are held in.
+      remat: whether the backward pass recomputes each layer.
+      unroll: layers a step of the scan; `config.num_layers` is a plain loop.
+      lora_dropout: dropout rate on the input of low-rank updates.
+
+    Returns:
+      An `Encoder` or a `Decoder`.
+
+    Raises:
+      BackboneError: an unknown family.
+    """
+    if config.family not in FAMILIES:
+        known = ", ".join(FAMILIES)
+        raise BackboneError(f"family {config.family!r} is not supported; one of {known}")
+    return FAMILIES[config.family].module(
+        config,
+        dtype=dtype,
+        param_dtype=param_dtype,
+        lora_dropout=lora_dropout,
+        unroll=unroll,
+        remat=remat,
+    )
+
+
+def init(key, module: Trunk) -> dict:
+    """Draws fresh parameters: matrices from N(0, initializer_range^2), biases 0, norms 1.
+
+    Args:
+      key: PRNG key.
+      module: from `build`.
+
+    Returns:
+      The parameter tree, in the module's `param_dtype`.
+    """
+
+    @jax.jit  # so that the forward pass that shapes the tree is never computed
+    def draw(key):
+        ids = jnp.zeros((1, 1), jnp.int32)
+        return module.init(key, ids, jnp.ones_like(ids))["params"]
+
+    return draw(key)
+
+
+def load(path_or_id, *, dtype=jnp.float32, param_dtype=jnp.float32, **options):
+    """Loads a trunk from a local folder or the Hugging Face hub.
+
+    Heads and buffers in the file are skipped; the names may carry the family's
+    prefix or not. No code from the folder is ever run.
+
+    Args:
+      path_or_id: a folder, or a hub id such as "FacebookAI/roberta-large".
+      dtype: what the trunk computes in.
+      param_dtype: what its parameters are held in.
+      **options: `remat`, `unroll` and `lora_dropout`, as in `build`.
+
+    Returns:
+      (module, params); `module.apply({"params": params}, input_ids, attention_mask)`
+      gives (B, T, D) last hidden states.
+
+    Raises:
+      BackboneError: nothing found, an unsupported configuration, a damaged file, or
+        tensors that are missing, unexpected or of another shape; names them.
+    """
+    folder = files.locate(path_or_id)
+    config = BackboneConfig.from_huggingface(files.read_json(folder / files.CONFIG))
+    module = build(config, dtype=dtype, param_dtype=param_dtype, **options)
+    with files.open_tensors(folder) as tensors:
+        params = _assemble(config, tensors, np.dtype(param_dtype), folder)
+    return module, params
+
+
+def _assemble(config, tensors, dtype, folder):
+    family, layers = FAMILIES[config.family], config.num_layers
+    table = family.tensors(config)
+    wanted = {name: entry.shape for entry in table for name in entry.names(layers)}
+    found, problems = {}, []
+    for name, tensor in tensors.items():
+        bare = _bare_name(name, family.prefix)
+        if bare not in wanted:
+            if not any(re.fullmatch(pattern, bare) for pattern in family.ignored):
+                problems.append(f"unexpected {name}")
+        elif bare in found:
+            problems.append(f"{bare} twice, with and without prefix {family.prefix!r}")
+        else:
+            found[bare] = tensor
+            if tensor[0] != wanted[bare]:
+                problems.append(f"{name} is {tensor[0]}, the configuration says {wanted[bare]}")
+    problems += [f"missing {name}" for name in wanted if name not in found]
+    if problems:
+        rest = len(problems) - NAMED
+        more = [f"and {rest} more"] if rest > 0 else []
+        raise BackboneError(f"{folder}: {'; '.join(problems[:NAMED] + more)}")
+
+    params = {}
+    for entry in table:
+        parts = [found[name][1] for name in entry.names(layers)]
+        # Filled in place, one file tensor at a time: no second copy of the leaf.
+        shape = entry.shape[::-1] if entry.transpose else entry.shape
+        stacked = np.empty((len(parts), *shape), dtype)
+        for i, (read, name) in enumerate(zip(parts, entry.names(layers), strict=True)):
+            value = read()
+            if not jnp.issubdtype(value.dtype, jnp.floating):
+                raise BackboneError(f"{folder}: {name} is {value.dtype}, not floating point")
+            stacked[i] = value.T if entry.transpose else value
+        tree = params
+        for key in entry.path[:-1]:
+            tree = tree.setdefault(key, {})
+        # A copy, because an array that shares numpy's memory could not be donated.
+        tree[entry.path[-1]] = jnp.array(stacked if entry.stacked else stacked[0], copy=True)
+    return params
+
+
+def _bare_name(name, prefix):
+    name = name.removeprefix(prefix)
+    # Checkpoints converted from TensorFlow still name a norm's weights this way.
+    name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+    return re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+
+
+def to_huggingface(config: BackboneConfig, params: dict, *, prefix: str = "") -> dict:
+    """Names a parameter tree the way a Hugging Face checkpoint does.
+
+    Args:
+      config: the trunk's configuration.
+      params: its parameter tree; a tree of gradients is named just as well.
+      prefix: put before every name, such as "roberta." or "model.".
+
+    Returns:
+      name -> contiguous numpy array, in the parameters' dtype; matrices are (O, I).
+
+    Raises:
+      BackboneError: a tree with other leaves than the configuration's; names them.
+    """
+    table = FAMILIES[config.family].tensors(config)
+    wanted, given = {entry.path for entry in table}, set(names.paths(params))
+    if wanted != given:
+        odd = sorted("/".join(path) for path in wanted ^ given)
+        raise BackboneError(f"parameters missing or unexpected: {', '.join(odd[:NAMED])}")
+    tensors = {}
+    for entry in table:
+        value = np.asarray(names.leaf(params, entry.path))
+        if not entry.stacked:
+            value = value[None]
+        shape = entry.shape[::-1] if entry.transpose else entry.shape
+        if value.shape[1:] != shape or (entry.stacked and len(value) != config.num_layers):
+            raise BackboneError(f"{'/'.join(entry.path)} is {value.shape}, of layers of {shape}")
+        for name, part in zip(entry.names(config.num_layers), value, strict=True):
+            tensors[prefix + name] = np.ascontiguousarray(part.T if entry.transpose else part)
+    return tensors

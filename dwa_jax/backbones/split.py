@@ -1,0 +1,77 @@
+"""A trunk cut below its last layer, for gradients of that layer alone.
+
+Axes: B batch, T tokens, D width, L layers.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+
+from dwa_jax.backbones.config import BackboneError
+from dwa_jax.backbones.layers import Trunk
+
+
+class Split(NamedTuple):
+    """The functions of `split_last_layer`."""
+
+    lower: Callable
+    last: Callable
+    upper: Callable
+
+
+def split_last_layer(module: Trunk) -> Split:
+    """Cuts a trunk into everything below its last layer, and that layer.
+
+    With `last_variables = {"params": last(params)}`, and "lora" likewise where there
+    are low-rank updates,
+
+        upper(variables, last_variables, lower(variables, ids, mask), ids, mask)
+
+    equals `module.apply(variables, ids, mask)`. GradNorm (Chen et al. 2018) takes its
+    gradients there.
+
+    Args:
+      module: from `build` or `load`, with at least one layer.
+
+    Returns:
+      lower(variables, input_ids, attention_mask, **options) -> (B, T, D).
+      last(tree) -> the last layer's leaves of a "params" or "lora" tree, unstacked.
+      upper(variables, last_variables, x, input_ids, attention_mask, **options) ->
+        (B, T, D) last hidden states, after the final norm where there is one.
+      The options are `deterministic` and `rngs`, as in `module.apply`.
+
+    Raises:
+      BackboneError: a trunk without layers.
+    """
+    count = module.config.num_layers
+    if count < 1:
+        raise BackboneError("a trunk without layers has no last layer")
+    below = module.clone(config=dataclasses.replace(module.config, num_layers=count - 1))
+    alone = module.clone(config=dataclasses.replace(module.config, num_layers=1))
+
+    def lower(variables: Mapping, input_ids, attention_mask, **options):
+        variables = {
+            name: _with_layers(tree, lambda leaf: leaf[:-1]) for name, tree in variables.items()
+        }
+        return below.apply(variables, input_ids, attention_mask, method="lower", **options)
+
+    def last(tree: Mapping):
+        return jax.tree.map(lambda leaf: leaf[-1], dict(tree).get("layers", {}))
+
+    def upper(variables: Mapping, last_variables: Mapping, x, input_ids, attention_mask, **options):
+        del input_ids  # no layer looks at them; the signature serves trunks whose layers do
+        variables = {
+            name: {**variables.get(name, {}), "layers": jax.tree.map(lambda leaf: leaf[None], tree)}
+            for name, tree in last_variables.items()
+        }
+        return alone.apply(variables, x, attention_mask, method="upper", **options)
+
+    return Split(lower, last, upper)
+
+
+def _with_layers(tree, cut):
+    if "layers" not in tree:
+        return tree
+    return {**tree, "layers": jax.tree.map(cut, tree["layers"])}

@@ -1,0 +1,28 @@
+"""Data: scored text in files -> batches of token ids with labels.
+
+The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
+`bucket_lengths` and `Batches`. Numpy only: nothing here needs an accelerator.
+"""
+
+from dwa_jax.data import headlines
+from dwa_jax.data.batches import Batches, bucket_lengths
+from dwa_jax.data.rows import DataError, Rows
+from dwa_jax.data.sources import read
+from dwa_jax.data.splits import check_disjoint, normalize_text, split
+from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
+
+__all__ = [
+    "Batches",
+    "DataError",
+    "Encoded",
+    "Rows",
+    "bucket_lengths",
+    "check_disjoint",
+    "encode",
+    "headlines",
+    "load_tokenizer",
+    "normalize_text",
+    "normalize_tweet",
+    "read",
+    "split",
+]

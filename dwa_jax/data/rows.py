@@ -1,0 +1,72 @@
+"""Rows: scored texts in memory, and the error every file of this package raises about data.
+
+N is the number of rows. A missing score is nan, a missing category is -1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """Something in the user's data is wrong; the message is one line and names file and row."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Scored texts as columns of equal length.
+
+    Args:
+        texts: N strings.
+        scores: (N,) float64 in [-1, 1]; nan where missing.
+        categories: (N,) int32 in [0, K); -1 where missing.
+        origin: N pairs (file, row number) for messages.
+
+    Raises:
+        ValueError: the columns differ in length.
+    """
+
+    texts: list[str]
+    scores: np.ndarray
+    categories: np.ndarray
+    origin: list[tuple[str, int]]
+
+    def __post_init__(self):
+        lengths = {
+            "texts": len(self.texts),
+            "scores": len(self.scores),
+            "categories": len(self.categories),
+            "origin": len(self.origin),
+        }
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"columns of equal length expected, got {lengths}")
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Rows:
+        """Returns the rows at `indices`, in that order.
+
+        Args:
+            indices: (M,) integers in [0, N).
+
+        Returns:
+            M rows.
+        """
+        indices = np.asarray(indices, dtype=np.int64)
+        return Rows(
+            texts=[self.texts[i] for i in indices],
+            scores=self.scores[indices],
+            categories=self.categories[indices],
+            origin=[self.origin[i] for i in indices],
+        )
+
+
+def shorten(value: object, limit: int = 60) -> str:
+    """Returns `repr(value)` on one line of at most `limit` characters, for messages."""
+    # A huge string is cut before repr, so that a message about it stays cheap.
+    shown = repr(value[: limit + 1] if isinstance(value, str) else value)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -1,0 +1,194 @@
+"""Sources: files of scored texts -> Rows, with every bad cell named by file and row.
+
+A label may be missing (an empty cell, a JSON null or an absent key), a row's
+text may not, and a row must carry at least one label of those asked for.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Sequence
+from decimal import Decimal
+from numbers import Real
+from pathlib import Path
+
+import numpy as np
+
+from dwa_jax.data.formats import BadRow, records
+from dwa_jax.data.rows import DataError, Rows, shorten
+
+_SHOWN_BAD_ROWS = 5
+_MAX_CATEGORY = np.iinfo(np.int32).max
+
+
+class _Problem(Exception):
+    """What is wrong with one cell."""
+
+
+def read(
+    paths: str | Path | Sequence[str | Path],
+    *,
+    text_column: str = "text",
+    score_column: str | None = "score",
+    category_column: str | None = None,
+    category_names: Sequence[str] | None = None,
+    score_range: tuple[float, float] | None = None,
+    on_bad_row: str = "error",
+) -> tuple[Rows, list[str]]:
+    """Reads scored texts from one or several files.
+
+    Args:
+        paths: one or several of: a path ending in .csv, .jsonl or .parquet;
+            "hub:NAME[:SPLIT]" for a data set of the Hugging Face hub (split "train").
+        text_column: the column that holds the text.
+        score_column: the column that holds the score; None where there are no scores.
+        category_column: the column that holds the category; None where there are no
+            categories. With both None the texts are read without labels.
+        category_names: K names; categories are then these names instead of integers.
+        score_range: (lowest, highest) score of the files, rescaled linearly to [-1, 1];
+            None where the scores are in [-1, 1] already.
+        on_bad_row: "error" raises one error for all bad rows, "skip" leaves them out.
+
+    Returns:
+        The rows in the order of the files, and one message for each skipped row.
+
+    Raises:
+        DataError: a file cannot be read or holds no usable row, a column is missing, or
+            (unless skipped) a row is bad; it names the file and the row.
+        ValueError: an option is not one of those above.
+    """
+    if on_bad_row not in ("error", "skip"):
+        raise ValueError(f"on_bad_row is 'error' or 'skip', got {on_bad_row!r}")
+    if category_names is not None and category_column is None:
+        raise ValueError("category_names needs a category_column")
+    if category_names is not None and len(set(category_names)) != len(category_names):
+        raise ValueError(f"category_names must differ from each other, got {list(category_names)}")
+    score_range = _check_range(score_range)
+    paths = [paths] if isinstance(paths, str | Path) else list(paths)
+    if not paths:
+        raise DataError("no files given: name at least one .csv, .jsonl or .parquet file")
+
+    columns = [c for c in (text_column, score_column, category_column) if c is not None]
+    if len(set(columns)) != len(columns):
+        raise ValueError(f"text, score and category must be different columns, got {columns}")
+    texts, scores, categories, origin, bad = [], [], [], [], []
+    for path in paths:
+        file = str(path)
+        rows_before, bad_before = len(texts), len(bad)
+        for row, cells in records(path, columns):
+            try:
+                if isinstance(cells, BadRow):
+                    raise _Problem(cells.problem)
+                named = dict(zip(columns, cells, strict=True))
+                text = _text(named[text_column])
+                score = _score(named.get(score_column), score_range)
+                category = _category(named.get(category_column), category_names)
+                if len(columns) > 1 and score is None and category is None:
+                    empty = " and ".join(repr(column) for column in columns[1:])
+                    raise _Problem(f"no label: empty {empty}")
+            except _Problem as problem:
+                bad.append(f"{file}, row {row}: {problem}")
+                continue
+            texts.append(text)
+            scores.append(math.nan if score is None else score)
+            categories.append(-1 if category is None else category)
+            origin.append((file, row))
+        if len(texts) == rows_before and len(bad) == bad_before:
+            raise DataError(f"{file}: holds no rows")
+
+    if bad and (on_bad_row == "error" or not texts):
+        more = len(bad) - _SHOWN_BAD_ROWS
+        message = "; ".join(bad[:_SHOWN_BAD_ROWS]) + (f"; and {more} more bad rows" * (more > 0))
+        raise DataError(message if on_bad_row == "error" else f"no good row is left: {message}")
+    return (
+        Rows(
+            texts=texts,
+            scores=np.asarray(scores, dtype=np.float64),
+            categories=np.asarray(categories, dtype=np.int32),
+            origin=origin,
+        ),
+        bad,
+    )
+
+
+def _check_range(score_range: tuple[float, float] | None) -> tuple[float, float]:
+    if score_range is None:
+        return (-1.0, 1.0)
+    try:
+        low, high = (float(bound) for bound in score_range)
+    except (TypeError, ValueError):
+        raise ValueError(f"score_range is (lowest, highest), got {score_range!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(f"score_range is (lowest, highest) with lowest < highest, got {low, high}")
+    return low, high
+
+
+def _text(cell: object) -> str:
+    if cell is None:
+        raise _Problem("the text is empty")
+    if not isinstance(cell, str):
+        raise _Problem(f"the text {shorten(cell)} is of type {type(cell).__name__}, not a string")
+    if not cell.strip():
+        raise _Problem("the text is empty")
+    if "\0" in cell:
+        raise _Problem(f"the text {shorten(cell)} holds a NUL character")
+    try:
+        cell.encode("utf-8")
+    except UnicodeEncodeError:
+        raise _Problem(f"the text {shorten(cell)} holds half a surrogate pair") from None
+    return cell
+
+
+def _number(cell: object) -> float | None:
+    """Returns the cell as a float, None where it is missing or no number."""
+    if isinstance(cell, str):
+        # float() would take digit groups such as 1_000, which no data file means.
+        if "_" in cell:
+            return None
+    elif isinstance(cell, bool) or not isinstance(cell, Real | Decimal):
+        return None
+    try:
+        return float(cell)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _score(cell: object, score_range: tuple[float, float]) -> float | None:
+    if _is_missing(cell):
+        return None
+    low, high = score_range
+    score = _number(cell)
+    if score is None:
+        raise _Problem(f"score {shorten(cell)} is not a number")
+    if not math.isfinite(score):
+        raise _Problem(f"score {shorten(cell)} is not finite; leave a missing one empty")
+    if not low <= score <= high:
+        raise _Problem(f"score {shorten(cell)} is outside [{low:g}, {high:g}] (see score_range)")
+    if (low, high) == (-1.0, 1.0):
+        return score
+    # Halves first: high - low may overflow for the widest ranges a float holds.
+    share = (score / 2 - low / 2) / (high / 2 - low / 2)
+    return min(1.0, max(-1.0, 2 * share - 1))
+
+
+def _category(cell: object, names: Sequence[str] | None) -> int | None:
+    if _is_missing(cell):
+        return None
+    if names is not None:
+        name = cell.strip() if isinstance(cell, str) else cell
+        if name in names:
+            return list(names).index(name)
+        near = difflib.get_close_matches(str(name)[:100], names, n=1)
+        hint = f" (nearest: {near[0]!r})" if near else ""
+        known = ", ".join(map(repr, names))
+        raise _Problem(f"category {shorten(cell)} is not one of {known}{hint}")
+    number = _number(cell)
+    # 2.0 counts as 2: a table tool that meets an empty cell writes the whole column as floats.
+    if number is None or not 0 <= number <= _MAX_CATEGORY or number != int(number):
+        raise _Problem(f"category {shorten(cell)} is not an integer >= 0")
+    return int(number)
+
+
+def _is_missing(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())

@@ -1,0 +1,154 @@
+"""Tokens: texts -> token ids by the backbone's own tokenizer, truncation counted.
+
+Nothing is padded here: padding belongs to the batch a row ends up in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from dwa_jax.data.rows import DataError, shorten
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What Qwen2 pads with (151643); among tokenizers without a pad token, those that have
+# this token have it for the end of a document.
+_PAD_TOKEN = "<|endoftext|>"
+_CHUNK = 4096  # texts tokenized at once: bounds the memory of the tokenizer's own records
+
+_USER = re.compile(r"(?<!\S)@\S+")
+_LINK = re.compile(r"(?<!\S)http\S*")
+
+
+class Encoded(NamedTuple):
+    """Token ids of N texts.
+
+    Args:
+        ids: N int32 arrays, each (length of the text,), special tokens included.
+        num_truncated: how many texts were longer than the limit and lost their end.
+    """
+
+    ids: list[np.ndarray]
+    num_truncated: int
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) int64, tokens a text."""
+        return np.array([len(row) for row in self.ids], dtype=np.int64)
+
+
+def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
+    """Loads a backbone's tokenizer, with a pad token.
+
+    A tokenizer without a pad token (most decoders) gets `<|endoftext|>` where its
+    vocabulary has it (Qwen2: 151643), else its end-of-sequence token. Code that comes
+    with a tokenizer is never run.
+
+    Args:
+        path_or_id: a local folder, or a model's id on the Hugging Face hub.
+
+    Returns:
+        The tokenizer.
+
+    Raises:
+        ValueError: no tokenizer can be loaded from there.
+    """
+    from transformers import AutoTokenizer
+
+    name = str(Path(path_or_id).expanduser()) if Path(path_or_id).is_dir() else str(path_or_id)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # unreachable hub, unknown id, damaged file, own code: all differ
+        if Path(name).is_dir():
+            advice = "the folder needs what save_pretrained writes, tokenizer.json at least"
+        else:
+            advice = (
+                "it is no local folder, and the hub did not give it; without network, pass the"
+                " path of a folder with tokenizer.json and tokenizer_config.json (HF_HUB_OFFLINE=1"
+                " spares the attempts to connect)"
+            )
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"no tokenizer from {name!r}: {advice}: {reason}") from None
+    vocabulary = tokenizer.get_vocab()
+    # A folder without tokenizer files but with a config.json gives an empty one, in silence.
+    if set(vocabulary) <= set(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"the tokenizer of {name!r} has special tokens only, {sorted(vocabulary)};"
+            " tokenizer.json is missing there"
+        )
+    if tokenizer.pad_token_id is None:
+        pad = _PAD_TOKEN if _PAD_TOKEN in vocabulary else tokenizer.eos_token
+        if pad is None:
+            raise ValueError(
+                f"the tokenizer of {name!r} has neither a pad token, nor {_PAD_TOKEN!r}, nor an"
+                " end-of-sequence token; set pad_token in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = pad
+    return tokenizer
+
+
+def normalize_tweet(text: str) -> str:
+    """Replaces users by `@user` and links by `http`, as cardiffnlp's Twitter models expect.
+
+    Args:
+        text: a tweet.
+
+    Returns:
+        The tweet in which each word that starts with @ (and has more than that) is `@user`,
+        and each word that starts with http is `http`.
+    """
+    return _LINK.sub("http", _USER.sub("@user", text))
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    max_length: int = 512,
+    normalize: Callable[[str], str] | None = None,
+) -> Encoded:
+    """Turns texts into token ids, special tokens included.
+
+    Args:
+        tokenizer: the backbone's tokenizer.
+        texts: N strings.
+        max_length: most tokens a text, special tokens included; a longer text loses its
+            end but keeps its special tokens.
+        normalize: applied to each text first, for instance `normalize_tweet`.
+
+    Returns:
+        N ragged rows of ids, and the number of truncated texts.
+
+    Raises:
+        ValueError: `max_length` leaves no room for a token of the text.
+        DataError: a text has no token.
+    """
+    least = tokenizer.num_special_tokens_to_add() + 1
+    if max_length < least:
+        raise ValueError(f"max_length is at least {least} for this tokenizer, got {max_length}")
+    ids: list[np.ndarray] = []
+    num_truncated = 0
+    for start in range(0, len(texts), _CHUNK):
+        chunk = list(texts[start : start + _CHUNK])
+        if normalize is not None:
+            chunk = [normalize(text) for text in chunk]
+        # Whole texts first: a tokenizer asked to truncate does not say which it has cut.
+        rows = tokenizer(chunk, truncation=False, padding=False, verbose=False)["input_ids"]
+        long = [i for i, row in enumerate(rows) if len(row) > max_length]
+        if long:
+            cut = tokenizer(
+                [chunk[i] for i in long], truncation=True, max_length=max_length, padding=False
+            )["input_ids"]
+            for i, row in zip(long, cut, strict=True):
+                rows[i] = row
+        num_truncated += len(long)
+        for i, row in enumerate(rows):
+            if not row:
+                raise DataError(f"text {start + i} has no token: {shorten(chunk[i])}")
+            ids.append(np.asarray(row, dtype=np.int32))
+    return Encoded(ids, num_truncated)

@@ -1,0 +1,109 @@
+"""Dynamic adaptive stratification: the one entry to its two solvers.
+
+Axes: N scores, K categories, S starts.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dwa_jax.stratify.descent import descend_all
+from dwa_jax.stratify.exact import exact
+from dwa_jax.stratify.objective import (
+    check_penalties,
+    check_scores,
+    das_objective,
+    quantile_thresholds,
+)
+
+SOLVERS = ("descent", "exact")
+RECHECKED = 4
+
+
+def das(
+    scores,
+    num_classes=5,
+    *,
+    spacing_penalty,
+    solver="descent",
+    balance_penalty=0.0,
+    pinned=False,
+    a=None,
+    b=None,
+    bandwidth=None,
+    steps=200,
+    candidates=None,
+):
+    """Chooses thresholds by dynamic adaptive stratification of the scores.
+
+    "descent" is the papers' way: it starts from quantiles (equation 2) and follows the gradient
+    of the objective under a kernel density (equation 3). Because that has many local minima, it
+    goes from a fixed set of further starts too, all at once, and refines each of its ends by line
+    searches; the best by the hard objective is returned, so the result never is above the
+    quantiles. It is deterministic. "exact" is dynamic programming over candidate thresholds,
+    a global minimum on that grid. Either may leave a category empty where the spacing penalty
+    outweighs the variance; a balance penalty discourages that.
+
+    Args:
+      scores: (N,), in [-1, 1], at least K of them distinct.
+      num_classes: K.
+      spacing_penalty: weight of uneven spacing, at least 0.
+      solver: "descent" or "exact".
+      balance_penalty: weight of uneven category proportions, at least 0.
+      pinned: count the gaps from -1 to the first threshold and from the last to 1 as well.
+      a: descent only, quantile level of the first threshold at the start, 1/K if None.
+      b: descent only, that of the last threshold, (K-1)/K if None.
+      bandwidth: descent only, standard deviation of the density's Gaussian kernel, Silverman's
+        rule if None, see `default_bandwidth`.
+      steps: descent only, number of gradient steps from each start.
+      candidates: exact only, (M,) thresholds to choose from, `default_candidates(scores)` if
+        None.
+
+    Returns:
+      (K-1,) float64 NumPy thresholds, strictly ascending, in (-1, 1) unless `candidates` reach
+      its ends. Descent computes them in float32.
+
+    Raises:
+      ValueError: for scores out of range or too few of them distinct, an unknown solver, an
+        option of the other solver, or a value out of range.
+
+    Source: equations 1 to 3 of DWA; see `das_objective` and `threshold_gradient` for repairs.
+    """
+    if solver not in SOLVERS:
+        raise ValueError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}")
+    check_penalties(spacing_penalty, balance_penalty)
+    penalties = {
+        "spacing_penalty": float(spacing_penalty),
+        "balance_penalty": float(balance_penalty),
+        "pinned": bool(pinned),
+    }
+    if solver == "exact":
+        for name, value in (("a", a), ("b", b), ("bandwidth", bandwidth)):
+            if value is not None:
+                raise ValueError(f"{name}={value} is an option of solver='descent', not 'exact'")
+        return exact(scores, num_classes, candidates=candidates, **penalties)
+
+    if candidates is not None:
+        raise ValueError("candidates are an option of solver='exact', not 'descent'")
+    if bandwidth is not None and not 0 < bandwidth < np.inf:
+        raise ValueError(f"bandwidth is {bandwidth}, expected a finite number above 0")
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, expected 1 or more")
+    scores = check_scores(scores)
+    first = quantile_thresholds(scores, num_classes, a=a, b=b)
+    found, objectives = _descend_all(
+        jnp.asarray(scores, jnp.float32),
+        jnp.asarray(first, jnp.float32),
+        bandwidth=bandwidth,
+        steps=steps,
+        **penalties,
+    )
+    # The foremost are judged anew in float64: rounding may carry a tie across a threshold.
+    foremost = np.argsort(np.asarray(objectives), kind="stable")[:RECHECKED]
+    ends = [first, *np.asarray(found, np.float64)[foremost]]
+    return min(ends, key=lambda end: das_objective(end, scores, **penalties))
+
+
+_descend_all = functools.partial(jax.jit, static_argnames=("pinned", "steps"))(descend_all)

@@ -1,0 +1,123 @@
+"""Tiny quadratic programs, solved inside jit to machine precision by trying every active set.
+
+All matrices are symmetric positive semi-definite. Axis letters: N tasks, S = 2^N active sets.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dwa_jax.weighting.common import matvec
+
+# Beyond this many tasks 2^N systems cost more than an iteration that converges.
+MAX_ENUMERATED = 8
+
+
+def subsets(size: int) -> np.ndarray:
+    """Returns the (2^N, N) masks of all subsets of N tasks, the empty one first."""
+    return np.array(list(itertools.product([False, True], repeat=size)))
+
+
+def sweep(matrix: jax.Array, free: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Solves for the free variables of a symmetric system in place of them.
+
+    With F the free and B the other indices, the result holds -A_FF^-1, A_FF^-1 A_FB and
+    A_BB - A_BF A_FF^-1 A_FB (the sweep operator). Elimination without pivoting is stable
+    because the matrix is definite on F.
+
+    Args:
+      matrix: (N, N) with ones, or zeros, on its diagonal.
+      free: (N,) booleans.
+
+    Returns:
+      (N, N) swept matrix; () false where A_FF is singular to working precision.
+    """
+    size = matrix.shape[0]
+    tolerance = 8 * size * jnp.finfo(matrix.dtype).eps
+    valid = jnp.array(True)
+    for k in range(size):
+        row = matrix[k]
+        pivoted = row[k] > tolerance
+        valid &= pivoted | ~free[k]
+        use = pivoted & free[k]
+        pivot = jnp.where(use, row[k], 1)
+        at_k = np.arange(size) == k
+        swept = matrix - row[:, None] * row[None, :] / pivot
+        swept = jnp.where(at_k[:, None], (row / pivot)[None, :], swept)
+        swept = jnp.where(at_k[None, :], (row / pivot)[:, None], swept)
+        swept = jnp.where(at_k[:, None] & at_k[None, :], -1 / pivot, swept)
+        matrix = jnp.where(use, swept, matrix)
+    return matrix, valid
+
+
+def unit_diagonal(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns A_ij / (d_i d_j) and (N,) d, the root of the diagonal, or 1 where that is 0."""
+    diagonal = jnp.diagonal(matrix)
+    scale = jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    return matrix / scale[:, None] / scale[None, :], scale
+
+
+def solve_definite(matrix: jax.Array, right: jax.Array) -> jax.Array:
+    """Returns A^-1 b for an (N, N) definite matrix and (N,) right-hand side."""
+    scaled, scale = unit_diagonal(matrix)
+    inverse, _ = sweep(scaled, jnp.ones(right.shape, bool))
+    return -matvec(inverse, right / scale) / scale
+
+
+def bounded_quadratic(matrix: jax.Array, linear: jax.Array, lower: jax.Array) -> jax.Array:
+    """Minimises x'Ax / 2 + q'x subject to x >= lower.
+
+    Of all active sets the one is taken that violates the optimality conditions least,
+    which is far sharper than comparing objective values: those are flat at the optimum.
+    Where A is singular and there are many solutions, one of them is returned.
+
+    Args:
+      matrix: (N, N) A.
+      linear: (N,) q.
+      lower: (N,) bounds.
+
+    Returns:
+      (N,) x.
+    """
+    matrix, scale = unit_diagonal(matrix)
+    linear, lower = linear / scale, lower * scale
+    solver = _by_enumeration if matrix.shape[0] <= MAX_ENUMERATED else _by_coordinates
+    return jnp.maximum(solver(matrix, linear, lower), lower) / scale
+
+
+def _by_enumeration(matrix, linear, lower):
+    def candidate(free):
+        swept, valid = sweep(matrix, free)
+        solution = matvec(swept, jnp.where(free, linear, -lower))
+        # Slack of a free variable, multiplier of one at its bound.
+        gap = jnp.where(free, solution - lower, linear - solution)
+        violation = jnp.where(valid, jnp.max(jnp.maximum(-gap, 0)), jnp.inf)
+        return jnp.where(free, solution, lower), violation
+
+    candidates, violations = jax.vmap(candidate)(subsets(matrix.shape[0]))
+    return candidates[jnp.argmin(violations)]
+
+
+def _by_coordinates(matrix, linear, lower, max_rounds=2000):
+    # Exact minimisation of one variable after another.
+    size = matrix.shape[0]
+    tolerance = jnp.finfo(matrix.dtype).eps
+
+    def one(i, x):
+        gradient = jnp.sum(matrix[i] * x) + linear[i]
+        step = jnp.where(matrix[i, i] > 0, gradient, 0)
+        return x.at[i].set(jnp.maximum(x[i] - step, lower[i]))
+
+    def one_round(carry):
+        x, _, rounds = carry
+        new = jax.lax.fori_loop(0, size, one, x)
+        moved = jnp.max(jnp.abs(new - x)) > tolerance * jnp.max(jnp.abs(new))
+        return new, moved, rounds + 1
+
+    def going(carry):
+        _, moved, rounds = carry
+        return moved & (rounds < max_rounds)
+
+    return jax.lax.while_loop(going, one_round, (lower, jnp.array(True), 0))[0]

@@ -1,0 +1,143 @@
+"""Splits: nothing lost, nothing on two sides, the same every time."""
+
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dwa_jax.data import DataError, Rows, check_disjoint, normalize_text, read, split
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+REPRODUCIBLE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+
+
+def make_rows(texts):
+    count = len(texts)
+    return Rows(
+        texts=list(texts),
+        scores=np.linspace(-1, 1, count),
+        categories=np.arange(count, dtype=np.int32) % 5,
+        origin=[("a.csv", row) for row in range(2, count + 2)],
+    )
+
+
+@REPRODUCIBLE
+@given(
+    texts=st.lists(st.text("aAbB é12 \t", min_size=1, max_size=3), min_size=1, max_size=60),
+    fractions=st.sampled_from([(0.8, 0.1, 0.1), (0.9, 0.1, 0.0), (0.5, 0.25, 0.25), (1, 0, 0)]),
+    seed=st.integers(0, 2**32),
+)
+def test_every_row_is_on_one_side_and_every_text_too(texts, fractions, seed):
+    rows = make_rows(texts)
+    try:
+        sides = split(rows, fractions=fractions, seed=seed)
+    except DataError as error:
+        assert "is empty" in str(error)
+        return
+    assert sorted(o for side in sides.values() for o in side.origin) == sorted(rows.origin)
+    seen = [{" ".join(t.casefold().split()) for t in side.texts} for side in sides.values()]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+    for name, fraction in zip(("train", "validation", "test"), fractions, strict=True):
+        assert (len(sides[name]) > 0) == (fraction > 0)
+        # The label columns travel with their text.
+        at = [row - 2 for _, row in sides[name].origin]
+        assert sides[name].texts == [texts[i] for i in at]
+        np.testing.assert_array_equal(sides[name].scores, rows.scores[at])
+        np.testing.assert_array_equal(sides[name].categories, rows.categories[at])
+    again = split(rows, fractions=fractions, seed=seed)
+    assert all(again[name].origin == side.origin for name, side in sides.items())
+
+
+@pytest.mark.parametrize(
+    ("count", "fractions", "sizes"),
+    [
+        (939, (0.8, 0.1, 0.1), (751, 94, 94)),
+        (939, (0.9, 0.1, 0.0), (845, 94, 0)),
+        (10, (0.8, 0.1, 0.1), (8, 1, 1)),
+        (3, (1 / 3, 1 / 3, 1 / 3), (1, 1, 1)),
+    ],
+)
+def test_sizes_are_the_fractions_where_no_text_repeats(count, fractions, sizes):
+    sides = split(make_rows([f"text {i}" for i in range(count)]), fractions=fractions, seed=42)
+    assert tuple(len(side) for side in sides.values()) == sizes
+
+
+def test_repeated_texts_move_sizes_by_less_than_one_text():
+    texts = [f"text {i}" for i in range(100) for _ in range(1 + i % 4)]
+    sides = split(make_rows(texts), seed=1)
+    for fraction, side in zip((0.8, 0.1, 0.1), sides.values(), strict=True):
+        assert abs(len(side) - fraction * len(texts)) < 4
+
+
+def test_another_seed_is_another_split_and_rows_keep_their_order():
+    rows = make_rows([f"text {i}" for i in range(100)])
+    first, second = split(rows, seed=0)["test"], split(rows, seed=1)["test"]
+    assert first.origin != second.origin
+    assert first.origin == sorted(first.origin)
+
+
+def test_each_row_is_as_likely_as_any_other_to_be_tested():
+    rows = make_rows([f"text {i}" for i in range(20)])
+    counts = Counter(o for seed in range(400) for o in split(rows, seed=seed)["test"].origin)
+    # Binomial(400, 1/10): mean 40, standard deviation 6.
+    assert len(counts) == 20 and all(10 < count < 70 for count in counts.values())
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("EUR/USD Rallies", "eur/usd   rallies\n", True),
+        ("Straße", "STRASSE", True),
+        ("caf\u00e9", "cafe\u0301", True),
+        ("up\u00a05%", "up 5%", True),
+        ("near 1.0850", "near 1.0851", False),
+        ("rallies!", "rallies", False),
+    ],
+)
+def test_what_counts_as_the_same_text(one, other, same):
+    assert (normalize_text(one) == normalize_text(other)) is same
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [(0.9, 0.1), (0.8, 0.1, 0.2), (1.1, -0.1, 0.0), (0.0, 0.5, 0.5), (math.nan, 0.5, 0.5)],
+)
+def test_fractions_are_three_shares_of_one(fractions):
+    with pytest.raises(ValueError, match="sum to 1"):
+        split(make_rows(["a", "b", "c"]), fractions=fractions, seed=0)
+
+
+def test_too_few_texts_are_an_error_that_counts_them():
+    with pytest.raises(DataError, match="validation is empty: 4 rows with 1 different texts"):
+        split(make_rows(["same", "Same", "same ", "SAME"]), fractions=(0.5, 0.5, 0.0), seed=0)
+
+
+def test_given_splits_lose_the_train_rows_that_are_held_out():
+    train = make_rows(["One", "two", "three", "TWO ", "four"])
+    cleaned, dropped = check_disjoint(train, make_rows(["two"]), make_rows(["three"]))
+    assert cleaned.texts == ["One", "four"] and dropped == 3
+    assert cleaned.origin == [("a.csv", 2), ("a.csv", 6)]
+    untouched, dropped = check_disjoint(train, make_rows(["five"]))
+    assert untouched.texts == train.texts and dropped == 0
+    with pytest.raises(DataError, match="same file"):
+        check_disjoint(train, train)
+
+
+def test_columns_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match="'scores': 1"):
+        Rows(["a", "b"], np.zeros(1), np.zeros(2, np.int32), [("f", 1), ("f", 2)])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="needs the evaluation data in ../shared/data")
+def test_repeated_tweets_do_not_leak():
+    rows, _ = read(SHARED / "vader_tweets.csv")
+    sides = split(rows, seed=42)
+    texts = {name: {normalize_text(t) for t in side.texts} for name, side in sides.items()}
+    assert not texts["train"] & (texts["validation"] | texts["test"])
+    assert not texts["validation"] & texts["test"]
+    assert sum(len(side) for side in sides.values()) == len(rows) == 4200
+    assert len(set().union(*texts.values())) < 4200, "the data does hold repeated texts"
