@@ -154,7 +154,7 @@ def init_state(
     phi = {"loss": {task.name: task.loss.init() for task in tasks}, "weighting": variables}
     if proportions is None:
         proportions = jnp.full((num_classes,), 1 / num_classes)
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         theta=theta,
         frozen=frozen,
@@ -169,6 +169,15 @@ def init_state(
             "phi": optimizers.phi.init(phi),
         },
         key=dropout_key,
+    )
+    # A weakly typed leaf would come out of the first step strongly typed, so that the
+    # second step compiles again; and a buffer that two leaves share cannot be donated.
+    small = ("psi", "phi", "weighting", "proportions", "ratios")
+    return state._replace(
+        **{
+            name: jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), getattr(state, name))
+            for name in small
+        }
     )
 
 

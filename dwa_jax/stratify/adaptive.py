@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dwa_jax.stratify.descent import descend_all
+from dwa_jax.stratify.descent import descend, relocations, spread_starts
 from dwa_jax.stratify.exact import exact
 from dwa_jax.stratify.objective import (
     check_penalties,
@@ -20,6 +20,9 @@ from dwa_jax.stratify.objective import (
 
 SOLVERS = ("descent", "exact")
 RECHECKED = 4
+# Rounds of descent, each from relocations of the best end so far, while they gain this share.
+MAX_ROUNDS = 4
+MIN_GAIN = 1e-4
 
 
 def das(
@@ -41,10 +44,12 @@ def das(
     "descent" is the papers' way: it starts from quantiles (equation 2) and follows the gradient
     of the objective under a kernel density (equation 3). Because that has many local minima, it
     goes from a fixed set of further starts too, all at once, and refines each of its ends by line
-    searches; the best by the hard objective is returned, so the result never is above the
-    quantiles. It is deterministic. "exact" is dynamic programming over candidate thresholds,
-    a global minimum on that grid. Either may leave a category empty where the spacing penalty
-    outweighs the variance; a balance penalty discourages that.
+    searches, then starts again from the best with one threshold relocated, while that helps. The
+    best by the hard objective is returned, never above the quantiles'. It is deterministic.
+
+    "exact" is dynamic programming over candidate thresholds, a global minimum on that grid.
+    Either may leave a category empty where the spacing penalty outweighs the variance; a balance
+    penalty discourages that.
 
     Args:
       scores: (N,), in [-1, 1], at least K of them distinct.
@@ -93,17 +98,33 @@ def das(
         raise ValueError(f"steps is {steps}, expected 1 or more")
     scores = check_scores(scores)
     first = quantile_thresholds(scores, num_classes, a=a, b=b)
-    found, objectives = _descend_all(
-        jnp.asarray(scores, jnp.float32),
-        jnp.asarray(first, jnp.float32),
-        bandwidth=bandwidth,
-        steps=steps,
-        **penalties,
-    )
-    # The foremost are judged anew in float64: rounding may carry a tie across a threshold.
-    foremost = np.argsort(np.asarray(objectives), kind="stable")[:RECHECKED]
-    ends = [first, *np.asarray(found, np.float64)[foremost]]
-    return min(ends, key=lambda end: das_objective(end, scores, **penalties))
+    device_scores = jnp.asarray(scores, jnp.float32)
+    starts = _spread_starts(device_scores, jnp.asarray(first, jnp.float32), bandwidth)
+    rows = max(starts.shape[0], num_classes * (num_classes - 1))
+    best, lowest = first, das_objective(first, scores, **penalties)
+    for _ in range(MAX_ROUNDS):
+        # One number of rows, so that every round runs what the first has compiled.
+        starts = jnp.resize(starts, (rows, num_classes - 1))
+        found, objectives = _descend_from(
+            device_scores, starts, bandwidth=bandwidth, steps=steps, **penalties
+        )
+        # The foremost are judged anew in float64: rounding may carry a tie across a threshold.
+        foremost = np.argsort(np.asarray(objectives), kind="stable")[:RECHECKED]
+        before = lowest
+        for end in np.asarray(found, np.float64)[foremost]:
+            objective = das_objective(end, scores, **penalties)
+            if objective < lowest:
+                best, lowest = end, objective
+        if lowest > before * (1 - MIN_GAIN):
+            break
+        starts = _relocations(jnp.asarray(best, jnp.float32))
+    return best
 
 
-_descend_all = functools.partial(jax.jit, static_argnames=("pinned", "steps"))(descend_all)
+@functools.partial(jax.jit, static_argnames=("pinned", "steps"))
+def _descend_from(scores, starts, **options):
+    return jax.vmap(lambda start: descend(scores, start, **options))(starts)
+
+
+_spread_starts = jax.jit(spread_starts)
+_relocations = jax.jit(relocations)

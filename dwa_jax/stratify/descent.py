@@ -158,8 +158,8 @@ def descend(
     rate is left to choose: without penalties it is Lloyd's step, half-way between two means.
     Means and proportions are those of the scores, the density is the kernel's. The iterate with
     the lowest hard objective then goes through `sweeps` rounds of line searches on that
-    objective: along each threshold, which may jump past others, and along common shifts of all
-    thresholds from the k-th up.
+    objective, along the common shift of each run of neighbouring thresholds, single ones
+    included; they may jump past others.
 
     Args:
       scores: (N,) floats in [-1, 1], any order.
@@ -219,54 +219,59 @@ def descend(
 
     reach = jnp.concatenate([jnp.geomspace(1e-4, 0.1, 48), jnp.linspace(0.01, 1.0, 48)])
     lengths = jnp.concatenate([reach, -reach]).astype(start.dtype)
-    single = jnp.eye(start.shape[0], dtype=start.dtype)
-    shifts = jnp.triu(jnp.ones_like(single))[:-1]
-    directions = jnp.tile(jnp.concatenate([single, shifts]), (sweeps, 1))
+    first, last = jnp.triu_indices(start.shape[0])
+    ranks = jnp.arange(start.shape[0])[None, :]
+    runs = (ranks >= first[:, None]) & (ranks <= last[:, None])
+    directions = jnp.tile(runs.astype(start.dtype), (sweeps, 1))
     (best, lowest), _ = jax.lax.scan(search, (best, lowest), directions)
     return best, lowest
 
 
-def descend_all(scores, first, **options):
-    """Descends from several starts at once, deterministically.
+def spread_starts(scores, first, bandwidth=None):
+    """Proposes starts of different kinds, because the objective has many local minima.
 
-    The starts are `first`, combs of gap Delta, which suit a large spacing penalty, and quantiles
-    of the scores' density raised to a power, which suit a small one; the last two each at several
-    displacements. Then come the ways to take one threshold out of the best end and to put it
-    into the middle of a category, since that is what single moves do not find.
+    They are `first`, combs of gap Delta, which suit a large spacing penalty, and quantiles of
+    the scores' density raised to a power, which suit a small one; the last two each at several
+    displacements.
 
     Args:
       scores: (N,) floats in [-1, 1].
       first: (K-1,), ascending.
-      **options: as for `descend`.
+      bandwidth: as for `descend`.
 
     Returns:
-      thresholds (S, K-1) and their hard objectives (S,).
+      (S, K-1) starts, each ascending, the first row `first`.
     """
+    bandwidth = default_bandwidth(scores) if bandwidth is None else bandwidth
+    grid, density = kernel_density(scores, bandwidth)
     size = first.shape[0]
-    bandwidth = options.get("bandwidth")
-    summary = summarize(scores, bandwidth)
     ranks = jnp.arange(1, size + 1, dtype=first.dtype)
-    comb = (2 * ranks - size - 1) / size
     starts = [first]
     for shift in START_SHIFTS:
-        starts.append(comb + shift / size)
+        starts.append((2 * ranks - size - 1 + shift) / size)
         for power in START_POWERS:
-            mass = jnp.cumsum(summary.density**power)
+            mass = jnp.cumsum(density**power)
             levels = (ranks + shift / 2) / (size + 1)
-            starts.append(jnp.interp(levels, mass / mass[-1], summary.grid))
+            starts.append(jnp.interp(levels, mass / mass[-1], grid))
+    return jnp.stack(starts)
 
-    descend_from = jax.vmap(lambda start: descend(scores, start, **options))
-    found, objectives = descend_from(jnp.stack(starts))
-    best = found[jnp.argmin(objectives)]
-    walls = jnp.pad(best, 1, constant_values=(-1, 1))
+
+def relocations(thresholds):
+    """Moves each threshold in turn into the middle of each category.
+
+    That merges two categories and splits a third, which steps of single thresholds do not find.
+
+    Args:
+      thresholds: (K-1,), ascending.
+
+    Returns:
+      ((K-1) K, K-1) starts, each ascending.
+    """
+    size = thresholds.shape[0]
+    walls = jnp.pad(thresholds, 1, constant_values=(-1, 1))
     middles = jnp.tile((walls[1:] + walls[:-1]) / 2, size)
-    dropped = jnp.repeat(jnp.arange(size), size + 1)
-    moved = jax.vmap(lambda i, middle: jnp.sort(best.at[i].set(middle)))(dropped, middles)
-    found_again, objectives_again = descend_from(moved)
-    return (
-        jnp.concatenate([found, found_again]),
-        jnp.concatenate([objectives, objectives_again]),
-    )
+    moved = jnp.repeat(jnp.arange(size), size + 1)
+    return jax.vmap(lambda i, middle: jnp.sort(thresholds.at[i].set(middle)))(moved, middles)
 
 
 def summarize(scores, bandwidth=None):

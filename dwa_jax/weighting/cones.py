@@ -174,9 +174,12 @@ def _cagrad_by_bisection(gramian, products, radius, present):
     # A task without a gradient gains nothing, whatever the direction.
     moves = present * (jnp.diagonal(gramian) > 0)
     stuck = jnp.any((present > 0) & (moves == 0))
+    # Opposed gradients would let v grow without end.
+    ridge = 32 * gramian.shape[0] * jnp.finfo(gramian.dtype).eps
+    matrix = gramian + ridge * jnp.diag(jnp.diagonal(gramian))
 
     def reach(gain):
-        v = bounded_quadratic(gramian, moves * (products - gain), jnp.zeros_like(products))
+        v = bounded_quadratic(matrix, moves * (products - gain), jnp.zeros_like(products))
         return v, jnp.sqrt(jnp.maximum(jnp.sum(v * matvec(gramian, v)), 0))
 
     def halve(_, bounds):

@@ -186,21 +186,62 @@ def dwa(
     return Weighting(init, weigh, uses_gramian=balance_gradients)
 
 
-def adaptive_lambda(num_tasks: int = 2, **options) -> Weighting:
+def adaptive_lambda(
+    num_tasks: int = 2, *, rescale: bool = False, norm_decay: float = 0.0
+) -> Weighting:
     """DWA's gradient balance alone, w = 1 / N each (the papers' ablation "adaptive lambda").
 
     Args:
       num_tasks: N.
-      **options: those of `dwa` that concern lambda: rescale, norm_decay.
+      rescale: as in `dwa`.
+      norm_decay: as in `dwa`.
+
+    Returns:
+      A `Weighting`.
+
+    Raises:
+      ValueError: an option is out of its range.
     """
-    return dwa(num_tasks, learn_weights=False, **options)
+    return dwa(num_tasks, learn_weights=False, rescale=rescale, norm_decay=norm_decay)
 
 
-def adaptive_w(num_tasks: int = 2, **options) -> Weighting:
+def adaptive_w(
+    num_tasks: int = 2,
+    *,
+    width: int = 16,
+    floor: float = 0.0,
+    kl_to_uniform: float = 0.0,
+    temperature: float | None = None,
+    class_inputs: int = 0,
+    through_weights: bool = False,
+    rescale: bool = False,
+) -> Weighting:
     """DWA's learned network alone, lambda = 1 / N each (the papers' ablation "adaptive w").
 
     Args:
       num_tasks: N.
-      **options: those of `dwa`.
+      width: as in `dwa`, and so are the others.
+      floor: the smallest weight.
+      kl_to_uniform: strength of the pull to uniform weights.
+      temperature: replaces the network by a closed form.
+      class_inputs: K appends class proportions to the network's inputs.
+      through_weights: lets the trunk's gradient pass through w.
+      rescale: multiplies the coefficients by N^2.
+
+    Returns:
+      A `Weighting`.
+
+    Raises:
+      ValueError: an option is out of its range.
     """
-    return dwa(num_tasks, balance_gradients=False, **options)
+    return dwa(
+        num_tasks,
+        balance_gradients=False,
+        width=width,
+        floor=floor,
+        kl_to_uniform=kl_to_uniform,
+        temperature=temperature,
+        class_inputs=class_inputs,
+        through_weights=through_weights,
+        rescale=rescale,
+    )

@@ -1,5 +1,6 @@
-"""Tiny quadratic programs, solved inside jit to machine precision by trying every active set.
+"""Tiny quadratic programs, solved inside jit to machine precision.
 
+For a few tasks every active set is tried at once; for many the right one is searched.
 All matrices are symmetric positive semi-definite. Axis letters: N tasks, S = 2^N active sets.
 """
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from dwa_jax.weighting.common import matvec
 
-# Beyond this many tasks 2^N systems cost more than an iteration that converges.
+# Beyond this many tasks 2^N systems cost more than a search for the right one.
 MAX_ENUMERATED = 8
 
 
@@ -71,7 +72,8 @@ def bounded_quadratic(matrix: jax.Array, linear: jax.Array, lower: jax.Array) ->
 
     Of all active sets the one is taken that violates the optimality conditions least,
     which is far sharper than comparing objective values: those are flat at the optimum.
-    Where A is singular and there are many solutions, one of them is returned.
+    Where A is singular and there are many solutions, one of them is returned; beyond
+    `MAX_ENUMERATED` variables A has to be definite.
 
     Args:
       matrix: (N, N) A.
@@ -83,7 +85,7 @@ def bounded_quadratic(matrix: jax.Array, linear: jax.Array, lower: jax.Array) ->
     """
     matrix, scale = unit_diagonal(matrix)
     linear, lower = linear / scale, lower * scale
-    solver = _by_enumeration if matrix.shape[0] <= MAX_ENUMERATED else _by_coordinates
+    solver = _by_enumeration if matrix.shape[0] <= MAX_ENUMERATED else _by_pivoting
     return jnp.maximum(solver(matrix, linear, lower), lower) / scale
 
 
@@ -100,24 +102,31 @@ def _by_enumeration(matrix, linear, lower):
     return candidates[jnp.argmin(violations)]
 
 
-def _by_coordinates(matrix, linear, lower, max_rounds=2000):
-    # Exact minimisation of one variable after another.
+def _by_pivoting(matrix, linear, lower):
+    # Block principal pivoting (Judice and Pires, 1994): every variable that violates its
+    # condition changes sides at once; where that stops helping, only the last one does,
+    # which cannot cycle (Murty's rule).
     size = matrix.shape[0]
-    tolerance = jnp.finfo(matrix.dtype).eps
+    tolerance = 8 * size * jnp.finfo(matrix.dtype).eps
+    patience, max_steps = 3, 40 * size
 
-    def one(i, x):
-        gradient = jnp.sum(matrix[i] * x) + linear[i]
-        step = jnp.where(matrix[i, i] > 0, gradient, 0)
-        return x.at[i].set(jnp.maximum(x[i] - step, lower[i]))
+    def solve(free):
+        swept, _ = sweep(matrix, free)
+        solution = matvec(swept, jnp.where(free, linear, -lower))
+        gap = jnp.where(free, solution - lower, linear - solution)
+        return jnp.where(free, solution, lower), gap < -tolerance
 
-    def one_round(carry):
-        x, _, rounds = carry
-        new = jax.lax.fori_loop(0, size, one, x)
-        moved = jnp.max(jnp.abs(new - x)) > tolerance * jnp.max(jnp.abs(new))
-        return new, moved, rounds + 1
+    def exchange(carry):
+        free, wrong, fewest, patience_left, count = carry
+        improved = wrong.sum() < fewest
+        left = jnp.where(improved, patience, patience_left - 1)
+        last = jnp.arange(size) == size - 1 - jnp.argmax(wrong[::-1])
+        free = free ^ jnp.where(left > 0, wrong, last)
+        return free, solve(free)[1], jnp.minimum(fewest, wrong.sum()), left, count + 1
 
     def going(carry):
-        _, moved, rounds = carry
-        return moved & (rounds < max_rounds)
+        return carry[1].any() & (carry[-1] < max_steps)
 
-    return jax.lax.while_loop(going, one_round, (lower, jnp.array(True), 0))[0]
+    free = jnp.zeros((size,), bool)
+    start = (free, solve(free)[1], jnp.array(size + 1), jnp.array(patience), jnp.array(0))
+    return solve(jax.lax.while_loop(going, exchange, start)[0])[0]

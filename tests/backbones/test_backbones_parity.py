@@ -35,7 +35,7 @@ def test_hidden_states_of_one_token_and_of_the_longest_text(trunk, tokens):
     assert tokens <= trunk.module.config.max_positions == 24
     with torch.no_grad():
         expected = torch_hidden(trunk, ids, mask).numpy()
-    ours = jax.jit(trunk.module.apply)({"params": trunk.params}, ids, mask)
+    ours = trunk.apply(ids, mask)
     np.testing.assert_allclose(ours, expected, atol=TOLERANCE["hidden"], rtol=0)
 
 

@@ -21,9 +21,16 @@ def dropout_key(seed):
     return {"dropout": jax.random.key(seed, impl="rbg")}
 
 
-def hidden_of(module, variables, trunk, **options):
-    apply = jax.jit(lambda variables: module.apply(variables, trunk.ids, trunk.mask, **options))
-    return np.asarray(apply(variables))
+def hidden_of(module, variables, trunk):
+    return np.asarray(jax.jit(module.apply)(variables, trunk.ids, trunk.mask))
+
+
+def draws_of(module, variables, trunk, seeds):
+    @jax.jit
+    def draw(rngs):
+        return module.apply(variables, trunk.ids, trunk.mask, deterministic=False, rngs=rngs)
+
+    return [np.asarray(draw(dropout_key(seed))) for seed in seeds]
 
 
 def gradient_of(module, trunk, **options):
@@ -40,9 +47,7 @@ def trees_close(left, right, atol):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=atol, rtol=1e-4), left, right)
 
 
-@pytest.mark.parametrize(
-    "options", [{"unroll": 2}, {"unroll": 3}, {"remat": True}, {"remat": True, "unroll": 9}]
-)
+@pytest.mark.parametrize("options", [{"unroll": 3}, {"unroll": 2, "remat": True}])
 def test_scanned_looped_and_recomputed_layers_agree(one_of_each, options):
     trunk = one_of_each
     module = backbones.build(trunk.module.config, **options)
@@ -50,12 +55,11 @@ def test_scanned_looped_and_recomputed_layers_agree(one_of_each, options):
     np.testing.assert_allclose(hidden, trunk.hidden, atol=2e-6)
 
 
-def test_gradients_through_recomputed_layers_with_dropout(one_of_each):
-    trunk = one_of_each
-    config = dataclasses.replace(trunk.module.config, attention_dropout=0.1)
+def test_gradients_through_recomputed_layers_with_dropout(checkpoint):
+    trunk = checkpoint("bert")
     train = {"deterministic": False, "rngs": dropout_key(0)}
-    plain = gradient_of(backbones.build(config), trunk, **train)
-    again = gradient_of(backbones.build(config, remat=True), trunk, **train)
+    plain = gradient_of(trunk.module, trunk, **train)
+    again = gradient_of(backbones.build(trunk.module.config, remat=True), trunk, **train)
     trees_close(again, plain, atol=1e-4)
 
 
@@ -77,36 +81,39 @@ def test_positions_after_a_token_have_exactly_no_gradient(decoder):
 
 
 def test_encoders_look_both_ways(encoder):
-    ids = encoder.ids[:1].copy()
+    ids = encoder.ids.copy()
     ids[0, -1] = 3 if ids[0, -1] != 3 else 4
-    changed = encoder.module.apply({"params": encoder.params}, ids, encoder.mask[:1])
-    assert np.abs(changed[0, 0] - encoder.hidden[0, 0]).max() > 1e-4
+    changed = np.abs(encoder.apply(ids, encoder.mask) - encoder.hidden).max((1, 2))
+    assert changed[0] > 1e-4
+    assert (changed[1:] == 0).all()
 
 
 def test_real_positions_do_not_depend_on_what_is_masked(trunk):
-    ids = np.where(trunk.mask == 1, trunk.ids, 9).astype(np.int32)
+    pad = trunk.module.config.pad_token_id or 0
     # RoBERTa counts positions by id, so what is padding must stay padding there.
-    ids = np.where(trunk.ids == (trunk.module.config.pad_token_id or 0), trunk.ids, ids)
-    hidden = np.asarray(trunk.module.apply({"params": trunk.params}, ids, trunk.mask))
+    other = (trunk.mask == 0) & (trunk.ids != pad)
+    hidden = np.asarray(trunk.apply(np.where(other, 9, trunk.ids), trunk.mask))
     real = trunk.mask == 1
+    assert np.abs(hidden - trunk.hidden).max() > 1e-2
     np.testing.assert_allclose(hidden[real], trunk.hidden[real], atol=2e-6)
 
 
-def test_padding_a_batch_further_changes_nothing(trunk):
+def padded(trunk, left, right):
+    width = ((0, 0), (left, right))
     pad = trunk.module.config.pad_token_id or 0
-    ids = np.pad(trunk.ids, ((0, 0), (0, 5)), constant_values=pad)
-    mask = np.pad(trunk.mask, ((0, 0), (0, 5)))
-    hidden = np.asarray(trunk.module.apply({"params": trunk.params}, ids, mask))
+    ids = np.pad(trunk.ids, width, constant_values=pad)
+    hidden = trunk.apply(ids, np.pad(trunk.mask, width))
+    return np.asarray(hidden)[:, left : left + trunk.ids.shape[1]]
+
+
+def test_padding_a_batch_further_changes_nothing(trunk):
     real = trunk.mask == 1
-    np.testing.assert_allclose(hidden[:, :-5][real], trunk.hidden[real], atol=3e-6)
+    np.testing.assert_allclose(padded(trunk, 0, 5)[real], trunk.hidden[real], atol=1e-5)
 
 
 def test_decoders_do_not_mind_padding_on_the_left(decoder):
-    ids = np.pad(decoder.ids, ((0, 0), (7, 0)))
-    mask = np.pad(decoder.mask, ((0, 0), (7, 0)))
-    hidden = np.asarray(decoder.module.apply({"params": decoder.params}, ids, mask))
     real = decoder.mask == 1
-    np.testing.assert_allclose(hidden[:, 7:][real], decoder.hidden[real], atol=1e-5)
+    np.testing.assert_allclose(padded(decoder, 5, 0)[real], decoder.hidden[real], atol=1e-5)
 
 
 def test_a_row_of_padding_alone_is_finite(one_of_each):
@@ -143,10 +150,7 @@ def test_low_rank_dropout_acts_in_training_alone(one_of_each, lora):
     variables = {"params": trunk.params, "lora": lora(trunk, ATTENTION)}
     plain = hidden_of(trunk.module, variables, trunk)
     np.testing.assert_allclose(hidden_of(module, variables, trunk), plain, atol=2e-6)
-    draws = [
-        hidden_of(module, variables, trunk, deterministic=False, rngs=dropout_key(s))
-        for s in (0, 0, 1)
-    ]
+    draws = draws_of(module, variables, trunk, (0, 0, 1))
     np.testing.assert_array_equal(draws[0], draws[1])
     assert np.abs(draws[0] - draws[2]).max() > 1e-2
     assert np.abs(draws[0] - plain).max() > 1e-2
@@ -154,20 +158,16 @@ def test_low_rank_dropout_acts_in_training_alone(one_of_each, lora):
 
 def test_dropout_needs_a_key_and_depends_on_it(encoder):
     variables = {"params": encoder.params}
-    draws = [
-        hidden_of(encoder.module, variables, encoder, deterministic=False, rngs=dropout_key(s))
-        for s in (0, 1)
-    ]
+    draws = draws_of(encoder.module, variables, encoder, (0, 1))
     assert np.abs(draws[0] - draws[1]).max() > 1e-2
     with pytest.raises(Exception, match="dropout"):
         encoder.module.apply(variables, encoder.ids, encoder.mask, deterministic=False)
 
 
-@pytest.mark.parametrize("layers", [1, 3])
-@pytest.mark.parametrize("with_lora", [False, True])
+@pytest.mark.parametrize(("layers", "with_lora"), [(1, False), (3, True)])
 def test_the_two_halves_make_the_whole(one_of_each, lora, layers, with_lora):
     trunk = one_of_each
-    module = backbones.build(dataclasses.replace(trunk.module.config, num_layers=layers), unroll=2)
+    module = backbones.build(dataclasses.replace(trunk.module.config, num_layers=layers))
     lora_tree = lora(trunk, ATTENTION)
 
     def first(tree):
@@ -189,8 +189,8 @@ def test_the_two_halves_make_the_whole(one_of_each, lora, layers, with_lora):
     np.testing.assert_allclose(whole(variables), expected, atol=1e-6)
 
 
-def test_the_last_layer_s_gradient_is_the_last_of_the_stack(one_of_each):
-    trunk = one_of_each
+def test_the_last_layer_s_gradient_is_the_last_of_the_stack(checkpoint):
+    trunk = checkpoint("qwen2")
     split = backbones.split_last_layer(trunk.module)
     variables = {"params": trunk.params}
 
@@ -217,15 +217,18 @@ def test_a_mask_of_another_shape_is_an_error(trunk):
 
 
 def test_a_token_outside_the_vocabulary_is_nan_not_a_wrong_row(trunk):
-    ids = np.array([[5, 61, 7]], np.int32)
-    hidden = trunk.module.apply({"params": trunk.params}, ids, np.ones_like(ids))
-    assert np.isnan(hidden).any()
+    ids = trunk.ids.copy()
+    ids[0, 3] = 61
+    hidden = np.asarray(trunk.apply(ids, trunk.mask))
+    assert np.isnan(hidden[0, 3]).all()
+    assert np.isfinite(hidden[1:]).all()
 
 
-def test_fresh_parameters_are_normal_with_the_configured_deviation(trunk):
+def test_fresh_parameters_are_normal_with_the_configured_deviation(checkpoint):
+    trunk = checkpoint("qwen2")
     config = dataclasses.replace(trunk.module.config, initializer_range=0.5)
     module = backbones.build(config, param_dtype=jnp.bfloat16)
-    params = backbones.init(jax.random.key(0), module)
+    params = backbones.init(jax.random.key(0, impl="rbg"), module)
     shapes = jax.tree.map(lambda leaf: leaf.shape, params)
     assert shapes == jax.tree.map(lambda leaf: leaf.shape, trunk.params)
     kernel = np.asarray(params["layers"]["mlp"]["up"]["kernel"], np.float32)

@@ -1,0 +1,180 @@
+"""What every registered method promises, in tables over methods and many Gramians."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dwa_jax import weighting
+from tests.weighting import cases
+
+NAMES = weighting.names()
+# These name a task by its place.
+BY_PLACE = {"constant", "single_task"}
+# These draw from a key, one number or one order a task; the order of two others matters.
+DRAWN = {"random", "pcgrad", "gradvac"}
+# Coefficients fall as this power of the gradients' scale; the rest do not depend on it.
+DEGREE = {"fairgrad": -1}
+OPTIONS = {"nash_mtl": {"max_norm": 0.0}}
+
+
+def weigh(name, num_tasks, step, **options):
+    method, variables, state = cases.first(name, num_tasks, **options)
+    return method.weigh(variables, state, step)
+
+
+def mixed(coefficients, jacobians):
+    return np.einsum("mn,mnp->mp", coefficients, jacobians)
+
+
+def assert_close_directions(one, other, coefficients, jacobians, tolerance=1e-3):
+    size = np.max(np.abs(coefficients) * np.linalg.norm(jacobians, axis=2), axis=1)
+    assert np.all(np.linalg.norm(one - other, axis=1) <= tolerance * size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_coefficients_are_finite_whatever_the_gradients(name):
+    for num_tasks in range(2, 7):
+        jacobians = np.stack(list(cases.degenerate(num_tasks).values()))
+        every = np.concatenate([cases.gramians(jacobians), cases.gramians(1e-6 * jacobians[:-1])])
+        every[-1, 0, 1] = np.nan
+        result = cases.coefficients(name, every, **OPTIONS.get(name, {}))
+        assert np.isfinite(result).all(), (num_tasks, result)
+        assert np.abs(result).max() < 1e12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_jit_is_eager_and_the_state_keeps_its_form(name):
+    jacobian = cases.generic(3)[9]
+    step = cases.signals([0.5, 1.0, 2.0], jacobian @ jacobian.T)
+    method, variables, state = cases.first(name, 3)
+    eager = method.weigh(variables, state, step)
+    jitted = jax.jit(method.weigh)(variables, state, step)
+    np.testing.assert_allclose(jitted.coefficients, eager.coefficients, rtol=1e-4)
+    np.testing.assert_allclose(jitted.objective, eager.objective, rtol=1e-4)
+    assert jitted.coefficients.shape == (3,) and jitted.objective.shape == ()
+
+    def form(tree):
+        return jax.tree.map(lambda x: (jnp.shape(x), jnp.result_type(x)), tree)
+
+    assert form(jitted.state) == form(state)
+    gradient = jax.grad(lambda v: method.weigh(v, state, step).objective)(variables)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - BY_PLACE - DRAWN))
+def test_permuting_tasks_permutes_coefficients(name):
+    for num_tasks in (2, 3, 6):
+        order = np.random.default_rng(num_tasks).permutation(num_tasks)
+        jacobians = cases.generic(num_tasks)
+        losses = np.linspace(0.5, 1.5, num_tasks)
+        plain = cases.coefficients(name, cases.gramians(jacobians), losses)
+        moved = cases.coefficients(name, cases.gramians(jacobians[:, order]), losses[order])
+        assert_close_directions(
+            mixed(moved, jacobians[:, order]), mixed(plain, jacobians), plain, jacobians
+        )
+
+
+@pytest.mark.parametrize("name", sorted({"pcgrad", "gradvac"}))
+def test_order_does_not_matter_to_two_tasks(name):
+    jacobians = cases.generic(2)
+    plain = cases.coefficients(name, cases.gramians(jacobians))
+    moved = cases.coefficients(name, cases.gramians(jacobians[:, ::-1]))
+    np.testing.assert_allclose(moved[:, ::-1], plain, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_positive_homogeneity(name, scale):
+    options = OPTIONS.get(name, {})
+    for num_tasks in (2, 3):
+        gramians = cases.gramians(cases.generic(num_tasks)[6:10])
+        # A power of two scales without rounding.
+        exact = 2.0 ** np.round(np.log2(scale))
+        plain = cases.coefficients(name, gramians, **options)
+        result = cases.coefficients(name, exact**2 * gramians, **options)
+        expected = plain * exact ** DEGREE.get(name, 0)
+        np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-6 * np.abs(expected).max())
+
+
+def test_nash_direction_is_cut_to_its_norm():
+    jacobians = cases.generic(3)
+    result = mixed(cases.coefficients("nash_mtl", cases.gramians(jacobians)), jacobians)
+    free = mixed(cases.coefficients("nash_mtl", cases.gramians(jacobians), max_norm=0.0), jacobians)
+    lengths = np.linalg.norm(free, axis=1)
+    frobenius = np.linalg.norm(cases.gramians(jacobians), axis=(1, 2))
+    np.testing.assert_allclose(lengths, np.sqrt(3 * frobenius), rtol=2e-3)
+    np.testing.assert_allclose(np.linalg.norm(result, axis=1), np.minimum(lengths, 1), rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tasks"),
+    [
+        ("mgda", {}, (2, 3, 6)),
+        ("upgrad", {"regularization": 0.0}, (2, 3, 6)),
+        ("dualproj", {"regularization": 0.0}, (2, 3, 6)),
+        ("cagrad", {"c": 1.0}, (2, 3, 6)),
+        ("nash_mtl", {}, (2, 3, 6)),
+        ("fairgrad", {}, (2, 3, 6)),
+        ("config_mtl", {}, (2, 3, 6)),
+        ("pcgrad", {}, (2,)),
+        ("imtl_g", {}, (2,)),
+        ("equal_gradient", {}, (2,)),
+    ],
+)
+def test_no_task_is_made_worse(name, options, tasks):
+    for num_tasks in tasks:
+        jacobians = cases.generic(num_tasks)
+        result = cases.coefficients(name, cases.gramians(jacobians), **options)
+        gains = np.einsum("mnp,mp->mn", jacobians, mixed(result, jacobians))
+        norms = np.linalg.norm(jacobians, axis=2)
+        size = norms * np.max(np.abs(result) * norms, axis=1, keepdims=True)
+        assert np.all(gains >= -1e-5 * size), (num_tasks, np.min(gains / size))
+
+
+@pytest.mark.parametrize("name", ["mgda", "upgrad", "dualproj"])
+def test_direction_vanishes_where_a_positive_combination_does(name):
+    options = {} if name == "mgda" else {"regularization": 0.0}
+    for num_tasks in (2, 3, 6):
+        jacobians = cases.generic(num_tasks)[::2].copy()
+        jacobians[:, -1] = -jacobians[:, :-1].sum(1)
+        result = cases.coefficients(name, cases.gramians(jacobians), **options)
+        direction = mixed(result, jacobians)
+        assert_close_directions(direction, np.zeros_like(direction), result, jacobians)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - BY_PLACE))
+def test_an_absent_task_leaves_the_others_as_they_are(name):
+    jacobians = cases.generic(3)[6:10].copy()
+    jacobians[:, 1] = 0
+    losses = np.array([0.5, 0.0, 1.5])
+    full = cases.coefficients(name, cases.gramians(jacobians), losses, present=[True, False, True])
+    np.testing.assert_array_equal(full[:, 1], 0)
+    if name == "random":
+        # Other draws.
+        np.testing.assert_allclose(full.sum(1), 1, rtol=1e-6)
+        return
+    pair = cases.coefficients(name, cases.gramians(jacobians[:, ::2]), losses[::2])
+    np.testing.assert_allclose(full[:, ::2], pair, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_any_label_is_survived(name):
+    step = cases.signals([0.0, 0.0], np.zeros((2, 2)), present=[False, False])
+    result = weigh(name, 2, step)
+    assert np.isfinite(result.coefficients).all() and np.isfinite(result.objective)
+    assert all(
+        np.isfinite(leaf).all()
+        for leaf in jax.tree.leaves(result.state)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_without_use_for_the_gramian_ignores_it(name):
+    if weighting.get(name).uses_gramian:
+        return
+    losses = [0.5, 1.5]
+    one = weigh(name, 2, cases.signals(losses, np.zeros((2, 2)))).coefficients
+    other = weigh(name, 2, cases.signals(losses, [[2.0, 1.0], [1.0, 9.0]])).coefficients
+    np.testing.assert_array_equal(one, other)
