@@ -1,6 +1,6 @@
 """The precursor: Twitter-RoBERTa-large, LoRA of rank 128, manual thresholds.
 
-    python -m experiments.main --config=configs/dao.py
+python -m experiments.main --config=configs/dao.py
 """
 
 from configs import twitter_roberta_large_dwa_lora

@@ -1,6 +1,6 @@
 """A small RoBERTa from scratch on generated FX headlines: no download, minutes on a laptop.
 
-    python -m experiments.main --config=configs/demo.py
+python -m experiments.main --config=configs/demo.py
 """
 
 from configs import base

@@ -1,6 +1,6 @@
 """All-MiniLM-L6-v2 (22M parameters), all of it trained: small enough for a laptop's CPU.
 
-    python -m experiments.main --config=configs/minilm.py
+python -m experiments.main --config=configs/minilm.py
 """
 
 from configs import base

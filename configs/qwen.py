@@ -1,6 +1,6 @@
 """B9: Qwen2-0.5B with DAS, DWA and LoRA of rank 128.
 
-    python -m experiments.main --config=configs/qwen.py
+python -m experiments.main --config=configs/qwen.py
 """
 
 from configs import qwen_dwa

@@ -1,6 +1,6 @@
 """B8: Qwen2-0.5B, both tasks under DWA, all of it trained.
 
-    python -m experiments.main --config=configs/qwen_dwa.py
+python -m experiments.main --config=configs/qwen_dwa.py
 """
 
 from configs import base

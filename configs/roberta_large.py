@@ -1,6 +1,6 @@
 """B1: RoBERTa-large, the regression task alone.
 
-    python -m experiments.main --config=configs/roberta_large.py
+python -m experiments.main --config=configs/roberta_large.py
 """
 
 from configs import base

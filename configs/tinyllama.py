@@ -1,6 +1,6 @@
 """B7: TinyLlama-1.1B, DWA, LoRA of rank 128.
 
-    python -m experiments.main --config=configs/tinyllama.py
+python -m experiments.main --config=configs/tinyllama.py
 """
 
 from configs import tinyllama_dwa

@@ -1,6 +1,6 @@
 """B6: TinyLlama-1.1B, both tasks under DWA, all of it trained.
 
-    python -m experiments.main --config=configs/tinyllama_dwa.py
+python -m experiments.main --config=configs/tinyllama_dwa.py
 """
 
 from configs import base

@@ -1,6 +1,6 @@
 """B2: Twitter-RoBERTa-large, the regression task alone.
 
-    python -m experiments.main --config=configs/twitter_roberta_large.py
+python -m experiments.main --config=configs/twitter_roberta_large.py
 """
 
 from configs import base

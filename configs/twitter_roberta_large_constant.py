@@ -1,6 +1,6 @@
 """B3: Twitter-RoBERTa-large, both tasks at constant weights (.75 and .25).
 
-    python -m experiments.main --config=configs/twitter_roberta_large_constant.py
+python -m experiments.main --config=configs/twitter_roberta_large_constant.py
 """
 
 from configs import twitter_roberta_large

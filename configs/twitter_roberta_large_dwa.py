@@ -1,6 +1,6 @@
 """B4: Twitter-RoBERTa-large, both tasks under DWA.
 
-    python -m experiments.main --config=configs/twitter_roberta_large_dwa.py
+python -m experiments.main --config=configs/twitter_roberta_large_dwa.py
 """
 
 from configs import twitter_roberta_large

@@ -1,6 +1,6 @@
 """B5: Twitter-RoBERTa-large, DWA, LoRA of rank 128.
 
-    python -m experiments.main --config=configs/twitter_roberta_large_dwa_lora.py
+python -m experiments.main --config=configs/twitter_roberta_large_dwa_lora.py
 """
 
 from configs import twitter_roberta_large_dwa

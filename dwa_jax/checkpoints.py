@@ -36,29 +36,40 @@ class Checkpoints:
         """
         # Orbax reports every step of every save at the level of warnings and below.
         logging.getLogger("absl").setLevel(logging.ERROR)
-        best = BestN(
-            get_metric_fn=lambda metrics: metrics["merit"],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        )
+
+        def merit(metrics):
+            return metrics["merit"]
+
+        best = BestN(get_metric_fn=merit, n=1, keep_checkpoints_without_metrics=False)
         options = ocp.CheckpointManagerOptions(
+            # The policy decides what stays; without best_fn no metrics would be written.
+            best_fn=merit,
             preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
             cleanup_tmp_directories=True,
             enable_async_checkpointing=False,
         )
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
-    def save(self, state: TrainState, progress: dict, merit: float | None = None) -> None:
+    def save(
+        self,
+        state: TrainState,
+        progress: dict,
+        *,
+        merit: float | None = None,
+        replace: bool = False,
+    ) -> None:
         """Saves a state at its step; returns once it is on disk.
 
         Args:
           state: what to save, but for `frozen`.
           progress: JSON values that belong to it.
           merit: what makes one checkpoint better than another; None: not a candidate.
+          replace: whether a checkpoint that this step already has gives way.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            # An interrupted epoch may end on the step that was saved before it was evaluated.
+            if not replace:
+                return
             self._manager.delete(step)
         self._manager.save(
             step,

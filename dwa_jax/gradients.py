@@ -184,9 +184,7 @@ def mixed_gradients(
         else:
             out = jax.lax.cond(refresh, refreshed, estimated)
     theta_grad, psi_grad, phi_grad, norms, weighed, ratio = out
-    return Gradients(
-        theta_grad, psi_grad, phi_grad, run.losses, norms, run.aux, weighed, ratio
-    )
+    return Gradients(theta_grad, psi_grad, phi_grad, run.losses, norms, run.aux, weighed, ratio)
 
 
 class _Whole:

@@ -297,9 +297,7 @@ def make_step(
             keys = None if key is None else jax.random.split(key, microbatches)
             rows = (_split_rows(batch, microbatches), keys)
         if scope == "last_layer":
-            shared = make_split_trunk(
-                module, state.frozen, pooling=pooling, lora_scale=lora_scale
-            )
+            shared = make_split_trunk(module, state.frozen, pooling=pooling, lora_scale=lora_scale)
         else:
 
             def shared(theta, batch):

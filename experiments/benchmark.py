@@ -1,7 +1,7 @@
 """What a step costs: ratios between methods first, then milliseconds and memory.
 
-    python -m experiments.benchmark --suite=step
-    python -m experiments.benchmark --suite=full_size
+python -m experiments.benchmark --suite=step
+python -m experiments.benchmark --suite=full_size
 """
 
 import json
@@ -21,7 +21,9 @@ from experiments import shapes
 from experiments.console import Console
 
 _SUITE = flags.DEFINE_enum(
-    "suite", "step", ["step", "full_size", "one_step"],
+    "suite",
+    "step",
+    ["step", "full_size", "one_step"],
     "step: DWA beside constant weights. full_size: one step of each of the papers' models. "
     "one_step: one step of --shape, for full_size.",
 )
@@ -64,11 +66,23 @@ def setup(shape: str, rank: int, method: str, scope: str):
         total_steps=1000, learning_rate=1e-5, head_learning_rate=1e-4
     )
     state = training.init_state(
-        jax.random.key(2), theta, frozen, family=config.family, width=config.hidden_size,
-        tasks=tasks, weighting=chosen, optimizers=optimizers, num_classes=NUM_CLASSES,
+        jax.random.key(2),
+        theta,
+        frozen,
+        family=config.family,
+        width=config.hidden_size,
+        tasks=tasks,
+        weighting=chosen,
+        optimizers=optimizers,
+        num_classes=NUM_CLASSES,
     )
     step = training.make_step(
-        module, tasks, chosen, optimizers, num_classes=NUM_CLASSES, scope=scope,
+        module,
+        tasks,
+        chosen,
+        optimizers,
+        num_classes=NUM_CLASSES,
+        scope=scope,
         pooling=heads.default_pooling(config.family),
         lora_scale=adapter.scale if adapter else 1.0,
     )
@@ -138,8 +152,11 @@ def one_step(shape: str) -> dict:
     loss = float(metrics["loss_regression"])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
-        "shape": shape, "parameters": total, "loss_regression": loss,
-        "seconds": time.perf_counter() - started, "peak_gib": peak,
+        "shape": shape,
+        "parameters": total,
+        "loss_regression": loss,
+        "seconds": time.perf_counter() - started,
+        "peak_gib": peak,
     }
 
 

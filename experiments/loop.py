@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import jax
 import numpy as np
@@ -41,16 +41,13 @@ class Progress:
       best_epoch: the best of them, counted from 1; 0 before the first.
       best_step: its step.
       best_value: its value of the monitored metric.
-      history: one dict an evaluated epoch, for the table.
-      seconds: spent training so far.
-      examples: rows trained on so far, repeats counted.
+      seconds: spent in steps so far.
     """
 
     evaluated: int = 0
     best_epoch: int = 0
     best_step: int = 0
     best_value: float | None = None
-    history: list[dict] = field(default_factory=list)
     seconds: float = 0.0
 
 
@@ -184,14 +181,18 @@ def train(
         state, stored = checkpoints.restore(state, latest)
         progress = Progress(**stored)
         console.note(f"continuing at step {latest}")
-    log.rewind(latest or 0)
+    log.rewind(latest or 0, progress.evaluated)
     steps_per_epoch = len(batches["train"])
     clock = _Clock(config.log_every)
+
+    def end_epoch(state):
+        _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress)
+
     with _signals() as received, console.progress(run.total_steps, latest or 0) as bar:
         epoch = int(state.step) // steps_per_epoch
         # An epoch that was left between its last step and its evaluation comes first.
         if epoch > progress.evaluated:
-            state = _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress)
+            end_epoch(state)
         while epoch < config.epochs and not _stalled(config, progress):
             started = time.perf_counter()
             step = int(state.step)
@@ -212,7 +213,7 @@ def train(
                     bar.show(record)
             jax.block_until_ready(state)
             progress.seconds += time.perf_counter() - started
-            state = _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress)
+            end_epoch(state)
             epoch += 1
     if progress.best_step and progress.best_step != int(state.step):
         state, _ = checkpoints.restore(state, progress.best_step)
@@ -228,10 +229,7 @@ def _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, p
     result, _ = evaluate(run, state, batches, corpus, "validation", config.num_classes)
     seconds = time.perf_counter() - started
     progress.evaluated += 1
-    value = result.get(config.monitor)
-    if value is None:
-        merit(config.monitor, 0.0)  # says which metrics there are
-    step = int(state.step)
+    value, step = result[config.monitor], int(state.step)
     usable = bool(np.isfinite(value))
     better = usable and (
         progress.best_value is None
@@ -243,10 +241,14 @@ def _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, p
     record = {"kind": "evaluation", "step": step, "epoch": progress.evaluated, **result}
     log.write({**record, "seconds": seconds})
     row = {key: result[key] for key in ("mse", "r2", "pearson", "accuracy", "f1_macro")}
-    progress.history.append({"epoch": progress.evaluated, "best": better, **row})
-    console.epoch(progress.history[-1])
-    checkpoints.save(state, vars(progress), merit(config.monitor, value) if usable else None)
-    return state
+    console.epoch({"epoch": progress.evaluated, "best": better, **row})
+    # Only what beats the best so far is a candidate: of two equal ones the first stays best.
+    checkpoints.save(
+        state,
+        vars(progress),
+        merit=merit(config.monitor, value) if better else None,
+        replace=True,
+    )
 
 
 class _Clock:

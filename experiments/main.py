@@ -1,6 +1,6 @@
 """Fine-tunes a model on scored texts.
 
-    python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KEY=VALUE ...]
+python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KEY=VALUE ...]
 """
 
 import os

@@ -133,9 +133,7 @@ def read_corpus(config) -> Corpus:
             raise ValueError(f"stratifier={config.stratifier!r}: {error}") from None
     elif "regression" in config.tasks:
         raise ValueError("no training row has a score; set tasks=('classification',)")
-    categories = {
-        split: _categories(part, thresholds, config) for split, part in rows.items()
-    }
+    categories = {split: _categories(part, thresholds, config) for split, part in rows.items()}
     for split, values in categories.items():
         if values.size and values.max() >= config.num_classes:
             row = int(values.argmax())

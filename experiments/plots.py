@@ -43,7 +43,11 @@ def curves(path: Path, records: list[dict], title: str, groups: dict[str, list[s
     if not groups:
         return
     figure, all_axes = plt.subplots(
-        len(groups), 1, figsize=(7, 2.4 * len(groups)), sharex=True, layout="constrained",
+        len(groups),
+        1,
+        figsize=(7, 2.4 * len(groups)),
+        sharex=True,
+        layout="constrained",
         squeeze=False,
     )
     for axes, (panel, names) in zip(all_axes[:, 0], groups.items(), strict=True):
@@ -70,7 +74,10 @@ def confusion(path: Path, matrix: list[list[int]], split: str) -> None:
         axes.text(j, i, counts[i, j], ha="center", va="center", color=colour)
     ticks = range(len(counts))
     axes.set(
-        xticks=ticks, yticks=ticks, xlabel="predicted class", ylabel="true class",
+        xticks=ticks,
+        yticks=ticks,
+        xlabel="predicted class",
+        ylabel="true class",
         title=f"Confusion, {split}",
     )
     _save(figure, path)
@@ -83,8 +90,11 @@ def predicted_vs_true(path: Path, true: np.ndarray, predicted: np.ndarray, split
     axes.plot([-1, 1], [-1, 1], color="#b03030", linewidth=1)
     axes.scatter(true, predicted, s=10, alpha=0.5, edgecolors="none")
     axes.set(
-        xlim=(-1.02, 1.02), ylim=(low - 0.02, high + 0.02), xlabel="true score",
-        ylabel="predicted score", title=f"Scores, {split}",
+        xlim=(-1.02, 1.02),
+        ylim=(low - 0.02, high + 0.02),
+        xlabel="true score",
+        ylabel="predicted score",
+        title=f"Scores, {split}",
     )
     axes.grid(alpha=0.3)
     _save(figure, path)
@@ -95,8 +105,9 @@ def _save(figure, path):
     plt.close(figure)
 
 
-def draw_run(folder: Path, corpus, records: list[dict], result: dict, predictions: dict,
-             split: str) -> None:
+def draw_run(
+    folder: Path, corpus, records: list[dict], result: dict, predictions: dict, split: str
+) -> None:
     """Draws every picture of a run.
 
     Args:

@@ -5,19 +5,31 @@ from dwa_jax.backbones import BackboneConfig
 
 def _roberta(vocab, width, layers, heads, feed_forward):
     return {
-        "model_type": "roberta", "vocab_size": vocab, "hidden_size": width,
-        "num_hidden_layers": layers, "num_attention_heads": heads,
-        "intermediate_size": feed_forward, "max_position_embeddings": 514, "type_vocab_size": 1,
-        "pad_token_id": 1, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "model_type": "roberta",
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": feed_forward,
+        "max_position_embeddings": 514,
+        "type_vocab_size": 1,
+        "pad_token_id": 1,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
     }
 
 
 def _decoder(family, vocab, width, layers, heads, kv_heads, feed_forward, **more):
     return {
-        "model_type": family, "vocab_size": vocab, "hidden_size": width,
-        "num_hidden_layers": layers, "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads, "intermediate_size": feed_forward,
-        "max_position_embeddings": 2048, **more,
+        "model_type": family,
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "intermediate_size": feed_forward,
+        "max_position_embeddings": 2048,
+        **more,
     }
 
 

@@ -1,7 +1,7 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
-    config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
-    checkpoints/  plots/
+config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
+checkpoints/  plots/
 """
 
 import csv
@@ -15,7 +15,14 @@ from pathlib import Path
 import numpy as np
 
 _PACKAGES = (
-    "dwa_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers",
+    "dwa_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "transformers",
+    "tokenizers",
     "numpy",
 )
 
@@ -95,11 +102,15 @@ class MetricsFile:
     def __init__(self, path: Path):
         self.path = path
 
-    def rewind(self, step: int) -> None:
-        """Drops records past `step`, and a last line that was not written to its end."""
+    def rewind(self, step: int, epochs: int) -> None:
+        """Drops records past `step`, evaluations past `epochs`, and a line that was cut off."""
         if not self.path.exists():
             return
-        kept = [record for record in self.read() if record["step"] <= step]
+        kept = [
+            record
+            for record in self.read()
+            if record["step"] <= step and (record["kind"] == "step" or record["epoch"] <= epochs)
+        ]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
         os.replace(partial, self.path)

@@ -45,8 +45,12 @@ def _batches(rng, vocab):
 def _folder(path, family):
     torch.manual_seed(0)
     shape = {
-        "vocab_size": 64, "hidden_size": WIDTH, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "intermediate_size": 48, "max_position_embeddings": 20,
+        "vocab_size": 64,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "max_position_embeddings": 20,
     }
     if family == "roberta":
         config = transformers.RobertaConfig(
@@ -81,8 +85,12 @@ class _Head(nn.Module):
 
 
 _TORCH_NAMES = {
-    "query": "self_attn.q_proj", "key": "self_attn.k_proj", "value": "self_attn.v_proj",
-    "output": "self_attn.o_proj", "gate": "mlp.gate_proj", "up": "mlp.up_proj",
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
     "down": "mlp.down_proj",
 }
 
@@ -125,16 +133,30 @@ def test_twenty_steps_agree_with_pytorch(family, tmp_path):
         ]
         method = weighting.get("dwa", 2)
         optimizers = training.make_optimizers(
-            total_steps=50, learning_rate=RATES[0], head_learning_rate=RATES[1],
-            phi_learning_rate=RATES[2], warmup_steps=4,
+            total_steps=50,
+            learning_rate=RATES[0],
+            head_learning_rate=RATES[1],
+            phi_learning_rate=RATES[2],
+            warmup_steps=4,
         )
         state = training.init_state(
-            jax.random.key(2), theta, frozen, family=family, width=WIDTH, tasks=tasks,
-            weighting=method, optimizers=optimizers, num_classes=K,
+            jax.random.key(2),
+            theta,
+            frozen,
+            family=family,
+            width=WIDTH,
+            tasks=tasks,
+            weighting=method,
+            optimizers=optimizers,
+            num_classes=K,
         )
         first = jax.device_get(state._replace(key=None))
         step = training.make_step(
-            module, tasks, method, optimizers, num_classes=K,
+            module,
+            tasks,
+            method,
+            optimizers,
+            num_classes=K,
             pooling="first" if family == "roberta" else "last",
             lora_scale=1.0 if adapter is None else adapter.scale,
         )
@@ -148,8 +170,10 @@ def test_twenty_steps_agree_with_pytorch(family, tmp_path):
     network = {
         name: torch.tensor(np.asarray(variables[layer][kind]), requires_grad=True)
         for name, layer, kind in (
-            ("w1", "fc1", "kernel"), ("b1", "fc1", "bias"),
-            ("w2", "fc2", "kernel"), ("b2", "fc2", "bias"),
+            ("w1", "fc1", "kernel"),
+            ("b1", "fc1", "bias"),
+            ("w2", "fc2", "kernel"),
+            ("b2", "fc2", "bias"),
         )
     }
     heads = {name: _Head(first.psi[name]) for name in ("regression", "classification")}
@@ -165,7 +189,11 @@ def test_twenty_steps_agree_with_pytorch(family, tmp_path):
         pool = lambda hidden, mask: hidden[torch.arange(len(mask)), mask.sum(1) - 1]  # noqa: E731
     expected = torch_reference.train(
         lambda ids, mask: model(input_ids=ids, attention_mask=mask).last_hidden_state,
-        pool, heads, network, list(shared), decayed,
+        pool,
+        heads,
+        network,
+        list(shared),
+        decayed,
         [
             {
                 name: torch.tensor(value).long() if value.dtype == np.int32 else torch.tensor(value)
@@ -173,8 +201,15 @@ def test_twenty_steps_agree_with_pytorch(family, tmp_path):
             }
             for batch in batches
         ],
-        rates=RATES, clip=1.0, decay=0.01, warmup=4, total=50,
-        alpha=ALPHA, beta=BETA, alpha_max=2.0, beta_max=2.0,
+        rates=RATES,
+        clip=1.0,
+        decay=0.01,
+        warmup=4,
+        total=50,
+        alpha=ALPHA,
+        beta=BETA,
+        alpha_max=2.0,
+        beta_max=2.0,
     )
 
     for ours, theirs in zip(records, expected, strict=True):

@@ -74,8 +74,15 @@ def run(problem, **options):
     split = options.get("scope") == "last_layer"
     return jax.jit(
         lambda: gradients.mixed_gradients(
-            SPLIT if split else trunk, heads, weigh, theta, psi, phi, batch,
-            num_tasks=N, **options,
+            SPLIT if split else trunk,
+            heads,
+            weigh,
+            theta,
+            psi,
+            phi,
+            batch,
+            num_tasks=N,
+            **options,
         )
     )()
 

@@ -12,8 +12,12 @@ HIDDEN = jnp.arange(24.0).reshape(3, 4, 2)
 
 
 @pytest.mark.parametrize(
-    ("how", "positions"), [("first", [[0], [1], [1]]), ("last", [[2], [3], [3]]),
-                           ("mean", [[0, 1, 2], [1, 2, 3], [1, 3]])],
+    ("how", "positions"),
+    [
+        ("first", [[0], [1], [1]]),
+        ("last", [[2], [3], [3]]),
+        ("mean", [[0, 1, 2], [1, 2, 3], [1, 3]]),
+    ],
 )
 def test_pooling_looks_at_the_mask_alone(how, positions):
     expected = [np.asarray(HIDDEN)[row, index].mean(0) for row, index in enumerate(positions)]

@@ -7,8 +7,13 @@ from dwa_jax import backbones, lora
 from dwa_jax.backbones import BackboneConfig
 
 QWEN = {
-    "model_type": "qwen2", "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 24,
+    "model_type": "qwen2",
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 24,
     "max_position_embeddings": 32,
 }
 
@@ -99,8 +104,11 @@ def test_dropout_falls_on_the_input_of_the_update_only(model):
 
     def run(adapter, seed):
         return module.apply(
-            {"params": params, "lora": lora.variables(adapter)}, ids, mask,
-            deterministic=False, rngs={"dropout": jax.random.key(seed)},
+            {"params": params, "lora": lora.variables(adapter)},
+            ids,
+            mask,
+            deterministic=False,
+            rngs={"dropout": jax.random.key(seed)},
         )
 
     fresh = lora.init(jax.random.key(1), params, rank=4)

@@ -30,6 +30,7 @@ SHAPES = (
 PENALTIES = (0.0, 0.01, 0.1, 1.0)
 descend = jax.jit(stratify.descend, static_argnames=("pinned", "steps", "sweeps"))
 threshold_gradient = jax.jit(stratify.threshold_gradient, static_argnames="pinned")
+das = functools.partial(stratify.das, spacing_penalty=0)
 
 
 def read_scores(name):
@@ -53,9 +54,6 @@ def synthetic(shape, size=1500):
         "nine_levels": np.round((2 * rng.beta(2, 5, size) - 1) * 4) / 4,
         "narrow": rng.normal(0.3, 0.02, size),
     }[shape]
-
-
-# categorize, stratum_counts
 
 
 def test_bins_are_right_closed_and_the_first_closed_on_both_sides():
@@ -96,9 +94,6 @@ def test_counts_include_empty_categories():
     np.testing.assert_array_equal(counts, [2, 0, 1, 0])
 
 
-# das_objective
-
-
 def test_objective_by_hand():
     # Categories {-1, -0.5}, {}, {0, 1}: SSE 0.125 + 0 + 0.5 over 4 scores.
     scores, thresholds = [-1, -0.5, 0, 1], [-0.4, -0.1]
@@ -114,9 +109,6 @@ def test_objective_by_hand():
     assert value(spacing_penalty=2) == pytest.approx(variance + 2 * spacing)
     assert value(spacing_penalty=2, pinned=True) == pytest.approx(variance + 2 * walled)
     assert value(spacing_penalty=0, balance_penalty=3) == pytest.approx(variance + 3 * balance)
-
-
-# The gradient
 
 
 def smooth_objective(thresholds, density, spacing_penalty, balance_penalty, pinned):
@@ -155,11 +147,9 @@ def test_gradient_is_that_of_the_objective_under_the_kernel_density(thresholds, 
 
     thresholds = np.array(thresholds)
     _, masses, means = smooth_objective(thresholds, density, *penalties, pinned)
+    statistics = (thresholds, density(thresholds), masses, means)
     gradient = threshold_gradient(
-        jnp.asarray(thresholds, jnp.float32),
-        jnp.asarray(density(thresholds), jnp.float32),
-        jnp.asarray(masses, jnp.float32),
-        jnp.asarray(means, jnp.float32),
+        *(jnp.asarray(values, jnp.float32) for values in statistics),
         spacing_penalty=penalties[0],
         balance_penalty=penalties[1],
         pinned=pinned,
@@ -192,27 +182,19 @@ def test_projection_is_isotonic_regression_within_the_walls(values):
     assert np.all(np.diff(apart, prepend=-1, append=1) > 0.0099)
 
 
-# Descent
-
-
 @pytest.mark.parametrize("shape", ["skewed", "u_shaped", "neutral_peak"])
 def test_unpenalised_descent_ends_where_thresholds_halve_the_means(shape):
     # The stationary points of the variance (Lloyd 1957), by equation 3 alone.
     scores = synthetic(shape)
-    found, objective = descend(
-        jnp.asarray(scores, jnp.float32),
-        np.array([-0.5, 0.0, 0.5]),
-        spacing_penalty=0.0,
-        steps=400,
-        sweeps=0,
-    )
+    start, options = np.array([-0.5, 0.0, 0.5]), {"spacing_penalty": 0.0, "steps": 400}
+    found, objective = descend(jnp.asarray(scores, jnp.float32), start, sweeps=0, **options)
     found = np.asarray(found, np.float64)
     categories = stratify.categorize(scores, found)
     means = np.array([scores[categories == k].mean() for k in range(4)])
     np.testing.assert_allclose(found, (means[1:] + means[:-1]) / 2, atol=0.01)
     hard = stratify.das_objective(found, scores, spacing_penalty=0)
     assert float(objective) == pytest.approx(hard, rel=1e-3)
-    assert hard < stratify.das_objective([-0.5, 0.0, 0.5], scores, spacing_penalty=0)
+    assert hard < stratify.das_objective(start, scores, spacing_penalty=0)
 
 
 def test_starts_descend_in_a_batch_as_they_do_alone():
@@ -243,9 +225,8 @@ def test_thresholds_are_always_in_order_and_no_worse_than_their_start(
     found = stratify.das(scores, 4, **options)
     assert np.all(np.diff(found, prepend=-1, append=1) > 0)
     start = stratify.quantile_thresholds(scores, 4)
-    assert stratify.das_objective(found, scores, **options) <= stratify.das_objective(
-        start, scores, **options
-    )
+    before = stratify.das_objective(start, scores, **options)
+    assert stratify.das_objective(found, scores, **options) <= before
 
 
 def check_descent_against_exact(scores, num_classes, **options):
@@ -294,9 +275,6 @@ def test_a_large_spacing_penalty_spaces_evenly_and_a_large_balance_penalty_balan
     np.testing.assert_allclose(stratify.stratum_counts(scores, balanced), 300, atol=4)
 
 
-# Exact
-
-
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5])
 @pytest.mark.parametrize("pinned", [False, True])
 def test_exact_is_the_best_of_all_combinations(num_classes, pinned):
@@ -335,9 +313,6 @@ def test_a_million_uniform_scores_are_cut_into_equal_widths(solver):
     scores = np.random.default_rng(0).uniform(-1, 1, 1_000_000)
     found = stratify.das(scores, 5, solver=solver, spacing_penalty=0.01, pinned=True)
     np.testing.assert_allclose(found, [-0.6, -0.2, 0.2, 0.6], atol=0.01)
-
-
-# The start and the registry
 
 
 def test_quantiles_of_distinct_scores_fill_categories_equally():
@@ -387,12 +362,6 @@ def test_every_stratifier_returns_thresholds_in_order():
         assert thresholds.shape == (4,)
         assert thresholds.dtype == np.float64
         assert np.all(np.diff(thresholds, prepend=-1, append=1) > 0)
-
-
-# Errors
-
-
-das = functools.partial(stratify.das, spacing_penalty=0)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,15 @@ OPTIMIZERS = training.make_optimizers(
 
 def config(family, **changes):
     settings = {
-        "model_type": family, "vocab_size": 32, "hidden_size": WIDTH, "num_hidden_layers": 2,
-        "num_attention_heads": 2, "intermediate_size": 24, "max_position_embeddings": 24,
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+        "model_type": family,
+        "vocab_size": 32,
+        "hidden_size": WIDTH,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 24,
+        "max_position_embeddings": 24,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
     }
     if family == "roberta":
         settings |= {"type_vocab_size": 1, "pad_token_id": 1}
@@ -38,16 +44,21 @@ def make(family="roberta", rank=0, method="dwa", tasks=None, freeze=(), backbone
     theta, frozen = trunk.split_parameters(params, adapter, freeze=freeze)
     chosen = weighting.get(method, len(tasks)) if isinstance(method, str) else method
     state = training.init_state(
-        jax.random.key(2), theta, frozen, family=family, width=WIDTH, tasks=tasks,
-        weighting=chosen, optimizers=OPTIMIZERS, num_classes=K,
+        jax.random.key(2),
+        theta,
+        frozen,
+        family=family,
+        width=WIDTH,
+        tasks=tasks,
+        weighting=chosen,
+        optimizers=OPTIMIZERS,
+        num_classes=K,
     )
     common = {
         "pooling": "first" if family == "roberta" else "last",
         "lora_scale": adapter.scale if adapter else 1.0,
     }
-    step = training.make_step(
-        module, tasks, chosen, OPTIMIZERS, num_classes=K, **common, **options
-    )
+    step = training.make_step(module, tasks, chosen, OPTIMIZERS, num_classes=K, **common, **options)
     return state, step, training.make_predict(module, tasks, **common)
 
 
@@ -131,13 +142,12 @@ def test_frozen_leaves_stay_bit_identical_and_only_lora_and_heads_train():
     state, _ = train(state, step, BATCHES)
     after = host(state)
     assert set(after.theta) == {"lora"}
-    for a, b in zip(
-        jax.tree.leaves(before.frozen), jax.tree.leaves(after.frozen), strict=True
-    ):
+    for a, b in zip(jax.tree.leaves(before.frozen), jax.tree.leaves(after.frozen), strict=True):
         np.testing.assert_array_equal(a, b)
     for kind in ("theta", "psi"):
         for a, b in zip(
-            jax.tree.leaves(getattr(before, kind)), jax.tree.leaves(getattr(after, kind)),
+            jax.tree.leaves(getattr(before, kind)),
+            jax.tree.leaves(getattr(after, kind)),
             strict=True,
         ):
             assert not np.array_equal(a, b)
@@ -196,12 +206,15 @@ def test_constant_and_single_task_do_what_their_weights_say():
     before = host(state).psi
     after, records = train(state, step, BATCHES[:3])
     np.testing.assert_array_equal(records[0]["coefficient_regression"], 1)
-    moved = np.abs(before["regression"]["out_proj"]["kernel"]
-                   - after.psi["regression"]["out_proj"]["kernel"]).max()
+    moved = np.abs(
+        before["regression"]["out_proj"]["kernel"] - after.psi["regression"]["out_proj"]["kernel"]
+    ).max()
     assert moved > 1e-3
     # Weight decay alone: 1% of the learning rate a step.
-    still = np.abs(before["classification"]["out_proj"]["bias"]
-                   - after.psi["classification"]["out_proj"]["bias"]).max()
+    still = np.abs(
+        before["classification"]["out_proj"]["bias"]
+        - after.psi["classification"]["out_proj"]["bias"]
+    ).max()
     assert still == 0
 
 
@@ -243,8 +256,15 @@ def test_alpha_and_beta_stay_in_their_bounds_and_shrink():
     method = weighting.get("dwa", 2)
     theta, frozen = trunk.split_parameters(backbones.init(jax.random.key(0), module))
     state = training.init_state(
-        jax.random.key(2), theta, frozen, family="roberta", width=WIDTH, tasks=TASKS,
-        weighting=method, optimizers=fast, num_classes=K,
+        jax.random.key(2),
+        theta,
+        frozen,
+        family="roberta",
+        width=WIDTH,
+        tasks=TASKS,
+        weighting=method,
+        optimizers=fast,
+        num_classes=K,
     )
     step = training.make_step(module, TASKS, method, fast, pooling="first", num_classes=K)
     _, records = train(state, step, BATCHES * 4)

@@ -70,8 +70,25 @@ def imbalance_loss(logits, category, mask, alpha, beta):
     return total
 
 
-def train(trunk, pool, heads, network, shared, shared_decayed, batches, *, rates, clip, decay,
-          warmup, total, alpha, beta, alpha_max, beta_max):
+def train(
+    trunk,
+    pool,
+    heads,
+    network,
+    shared,
+    shared_decayed,
+    batches,
+    *,
+    rates,
+    clip,
+    decay,
+    warmup,
+    total,
+    alpha,
+    beta,
+    alpha_max,
+    beta_max,
+):
     """Trains with DWA for one step a batch; returns one record a step.
 
     Args:

@@ -1,5 +1,6 @@
 """Directions from linear algebra on the Gramian: IMTL-G, ConFIG and Aligned-MTL. N tasks."""
 
+import jax
 import jax.numpy as jnp
 
 from dwa_jax.weighting.common import cosines, gramian_method, matvec, mean_weights, unit_trace
@@ -96,10 +97,10 @@ def aligned_mtl(num_tasks: int = 2, *, scale: str = "min") -> Weighting:
         angles = cosines(gramian)
         # The rank is that of the cosines: in the Gramian itself a short gradient and a
         # dependent one look alike.
-        spectrum, _ = eigh(angles.matrix)
-        dependent = jnp.sum(spectrum <= rank_tolerance(gramian))
+        values, vectors = jax.vmap(eigh)(jnp.stack([angles.matrix, gramian]))
+        dependent = jnp.sum(values[0] <= rank_tolerance(gramian))
         rank = jnp.sum(angles.usable > 0) - dependent
-        values, vectors = eigh(gramian)
+        values, vectors = values[1], vectors[1]
         kept = jnp.arange(num_tasks) < rank
         values = jnp.where(kept, values, 1)
         if scale == "rmse":

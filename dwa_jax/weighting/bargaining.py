@@ -20,9 +20,9 @@ def _fair(matrix, weights, power, max_steps=60):
     size, eps = matrix.shape[0], jnp.finfo(matrix.dtype).eps
     # Opposed gradients have no solution; this is the least that bounds it.
     matrix = matrix + 4 * size * eps * jnp.eye(size)
-    # The third derivative of the concave part over the second, the measure of how far
-    # its quadratic model holds.
-    curvature = (power + 1) / 2
+    # How fast the second derivative of the concave part changes, which limits the step;
+    # below 1 a step could leave b > 0.
+    curvature = max(1.0, (power + 1) / 2)
 
     def step(carry):
         b, _, count = carry

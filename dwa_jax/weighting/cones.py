@@ -38,7 +38,7 @@ def mgda(num_tasks: int = 2) -> Weighting:
 
     def solve(gramian, present):
         diagonal = jnp.diagonal(gramian)
-        at_zero = present * (diagonal == 0)
+        at_zero = jnp.where(diagonal == 0, present, 0)
         smallest = jnp.min(jnp.where(present > 0, diagonal, jnp.inf))
         gramian = gramian / jnp.where(jnp.isfinite(smallest) & (smallest > 0), smallest, 1)
         # For x = s w with w on the simplex, |J'x|^2 + (sum x - 1)^2 is least over s at
@@ -172,7 +172,7 @@ def _cagrad_by_enumeration(gramian, products, radius, present):
 def _cagrad_by_bisection(gramian, products, radius, present):
     """The v >= 0 of `cagrad` by bisection over the worst task's gain; for many tasks."""
     # A task without a gradient gains nothing, whatever the direction.
-    moves = present * (jnp.diagonal(gramian) > 0)
+    moves = jnp.where(jnp.diagonal(gramian) > 0, present, 0)
     stuck = jnp.any((present > 0) & (moves == 0))
     # Opposed gradients would let v grow without end.
     ridge = 32 * gramian.shape[0] * jnp.finfo(gramian.dtype).eps

@@ -45,7 +45,7 @@ def equal_gradient(norms: jax.Array, present: jax.Array) -> jax.Array:
     smallest = jnp.min(jnp.where(here & usable, norms, jnp.inf))
     smallest = jnp.where(jnp.isfinite(smallest), smallest, 1)
     inverse = smallest / jnp.where(norms > 0, norms, 1)
-    weights = jnp.where(here, jnp.where(smallest > 0, inverse, norms == 0), 0)
+    weights = jnp.where(here, jnp.where(smallest > 0, inverse, (norms == 0).astype(norms.dtype)), 0)
     return weights / jnp.where(here.any(), weights.sum(), 1)
 
 

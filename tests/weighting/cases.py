@@ -28,22 +28,28 @@ def first(name, num_tasks=2, **options):
     return method, *method.init(jax.random.key(0))
 
 
+# Compiling well takes longer than everything these tests compute.
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
 @functools.cache
 def _compiled(name, num_tasks, options):
     method, variables, state = first(name, num_tasks, **dict(options))
 
     def one(losses, gramian, present):
-        step = signals(losses, gramian, present)
-        return method.weigh(variables, state, step).coefficients
+        return method.weigh(variables, state, signals(losses, gramian, present))
 
-    return jax.jit(jax.vmap(one))
+    return jax.jit(jax.vmap(one), compiler_options=QUICK)
 
 
 BATCH = 16
 
 
-def coefficients(name, gramians, losses=None, present=None, **options):
-    """Returns the (M, N) coefficients of a method's first step for (M, N, N) Gramians."""
+def weigh(name, gramians, losses=None, present=None, **options):
+    """Returns what a method says of its first step, for at most 16 Gramians (M, N, N).
+
+    The batch is filled up, so that each method is compiled once a number of tasks.
+    """
     gramians = np.asarray(gramians, np.float32)
     count, size = gramians.shape[:2]
     losses = np.linspace(0.5, 1.5, size) if losses is None else losses
@@ -52,13 +58,19 @@ def coefficients(name, gramians, losses=None, present=None, **options):
         gramians,
         np.broadcast_to(True if present is None else present, (count, size)),
     )
+    assert count <= BATCH
+    rows = np.minimum(np.arange(BATCH), count - 1)
     function = _compiled(name, size, tuple(sorted(options.items())))
-    results = []
-    for start in range(0, count, BATCH):
-        # Always the same shape, so that each method is compiled once a number of tasks.
-        rows = np.minimum(np.arange(start, start + BATCH), count - 1)
-        results.append(np.asarray(function(*(x[rows] for x in inputs)), np.float64))
-    return np.concatenate(results)[:count]
+    return jax.tree.map(lambda x: x[:count], function(*(x[rows] for x in inputs)))
+
+
+def coefficients(name, gramians, losses=None, present=None, **options):
+    """Returns the (M, N) coefficients of a method's first step for (M, N, N) Gramians."""
+    parts = [
+        weigh(name, gramians[start : start + BATCH], losses, present, **options).coefficients
+        for start in range(0, len(gramians), BATCH)
+    ]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def gramians(jacobians):

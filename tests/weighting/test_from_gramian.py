@@ -40,7 +40,7 @@ def test_mgda_of_two_tasks_in_closed_form(gramian, expected):
     np.testing.assert_allclose(cases.coefficients("mgda", [gramian])[0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 5, 10])
+@pytest.mark.parametrize("num_tasks", [2, 3, 6, 10])
 def test_cagrad_is_optimal(num_tasks):
     jacobians = unit(cases.generic(num_tasks))[:8]
     ours = cases.coefficients("cagrad", cases.gramians(jacobians))
@@ -83,8 +83,7 @@ def test_cagrad_without_a_radius_is_the_mean():
     np.testing.assert_allclose(cases.coefficients("cagrad", gramians, c=0.0), 1 / 3, rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 3, 6])
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize(("num_tasks", "alpha"), [(2, 1.0), (3, 0.5), (3, 3.0), (6, 0.5), (6, 3.0)])
 def test_fairgrad_solves_its_equation(num_tasks, alpha):
     # In float64, where even gradients that nearly cancel leave digits to check.
     gramians = cases.gramians(cases.generic(num_tasks))

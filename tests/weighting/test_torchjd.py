@@ -101,8 +101,7 @@ def test_mgda_is_no_longer_than_frank_wolfe_leaves_it(num_tasks):
         assert np.linalg.norm(one @ jacobian) <= np.linalg.norm(theirs) * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize("num_tasks", NUM_TASKS)
+@pytest.mark.parametrize(("num_tasks", "alpha"), [(2, 1.0), (3, 0.5), (3, 1.0), (3, 2.0), (6, 1.0)])
 def test_fairgrad(num_tasks, alpha):
     # Even ones at scale 1: TorchJD's least squares neither rescales nor converges when
     # gradients nearly cancel.
