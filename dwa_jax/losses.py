@@ -173,8 +173,8 @@ def cross_entropy_loss() -> TaskLoss:
 
 def imbalance_loss(
     *,
-    alpha: float = 1.0,
-    beta: float = 1.0,
+    alpha: float = 0.1,
+    beta: float = 0.5,
     mode: str = "bounded",
     alpha_max: float = 2.0,
     beta_max: float = 2.0,

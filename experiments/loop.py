@@ -14,10 +14,19 @@ from experiments.pipeline import Corpus, Run
 from experiments.workdir import MetricsFile
 
 HIGHER_IS_BETTER = frozenset(
-    "r2 pearson spearman cosine accuracy precision_weighted recall_weighted f1_weighted "
-    "f1_macro".split()
+    {
+        "r2",
+        "pearson",
+        "spearman",
+        "cosine",
+        "accuracy",
+        "precision_weighted",
+        "recall_weighted",
+        "f1_weighted",
+        "f1_macro",
+    }
 )
-LOWER_IS_BETTER = frozenset("mse mae rmse balanced_mse".split())
+LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse", "balanced_mse"})
 
 
 class Interrupted(Exception):

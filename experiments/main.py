@@ -22,7 +22,7 @@ import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
-from dwa_jax import lora, stratify
+from dwa_jax import lora
 from dwa_jax.checkpoints import Checkpoints
 from experiments import loop, pipeline, plots, workdir
 from experiments.console import Console
@@ -60,7 +60,6 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
         warnings.simplefilter("always", UserWarning)
         model = pipeline.load_model(config, corpus, model_key)
         batches, notes = pipeline.make_batches(config, corpus, model)
-        total = lora.count(model.params)
         setup = pipeline.make_run(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
     workdir.open_folder(folder, config.to_dict())
@@ -71,9 +70,8 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
         "heads": lora.count(setup.state.psi),
         "weighting and losses": lora.count(setup.state.phi),
     }
-    if model.adapter is not None:
-        total += trained["trunk"]
-    total += trained["heads"]
+    frozen = lora.count(setup.state.frozen)
+    total = frozen + sum(trained.values())
     describe(console, config, corpus, batches, model, trained, total, setup, folder)
     model.tokenizer.save_pretrained(folder / "tokenizer")
     workdir.write_json(folder / "backbone.json", model.module.config.to_huggingface())

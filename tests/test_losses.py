@@ -179,7 +179,7 @@ def test_literal_descent_of_alpha_passes_minus_a_million():
     batch, logits = _batch(10, [0, 0, 0, 0, 0, 0, 0, 1])
     statistics = _statistics(batch)
     with pytest.warns(UserWarning):
-        task = losses.imbalance_loss(mode="literal")
+        task = losses.imbalance_loss(alpha=1.0, beta=1.0, mode="literal")
     adam = optax.adam(1e-2)
 
     def step(carry, _):

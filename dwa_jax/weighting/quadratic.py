@@ -1,7 +1,7 @@
 """Tiny quadratic programs, solved inside jit to machine precision.
 
 For a few tasks every active set is tried at once; for many the right one is searched.
-All matrices are symmetric positive semi-definite. Axis letters: N tasks, S = 2^N active sets.
+All matrices are symmetric positive semi-definite. Axis letters: N tasks.
 """
 
 import itertools

@@ -99,8 +99,8 @@ def gradvac(num_tasks: int = 2, *, decay: float = 0.5, max_target: float = 0.999
     Where the cosine phi of (the bent) g_i and g_j is below the average phi' so far, g_i
     gains |g_i| (phi' sqrt(1 - phi^2) - phi sqrt(1 - phi'^2)) / (|g_j| sqrt(1 - phi'^2)) g_j;
     then phi' <- (1 - decay) phi' + decay phi. Averages start at 0, where it is PCGrad.
-    Source: Wang et al., "Gradient Vaccine", ICLR 2021, which uses decay = 0.01; TorchJD's
-    0.5 is the default here. As the formula divides by 0 at phi' = 1, the average is used
+    Source: Wang et al., "Gradient Vaccine", ICLR 2021; the default decay is TorchJD's. As
+    the formula divides by 0 at phi' = 1, which a float32 average reaches, it is used
     up to `max_target`.
 
     Args:

@@ -130,7 +130,7 @@ def test_predictions_are_the_test_split_and_give_its_metrics(finished):
 def test_thresholds_see_training_rows_only(finished):
     from dwa_jax import stratify
 
-    folder, summary = finished
+    _, summary = finished
     everything = data.headlines.generate(300, 42)
     train = data.split(everything, fractions=(0.8, 0.1, 0.1), seed=42)["train"]
     np.testing.assert_allclose(
@@ -213,7 +213,9 @@ def test_lora_on_hugging_face_weights_and_files_with_different_labels(qwen, tmp_
     with scored.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["headline", "points", "label"])
-        writer.writerows([text, 50 + 50 * y, ""] for text, y in zip(rows.texts, rows.scores))
+        writer.writerows(
+            [text, 50 + 50 * y, ""] for text, y in zip(rows.texts, rows.scores, strict=True)
+        )
     with classed.open("w") as file:
         for i in range(40):
             line = {"headline": f"class {i % 3} it is, number {i}", "points": None, "label": i % 3}

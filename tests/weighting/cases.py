@@ -28,10 +28,6 @@ def first(name, num_tasks=2, **options):
     return method, *method.init(jax.random.key(0))
 
 
-# Compiling well takes longer than everything these tests compute.
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-
-
 @functools.cache
 def _compiled(name, num_tasks, options):
     method, variables, state = first(name, num_tasks, **dict(options))
@@ -39,7 +35,7 @@ def _compiled(name, num_tasks, options):
     def one(losses, gramian, present):
         return method.weigh(variables, state, signals(losses, gramian, present))
 
-    return jax.jit(jax.vmap(one), compiler_options=QUICK)
+    return jax.jit(jax.vmap(one))
 
 
 BATCH = 16

@@ -14,7 +14,7 @@ def unit(jacobians):
     return jacobians / np.linalg.norm(jacobians, axis=(1, 2), keepdims=True)
 
 
-@pytest.mark.parametrize("num_tasks", [2, 4, 10])
+@pytest.mark.parametrize("num_tasks", [2, 3, 10])
 def test_mgda_meets_the_variational_inequality(num_tasks):
     # The shortest point d of a convex set has g'd >= |d|^2 for every g in it.
     jacobians = unit(cases.generic(num_tasks))
