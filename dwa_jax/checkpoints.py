@@ -3,7 +3,6 @@
 Frozen parameters are not saved: they come from where they came from the first time.
 """
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,14 @@ from dwa_jax.training import TrainState
 
 
 def _saved_part(state: TrainState) -> dict[str, Any]:
+    # Orbax knows numbers only: keys, of which a weighting may hold one too, go as theirs.
     tree = state._asdict()
     del tree["frozen"]
-    tree["key"] = jax.random.key_data(state.key)
-    return tree
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _is_key(x):
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 class Checkpoints:
@@ -34,8 +37,6 @@ class Checkpoints:
         Args:
           folder: where the checkpoints are.
         """
-        # Orbax reports every step of every save at the level of warnings and below.
-        logging.getLogger("absl").setLevel(logging.ERROR)
 
         def merit(metrics):
             return metrics["merit"]
@@ -113,9 +114,16 @@ class Checkpoints:
                 f"the checkpoint of step {step} in {self._manager.directory} does not fit "
                 f"this run or is damaged: {reason}"
             ) from error
-        tree = dict(restored.state)
-        key = jax.random.wrap_key_data(tree.pop("key"), impl=jax.random.key_impl(state.key))
-        return TrainState(**tree, frozen=state.frozen, key=key), dict(restored.progress)
+        like = state._asdict()
+        del like["frozen"]
+        tree = jax.tree.map(
+            lambda x, old: (
+                jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if _is_key(old) else x
+            ),
+            dict(restored.state),
+            like,
+        )
+        return TrainState(**tree, frozen=state.frozen), dict(restored.progress)
 
     def close(self) -> None:
         """Releases the folder."""

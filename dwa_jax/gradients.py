@@ -57,6 +57,12 @@ class Gradients(NamedTuple):
     ratios: jax.Array
 
 
+def check_scope(scope: str) -> None:
+    """Raises a ValueError that lists the scopes where `scope` is not one of them."""
+    if scope not in SCOPES:
+        raise ValueError(f"unknown gradient scope {scope!r}; there are: {', '.join(SCOPES)}")
+
+
 def gramian(trees: Sequence[Any]) -> jax.Array:
     """Inner products of trees of arrays, in float32 or wider.
 
@@ -140,8 +146,7 @@ def mixed_gradients(
     Raises:
       ValueError: the scope is unknown, or "last_layer" without a `SplitTrunk`.
     """
-    if scope not in SCOPES:
-        raise ValueError(f"unknown gradient scope {scope!r}; there are: {', '.join(SCOPES)}")
+    check_scope(scope)
     if scope == "last_layer" and not isinstance(trunk, SplitTrunk):
         raise ValueError("the scope 'last_layer' needs a SplitTrunk")
     if scope != "last_layer" and isinstance(trunk, SplitTrunk):

@@ -236,6 +236,9 @@ def make_step(
         raise ValueError(f"gramian_every must be at least 1, not {gramian_every}")
     if microbatches < 1:
         raise ValueError(f"microbatches must be at least 1, not {microbatches}")
+    # Here already, because the first step may come long after.
+    gradients.check_scope(scope)
+    losses.class_proportions(proportions, jnp.ones(num_classes), jnp.ones(num_classes))
     num_tasks = len(tasks)
     names = [task.name for task in tasks]
     trunk = make_trunk(module, pooling=pooling, lora_scale=lora_scale)

@@ -2,6 +2,7 @@
 
 import contextlib
 
+from absl import logging
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -11,6 +12,8 @@ class Console:
     """Writes to standard output, with colour and a moving bar where it is a terminal."""
 
     def __init__(self):
+        # What libraries log of themselves (backends tried, files saved) is not for this reader.
+        logging.set_verbosity(logging.ERROR)
         self._rich = RichConsole(highlight=False, soft_wrap=True)
         self._epochs_begun = False
 

@@ -197,8 +197,9 @@ def load_model(config, corpus: Corpus, key: jax.Array) -> Model:
         module = backbones.build(settings, **options)
         params = backbones.init(init_key, module)
     else:
-        tokenizer = data.load_tokenizer(config.backbone)
+        # First, because it says within seconds when a hub cannot be reached.
         module, params = backbones.load(config.backbone, **options)
+        tokenizer = data.load_tokenizer(config.backbone)
     pooling = config.pooling or heads.default_pooling(module.config.family)
     if pooling not in heads.POOLINGS:
         raise ValueError(f"pooling={pooling!r} is not one of {', '.join(heads.POOLINGS)}")

@@ -32,12 +32,14 @@ def test_the_best_and_the_latest_are_kept_also_across_restarts(tmp_path):
     checkpoints.close()
 
 
-def test_a_restored_state_trains_on_as_if_nothing_had_happened(tmp_path):
-    state, step, _ = make(backbone={"hidden_dropout_prob": 0.2})
+@pytest.mark.parametrize("method", ["dwa", "random"])
+def test_a_restored_state_trains_on_as_if_nothing_had_happened(tmp_path, method):
+    options = {"method": method, "backbone": {"hidden_dropout_prob": 0.2}}
+    state, step, _ = make(**options)
     state, _ = step(state, BATCHES[0])
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(state, {})
-    fresh, _, _ = make(backbone={"hidden_dropout_prob": 0.2})
+    fresh, _, _ = make(**options)
     restored, _ = checkpoints.restore(fresh, 1)
     checkpoints.close()
     for batch in BATCHES[1:3]:

@@ -87,7 +87,11 @@ def train(state, step, batches):
 
 
 def host(state):
-    return jax.device_get(state._replace(key=jax.random.key_data(state.key)))
+    return jax.device_get(jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, state))
+
+
+def is_key(x):
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
 
 
 def assert_close(a, b, rtol=1e-4, atol=1e-6):
@@ -315,6 +319,10 @@ def test_options_out_of_range_are_errors():
         make(gramian_every=0)
     with pytest.raises(ValueError, match="microbatches must be at least 1, not 0"):
         make(microbatches=0)
+    with pytest.raises(ValueError, match="unknown gradient scope 'head'"):
+        make(scope="head")
+    with pytest.raises(ValueError, match="unknown class proportions 'ema'"):
+        make(proportions="ema")
     state, step, _ = make(microbatches=3)
     with pytest.raises(ValueError, match="8 rows does not divide into 3 microbatches"):
         step(state, BATCHES[0])
