@@ -20,8 +20,21 @@ def _saved_part(state: TrainState) -> dict[str, Any]:
     return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
 
 
+def _describe(state):
+    # Path -> type and shape of every array, as plain text.
+    leaves = jax.tree.leaves_with_path(_saved_part(state))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
+
+
 def _is_key(x):
     return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+# Key of the description of the arrays, beside the progress.
+_ARRAYS = "_arrays"
 
 
 class Checkpoints:
@@ -76,7 +89,7 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(_saved_part(state)),
-                progress=ocp.args.JsonSave(progress),
+                progress=ocp.args.JsonSave({**progress, _ARRAYS: _describe(state)}),
             ),
             metrics=None if merit is None else {"merit": float(merit)},
             force=True,
@@ -98,21 +111,18 @@ class Checkpoints:
           (state, progress).
 
         Raises:
-          ValueError: the checkpoint does not fit the state.
+          ValueError: the checkpoint does not fit the state (lists the differences), or is
+            damaged.
         """
-        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
         try:
-            restored = self._manager.restore(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardRestore(target), progress=ocp.args.JsonRestore()
-                ),
-            )
-        except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+            progress = dict(self._read(step, progress=ocp.args.JsonRestore()).progress)
+            self._check(step, progress.pop(_ARRAYS), _describe(state))
+            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
+            restored = self._read(step, state=ocp.args.StandardRestore(target)).state
+        except (KeyError, TypeError, OSError) as error:
             reason = " ".join(str(error).split())[:300]
             raise ValueError(
-                f"the checkpoint of step {step} in {self._manager.directory} does not fit "
-                f"this run or is damaged: {reason}"
+                f"the checkpoint of step {step} in {self._manager.directory} is damaged: {reason}"
             ) from error
         like = state._asdict()
         del like["frozen"]
@@ -120,10 +130,24 @@ class Checkpoints:
             lambda x, old: (
                 jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if _is_key(old) else x
             ),
-            dict(restored.state),
+            dict(restored),
             like,
         )
-        return TrainState(**tree, frozen=state.frozen), dict(restored.progress)
+        return TrainState(**tree, frozen=state.frozen), progress
+
+    def _read(self, step, **items):
+        return self._manager.restore(step, args=ocp.args.Composite(**items))
+
+    def _check(self, step, there, here):
+        # Before the arrays are read: Orbax's own message does not say what differs.
+        paths = sorted(path for path in {**there, **here} if there.get(path) != here.get(path))
+        if paths:
+            changes = [f"{p}: {there.get(p)} there, {here.get(p)} here" for p in paths[:5]]
+            more = [f"and {len(paths) - 5} more"] if len(paths) > 5 else []
+            raise ValueError(
+                f"the checkpoint of step {step} in {self._manager.directory} does not fit this "
+                f"run: {'; '.join(changes + more)}"
+            )
 
     def close(self) -> None:
         """Releases the folder."""

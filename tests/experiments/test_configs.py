@@ -40,7 +40,7 @@ def test_a_configuration_is_valid_and_states_its_command(name):
     module = importlib.import_module(f"configs.{name}")
     config = module.get_config()
     assert re.search(
-        rf"^    python -m experiments.main --config=configs/{name}.py$", module.__doc__, re.M
+        rf"^python -m experiments.main --config=configs/{name}.py$", module.__doc__, re.M
     )
     tasks = pipeline.make_tasks(config)
     pipeline.make_weighting(config, len(tasks))
