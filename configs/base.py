@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.dtype = "float32"
     # "first", "last" or "mean" token; "" is what the family's own classifier does.
     config.pooling = ""
-    # Dropout inside the trunk, as its configuration states it.
+    # Dropout, inside the trunk as its own configuration states it and of LoRA.
     config.dropout = True
     # Recomputes activations in the backward pass: less memory, about a third more time.
     config.remat = False
@@ -58,6 +58,8 @@ def get_config() -> ConfigDict:
     # "" where there is none.
     config.score_column = "score"
     config.category_column = ""
+    # Names of the categories, in order, where the column holds names; () for integers.
+    config.category_names = ()
     # (lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.
     config.score_range = ()
     # Categories of rows without one come from their scores by the thresholds.

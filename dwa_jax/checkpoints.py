@@ -70,21 +70,17 @@ class Checkpoints:
         progress: dict,
         *,
         merit: float | None = None,
-        replace: bool = False,
     ) -> None:
-        """Saves a state at its step; returns once it is on disk.
+        """Saves a state at its step, if it is not there yet; returns once it is on disk.
 
         Args:
           state: what to save, but for `frozen`.
           progress: JSON values that belong to it.
           merit: what makes one checkpoint better than another; None: not a candidate.
-          replace: whether a checkpoint that this step already has gives way.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
-            if not replace:
-                return
-            self._manager.delete(step)
+            return
         self._manager.save(
             step,
             args=ocp.args.Composite(

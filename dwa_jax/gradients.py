@@ -178,7 +178,9 @@ def mixed_gradients(
             matrix, theta_of = run.scoped(scope)
             own, cheap = jnp.diagonal(matrix), jnp.diagonal(run.representation_gramian())
             ratio = jnp.sqrt(own / jnp.where(cheap > 0, cheap, 1))
-            return (*finish(matrix, theta_of), jnp.where(cheap > 0, ratio, 1))
+            # A task without labels in this batch keeps the ratio it had.
+            kept = 1 if ratios is None else ratios
+            return (*finish(matrix, theta_of), jnp.where(cheap > 0, ratio, kept))
 
         def estimated():
             matrix = ratios[:, None] * run.representation_gramian() * ratios[None, :]

@@ -17,10 +17,7 @@ from flax import struct
 from dwa_jax import paths
 
 # Every matrix of attention and feed-forward, in the names of `dwa_jax.backbones`.
-ATTENTION_AND_MLP = (
-    r"attention/(query|key|value|output)/kernel$",
-    r"mlp/(gate|up|down)/kernel$",
-)
+ATTENTION_AND_MLP = r"(attention/(query|key|value|output)|mlp/(gate|up|down))/kernel$"
 
 
 @struct.dataclass
@@ -59,9 +56,8 @@ def init(
       key: split so that every factor gets its own.
       params: nested dict; kernels are (in, out) or stacked (L, in, out).
       rank: R, at least 1.
-      targets: regular expressions over paths; None: every matrix of attention and
-        feed-forward. An optional one that matches nothing is an error, but for the
-        default, which not every family has all of.
+      targets: regular expressions over paths, each of which must match something;
+        None: every matrix of attention and feed-forward.
       alpha: the scale's numerator; by default R, as in the papers, so that the scale is 1.
       rank_stabilized: divides alpha by sqrt(R) instead of R (Kalajdzievski 2023).
       dtype: of the factors.
@@ -75,8 +71,8 @@ def init(
     if rank < 1:
         raise ValueError(f"LoRA rank must be at least 1, not {rank}")
     alpha = rank if alpha is None else alpha
-    pattern = "|".join(ATTENTION_AND_MLP)
-    rules = [(pattern, True)] if targets is None else [(target, True) for target in targets]
+    patterns = (ATTENTION_AND_MLP,) if targets is None else targets
+    rules = [(pattern, True) for pattern in patterns]
     selected = paths.flatten(paths.assign(params, rules, default=False))
     flat = paths.flatten(params)
     # A pattern such as "query" names a module: of its leaves only the kernel is a matrix.

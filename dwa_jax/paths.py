@@ -32,10 +32,16 @@ def assign(tree: Mapping, rules: Sequence[tuple[str, Any]], default: Any = None)
       A nested dict of values with the structure of `tree`.
 
     Raises:
-      ValueError: a rule matches no path at all, as a misspelt one would.
+      ValueError: a rule matches no path at all, as a misspelt one would, or is no
+        regular expression.
     """
     flat = flatten(tree)
-    compiled = [(re.compile(pattern), value) for pattern, value in rules]
+    compiled = []
+    for pattern, value in rules:
+        try:
+            compiled.append((re.compile(pattern), value))
+        except (re.error, TypeError) as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
     for pattern, _ in compiled:
         if not any(pattern.search(path) for path in flat):
             known = ", ".join(sorted(flat)[:8])

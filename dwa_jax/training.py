@@ -5,6 +5,7 @@ learn themselves. One optax chain each. Axis letters: B rows, T tokens, N tasks,
 K categories, M microbatches.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -101,8 +102,10 @@ def make_optimizers(
         return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(total_steps, warmup + 1))
 
     def decay_mask(tree):
-        # A head without biases or a lone LoRA has leaves of some kinds only.
-        return paths.assign(tree, [("|".join(decayed), True)], default=False)
+        # Not `paths.assign`: a tree of biases and norms alone may well match nothing.
+        pattern = re.compile("|".join(decayed))
+        flat = paths.flatten(tree)
+        return paths.unflatten({path: bool(pattern.search(path)) for path in flat})
 
     def chain(peak, clip):
         clipping = [optax.clip_by_global_norm(clip)] if clip else []
@@ -273,7 +276,8 @@ def make_step(
         average = state.proportions
         if proportions == "moving_average":
             moved = proportions_decay * average + (1 - proportions_decay) * own
-            average = jnp.where(state.step == 0, own, moved)
+            moved = jnp.where(state.step == 0, own, moved)
+            average = jnp.where(counts.sum() > 0, moved, average)
         p = losses.class_proportions(proportions, counts, average)
         statistics = losses.Statistics(num_scores, counts, p, 1 / microbatches)
         present = jnp.stack([batch[task.mask].sum() > 0 for task in tasks])
@@ -346,7 +350,8 @@ def make_step(
         )
         cross_entropy = result.aux @ own.astype(result.aux.dtype)
         learning_rate = optimizers.learning_rate(state.step)
-        metrics = _metrics(names, result, cross_entropy, state.phi, learning_rate)
+        norms = {"gradient_norm": result.norms} if weighting.uses_gramian else {}
+        metrics = _metrics(names, result, norms, cross_entropy, state.phi, learning_rate)
         return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -371,11 +376,11 @@ def _update(optimizer, gradient, state, kind):
     return optax.apply_updates(parameters, updates), optimizer_state
 
 
-def _metrics(names, result, cross_entropy, phi, learning_rate):
+def _metrics(names, result, norms, cross_entropy, phi, learning_rate):
     metrics = {"learning_rate": learning_rate}
     by_task = {
         "coefficient": result.weighed.coefficients,
-        "gradient_norm": result.norms,
+        **norms,
         **result.weighed.metrics,
     }
     for index, name in enumerate(names):

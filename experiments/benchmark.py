@@ -185,8 +185,7 @@ def _full_size_suite(console):
             [*command, f"--shape={shape}"], stdout=subprocess.PIPE, text=True, check=False
         )
         if run.returncode:
-            console.note(f"{shape}: failed with status {run.returncode}")
-            continue
+            sys.exit(f"{shape}: failed with status {run.returncode}")
         result = json.loads(run.stdout.splitlines()[-1])
         results.append(result)
         console.note(
@@ -204,6 +203,8 @@ def main(argv: list[str]) -> None:
     if _SUITE.value == "one_step":
         print(json.dumps(one_step(_SHAPE.value)))
         return
+    if _OUTPUT.value:
+        Path(_OUTPUT.value).touch()  # an unwritable path shows before hours of timing
     suite = {"step": _step_suite, "full_size": _full_size_suite}[_SUITE.value]
     results = suite(console)
     if _OUTPUT.value:

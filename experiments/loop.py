@@ -74,6 +74,27 @@ def merit(monitor: str, value: float) -> float:
     raise ValueError(f"monitor={monitor!r} is not one of {known}")
 
 
+def check_monitor(config, corpus: Corpus) -> None:
+    """Checks that the validation split can tell which epoch is best.
+
+    Raises:
+      ValueError: the metric does not exist, or its task does not train, or no validation
+        row has a label for it.
+    """
+    monitor = config.monitor
+    merit(monitor, 0.0)
+    of_classes = monitor.startswith(("accuracy", "precision", "recall", "f1"))
+    if not of_classes and "regression" not in config.tasks:
+        raise ValueError(f"monitor={monitor!r} needs the regression task; try accuracy, f1_macro")
+    scored = ~np.isnan(corpus.rows["validation"].scores)
+    labelled = corpus.categories["validation"] >= 0
+    usable = labelled if of_classes else scored
+    if monitor == "balanced_mse":
+        usable = scored & labelled
+    if not usable.any():
+        raise ValueError(f"no validation row has a label that monitor={monitor!r} needs")
+
+
 def predict(run: Run, state, batches: data.Batches, num_rows: int, thresholds) -> dict:
     """Predicts every row of a split.
 
@@ -122,7 +143,9 @@ def evaluate(run: Run, state, batches, corpus: Corpus, split: str, num_classes: 
     rows, categories = corpus.rows[split], corpus.categories[split]
     predictions = predict(run, state, batches[split], len(rows), corpus.thresholds)
     predictions["categories"] = categories
-    has_score = ~np.isnan(rows.scores) & ~np.isnan(predictions["score"])
+    # A score that was predicted as nan counts: it shows in the metrics.
+    predicts_scores = any(task.name == "regression" for task in run.tasks)
+    has_score = ~np.isnan(rows.scores) & predicts_scores
     has_category = categories >= 0
     result = metrics.evaluate(
         np.where(has_score, rows.scores, 0),
@@ -190,18 +213,11 @@ def train(
         state, stored = checkpoints.restore(state, latest)
         progress = Progress(**stored)
         console.note(f"continuing at step {latest}")
-    log.rewind(latest or 0, progress.evaluated)
+    log.rewind(latest or 0)
     steps_per_epoch = len(batches["train"])
     clock = _Clock(config.log_every)
-
-    def end_epoch(state):
-        _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress)
-
     with _signals() as received, console.progress(run.total_steps, latest or 0) as bar:
         epoch = int(state.step) // steps_per_epoch
-        # An epoch that was left between its last step and its evaluation comes first.
-        if epoch > progress.evaluated:
-            end_epoch(state)
         while epoch < config.epochs and not _stalled(config, progress):
             started = time.perf_counter()
             step = int(state.step)
@@ -222,7 +238,7 @@ def train(
                     bar.show(record)
             jax.block_until_ready(state)
             progress.seconds += time.perf_counter() - started
-            end_epoch(state)
+            _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress)
             epoch += 1
     if progress.best_step and progress.best_step != int(state.step):
         state, _ = checkpoints.restore(state, progress.best_step)
@@ -256,7 +272,6 @@ def _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, p
         state,
         vars(progress),
         merit=merit(config.monitor, value) if better else None,
-        replace=True,
     )
 
 

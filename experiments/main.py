@@ -24,7 +24,7 @@ from ml_collections import config_flags
 
 from dwa_jax import lora
 from dwa_jax.checkpoints import Checkpoints
-from experiments import loop, pipeline, plots, workdir
+from experiments import loop, pipeline, plots, validation, workdir
 from experiments.console import Console
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
@@ -50,10 +50,13 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
       ValueError: something of the user's is not usable; one line says what.
       loop.Interrupted: a signal came; the folder can be continued.
     """
-    loop.merit(config.monitor, 0.0)
-    tasks = pipeline.make_tasks(config)
-    pipeline.make_weighting(config, len(tasks))
+    validation.check(config)
+    workdir.open_folder(folder, config.to_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are heard below, once
+        pipeline.make_weighting(config, len(pipeline.make_tasks(config)))
     corpus = pipeline.read_corpus(config)
+    loop.check_monitor(config, corpus)
     key = jax.random.key(config.seed)
     model_key, state_key = jax.random.split(key)
     with warnings.catch_warnings(record=True) as caught:
@@ -62,7 +65,8 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
         batches, notes = pipeline.make_batches(config, corpus, model)
         setup = pipeline.make_run(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
-    workdir.open_folder(folder, config.to_dict())
+    check_step(setup, batches["train"])
+    workdir.open_folder(folder, config.to_dict(), fingerprint(corpus))
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     trained = {
@@ -112,6 +116,28 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
     }
     workdir.write_json(folder / "summary.json", summary)
     return summary
+
+
+def fingerprint(corpus) -> str:
+    """Returns a digest of every split's texts and labels, in their order."""
+    parts = []
+    for split, rows in corpus.rows.items():
+        parts += [split, *rows.texts, rows.scores, corpus.categories[split]]
+    return workdir.digest(parts)
+
+
+def check_step(setup, batches) -> None:
+    """Traces the step without running it, so that options that do not fit fail now.
+
+    Raises:
+      ValueError: one line, where the step cannot be built.
+    """
+    batch = next(batches.epoch(0))
+    del batch["row"]
+    try:
+        jax.eval_shape(setup.step, setup.state, batch)
+    except TypeError as error:
+        raise ValueError(f"the train step cannot be built: {error}") from error
 
 
 def memory() -> dict[str, int]:
@@ -167,11 +193,13 @@ def main(argv: list[str]) -> None:
     started = time.perf_counter()
     if len(argv) > 1:
         _fail(f"unexpected argument {argv[1]!r}; options are --config, --workdir, --config.KEY")
-    config = _CONFIG.value
-    if config is None:
+    if flags.FLAGS["config"].value is None:
         _fail("give a configuration: --config=configs/demo.py")
-    config = config.lock()
     name = Path(_config_path()).stem
+    try:
+        config = _CONFIG.value.lock()
+    except Exception as error:  # whatever the configuration's own code raises
+        _fail(f"{_config_path()} cannot be loaded: {_last_line(error)}")
     folder = Path(_WORKDIR.value or f"runs/{name}")
     console = Console()
     try:
@@ -185,7 +213,7 @@ def main(argv: list[str]) -> None:
         console.note(f"{stop}; saved. The same command continues the run.")
         sys.exit(128 + stop.signum)
     except KeyboardInterrupt:
-        console.note("stopped before the first step; nothing was lost")
+        console.note("stopped; what was saved stays, and the same command continues the run")
         sys.exit(128 + signal.SIGINT)
     except (ValueError, OSError) as error:
         if _TRACEBACK.value:
@@ -204,12 +232,23 @@ def _fail(message):
 
 def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line; a mistake ends the program with one line and status 2."""
+    paths = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+    path = paths[-1] if paths else None
+    if path is not None and not Path(path).is_file():
+        found = ", ".join(str(p) for p in sorted(Path("configs").glob("[a-z]*.py")))
+        _fail(f"--config={path}: no such file; there are: {found}")
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    except Exception as error:  # a configuration is code and may raise anything
         if "--traceback" in argv:
             raise
-        _fail(_one_line(error))
+        if isinstance(error, flags.Error | AttributeError | KeyError | TypeError | ValueError):
+            _fail(_one_line(error))
+        _fail(f"{path} cannot be loaded: {type(error).__name__}: {_last_line(error)}")
+
+
+def _last_line(error):
+    return [line for line in str(error).splitlines() if line.strip()][-1].strip()
 
 
 def _one_line(error):
@@ -218,6 +257,8 @@ def _one_line(error):
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     near = [line.strip("'\"") for line in lines if line.startswith("Did you mean")]
     first = lines[0] if lines else type(error).__name__
+    if first.startswith(("Error whilst parsing", "Configuration is not available")):
+        first = f"the configuration cannot be loaded: {_last_line(error)}"
     return " ".join([first.split(" Other fields present")[0], *near])
 
 

@@ -2,6 +2,7 @@
 
 import glob
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -65,7 +66,8 @@ def _files(text: str, key: str) -> list[str]:
     for name in (part.strip() for part in text.split(",")):
         if not name:
             continue
-        matches = sorted(glob.glob(name)) if any(c in name for c in "*?[") else [name]
+        is_pattern = any(c in name for c in "*?[") and not Path(name).exists()
+        matches = sorted(glob.glob(name)) if is_pattern else [name]
         if not matches:
             raise ValueError(f"{key}={name!r} matches no file")
         found += matches
@@ -89,6 +91,7 @@ def read_corpus(config) -> Corpus:
             text_column=config.text_column,
             score_column=config.score_column or None,
             category_column=config.category_column or None,
+            category_names=tuple(config.category_names) or None,
             score_range=tuple(config.score_range) or None,
             on_bad_row=config.on_bad_row,
         )
@@ -100,22 +103,26 @@ def read_corpus(config) -> Corpus:
         everything = read("train")
     else:
         everything = data.headlines.generate(config.generated_rows, config.seed)
-    if config.validation or config.test:
-        rows = {"train": everything}
-        rows |= {split: read(split) for split in ("validation", "test") if config[split]}
-        if "validation" not in rows:
+    held_out = {split: read(split) for split in ("validation", "test") if config[split]}
+    nothing = everything.take([])
+    if held_out:
+        everything, dropped = data.check_disjoint(
+            everything, held_out.get("validation", nothing), held_out.get("test", nothing)
+        )
+        if dropped:
+            notes.append(f"train: {dropped} rows left out, whose text a held-out file has too")
+        if len(held_out) == 2:
+            _, shared = data.check_disjoint(held_out["validation"], held_out["test"])
+            if shared:
+                notes.append(f"validation: {shared} rows have a text of the test file, and stay")
+        rows = {"train": everything, "test": nothing, **held_out}
+        if "validation" not in held_out:
             train, validation, _ = config.fractions
             total = train + validation
             halves = data.split(
                 everything, fractions=(train / total, validation / total, 0.0), seed=config.seed
             )
             rows |= {"train": halves["train"], "validation": halves["validation"]}
-        rows.setdefault("test", everything.take([]))
-        rows["train"], dropped = data.check_disjoint(
-            rows["train"], rows["validation"], rows["test"]
-        )
-        if dropped:
-            notes.append(f"train: {dropped} rows left out, whose text a held-out split has too")
     else:
         rows = data.split(everything, fractions=tuple(config.fractions), seed=config.seed)
     for split in ("train", "validation"):
@@ -164,10 +171,8 @@ def load_model(config, corpus: Corpus, key: jax.Array) -> Model:
       key: of fresh parameters.
 
     Raises:
-      ValueError: no usable weights or tokenizer, or an option out of range.
+      ValueError: no usable weights or tokenizer, or an unknown pooling.
     """
-    if config.dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype={config.dtype!r} is not float32 or bfloat16")
     dtype = jnp.dtype(config.dtype)
     options = {
         "dtype": dtype,
@@ -236,6 +241,13 @@ def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.B
             notes.append(
                 f"{split}: {encoded.num_truncated} texts ({share:.1%}) cut to {limit} tokens"
             )
+        size = model.module.config.vocab_size
+        highest = max(int(ids.max()) for ids in encoded.ids)
+        if highest >= size:
+            raise ValueError(
+                f"the tokenizer gives id {highest}, the model knows {size} tokens: "
+                "they do not belong together"
+            )
         lengths = [len(ids) for ids in encoded.ids]
         batches[split] = data.Batches(
             encoded.ids,
@@ -268,24 +280,26 @@ def make_tasks(config) -> list[training.Task]:
             outputs, loss = 1, losses.mse_loss()
         else:
             outputs = config.num_classes
+            name_of_loss, options = _with_preset("classification_loss", "imbalance", config)
             loss = spec.choose(
-                losses.CLASSIFICATION_LOSSES,
-                _with_preset(config.classification_loss, "imbalance", config),
-                "classification_loss",
+                losses.CLASSIFICATION_LOSSES, name_of_loss, options, "classification_loss"
             )
         tasks.append(training.Task(name, outputs, loss, _TASKS[name]))
     return tasks
 
 
-def _with_preset(text, kind, config):
+# Which choices a preset's options of a kind are for.
+_PRESET_OF = {"weighting": ("dwa", "adaptive_w"), "imbalance": ("imbalance",)}
+
+
+def _with_preset(key, kind, config):
     # A preset fills in what the choice itself leaves open.
     if config.preset not in PRESETS:
         raise ValueError(f"preset={config.preset!r} is not one of {', '.join(PRESETS)}")
-    name, options = spec.parse(text, kind)
-    if name not in ("dwa", "imbalance"):
-        return text
-    options = {**PRESETS[config.preset][kind], **options}
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in options.items())})"
+    name, options = spec.parse(config[key], key)
+    if name in _PRESET_OF[kind]:
+        options = {**PRESETS[config.preset][kind], **options}
+    return name, options
 
 
 def make_weighting(config, num_tasks: int) -> weighting.Weighting:
@@ -294,7 +308,12 @@ def make_weighting(config, num_tasks: int) -> weighting.Weighting:
     Raises:
       ValueError: the name or an option is unknown, or an option is out of range.
     """
-    name, options = spec.parse(_with_preset(config.weighting, "weighting", config), "weighting")
+    name, options = _with_preset("weighting", "weighting", config)
+    if options.get("class_inputs", 0) not in (0, config.num_classes):
+        raise ValueError(
+            f"weighting={config.weighting!r}: class_inputs must be 0 or "
+            f"num_classes={config.num_classes}"
+        )
     return weighting.get(name, num_tasks, **options)
 
 

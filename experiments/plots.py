@@ -137,7 +137,7 @@ def draw_run(
     curves(folder / "weights.png", steps, "Task weights", weights)
     confusion(folder / "confusion.png", result["confusion"], split)
     rows = corpus.rows[split]
-    known = ~np.isnan(rows.scores) & ~np.isnan(predictions["score"])
+    known = ~np.isnan(rows.scores) & np.isfinite(predictions["score"])
     if known.any():
         predicted_vs_true(
             folder / "predicted_vs_true.png", rows.scores[known], predictions["score"][known], split

@@ -38,12 +38,13 @@ def parse(text: str, key: str) -> tuple[str, dict]:
     return node.func.id, options
 
 
-def choose(registry: dict, text: str, key: str):
-    """Calls the factory that a choice names with the options it states.
+def choose(registry: dict, name: str, options: dict, key: str):
+    """Calls the factory that a choice names with its options.
 
     Args:
       registry: name -> factory.
-      text: the choice.
+      name: of the factory.
+      options: its keyword arguments.
       key: the configuration's key, for messages.
 
     Returns:
@@ -52,10 +53,9 @@ def choose(registry: dict, text: str, key: str):
     Raises:
       ValueError: the name is not in the registry, or an option is unknown.
     """
-    name, options = parse(text, key)
     if name not in registry:
-        raise ValueError(f"{key}={text!r}: unknown name {name!r}; there are: {', '.join(registry)}")
+        raise ValueError(f"{key}: unknown name {name!r}; there are: {', '.join(registry)}")
     try:
         return registry[name](**options)
     except TypeError as error:
-        raise ValueError(f"{key}={text!r}: {error}") from None
+        raise ValueError(f"{key}={name}: {error}") from None

@@ -5,6 +5,7 @@ checkpoints/  plots/
 """
 
 import csv
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -58,15 +59,26 @@ def write_json(path: Path, value) -> None:
     os.replace(partial, path)
 
 
-def open_folder(folder: Path, config: dict) -> None:
+def digest(parts) -> str:
+    """Returns a fingerprint of an iterable of strings and arrays."""
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part.encode() if isinstance(part, str) else np.asarray(part).tobytes())
+        found.update(b"\0")
+    return found.hexdigest()
+
+
+def open_folder(folder: Path, config: dict, data: str | None = None) -> None:
     """Makes the folder and its config.json, or checks that it belongs to this configuration.
 
     Args:
       folder: the run's.
       config: the whole resolved configuration.
+      data: fingerprint of the rows; None only checks, and makes nothing.
 
     Raises:
-      ValueError: the folder holds another configuration's run; lists the differences.
+      ValueError: the folder holds another configuration's run (lists the differences), or
+        one of other rows.
       NotADirectoryError: the path is a file.
     """
     if folder.exists() and not folder.is_dir():
@@ -78,11 +90,13 @@ def open_folder(folder: Path, config: dict) -> None:
                 f"--workdir={folder} is not empty and holds no run (no config.json); "
                 "give a new folder"
             )
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, {"config": config, "versions": versions()})
+        if data is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(path, {"config": config, "data": data, "versions": versions()})
         return
     try:
-        stored = json.loads(path.read_text("utf-8"))["config"]
+        file = json.loads(path.read_text("utf-8"))
+        stored, rows = file["config"], file["data"]
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged; give a new --workdir, or remove the folder") from None
     keys = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
@@ -94,6 +108,11 @@ def open_folder(folder: Path, config: dict) -> None:
             f"--workdir={folder} holds another configuration's run ({changes}); "
             "give a new folder, or the same configuration to continue"
         )
+    if data is not None and rows != data:
+        raise ValueError(
+            f"--workdir={folder} holds a run on other rows: the data has changed since; "
+            "give a new folder"
+        )
 
 
 class MetricsFile:
@@ -102,15 +121,11 @@ class MetricsFile:
     def __init__(self, path: Path):
         self.path = path
 
-    def rewind(self, step: int, epochs: int) -> None:
-        """Drops records past `step`, evaluations past `epochs`, and a line that was cut off."""
+    def rewind(self, step: int) -> None:
+        """Drops records past `step`, and a last line that was not written to its end."""
         if not self.path.exists():
             return
-        kept = [
-            record
-            for record in self.read()
-            if record["step"] <= step and (record["kind"] == "step" or record["epoch"] <= epochs)
-        ]
+        kept = [record for record in self.read() if record["step"] <= step]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
         os.replace(partial, self.path)

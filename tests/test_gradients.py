@@ -167,6 +167,14 @@ def test_between_refreshes_the_last_ratios_scale_the_representations_norms(
     close(stale.ratios, 2 * fresh.ratios)
 
 
+def test_a_task_without_labels_at_a_refresh_keeps_the_ratio_it_had(problem):
+    theta, psi, phi, batch = problem
+    silent = (theta, psi, {"scale": phi["scale"].at[1].set(0.0)}, batch)
+    before = jnp.array([2.0, 3.0, 4.0])
+    result = run(silent, scope="trainable", refresh=jnp.array(True), ratios=before)
+    assert result.ratios[1] == 3 and result.ratios[0] != 2
+
+
 def test_the_number_of_passes_through_the_trunk(problem):
     # One forward and N backward passes for "trainable", one of each otherwise: counted
     # as matrix products that make the lowest layer's gradient in the traced program.

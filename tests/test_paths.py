@@ -18,6 +18,11 @@ def test_a_rule_that_matches_nothing_is_an_error_that_shows_paths():
         paths.assign(TREE, [("quary", True)])
 
 
+def test_what_is_no_regular_expression_is_named():
+    with pytest.raises(ValueError, match=r"'\*query' is not a regular expression"):
+        paths.assign(TREE, [("*query", True)])
+
+
 def test_partition_and_combine_are_inverse():
     chosen = paths.assign(TREE, [("kernel", True)], default=False)
     kernels, rest = paths.partition(TREE, chosen)

@@ -86,6 +86,10 @@ def train(state, step, batches):
     return state, records
 
 
+def compilations(caplog):
+    return caplog.text.count("Compiling jit(step)")
+
+
 def host(state):
     return jax.device_get(jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, state))
 
@@ -122,7 +126,7 @@ def test_microbatches_give_the_step_of_the_whole_batch(family, rank, scope, ever
 
 
 @pytest.mark.parametrize("scope", ["trainable", "representation"])
-def test_two_devices_give_the_trajectory_of_one(scope):
+def test_two_devices_give_the_trajectory_of_one(scope, caplog):
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:2]):
         mesh = sharding.data_mesh(devices)
@@ -130,7 +134,10 @@ def test_two_devices_give_the_trajectory_of_one(scope):
         state = sharding.replicate(state, mesh)
         spread = [sharding.shard_rows(one, mesh) for one in BATCHES]
         assert len(spread[0]["score"].sharding.device_set) == len(devices)
-        results.append(train(state, step, spread))
+        caplog.clear()
+        with jax.log_compiles():
+            results.append(train(state, step, spread))
+        assert compilations(caplog) == 1
     assert_close(results[0][1], results[1][1], rtol=1e-5)
     assert_close(results[0][0].psi, results[1][0].psi, rtol=1e-3, atol=1e-5)
 
@@ -168,16 +175,17 @@ def test_frozen_by_pattern():
         make(freeze=["."])
 
 
-def test_one_compilation_a_shape_and_no_transfer_in_the_loop():
+def test_one_compilation_a_shape_and_no_transfer_in_the_loop(caplog):
     state, step, _ = make()
     shapes = [batch(seed, tokens=tokens) for seed, tokens in enumerate((6, 9, 6, 9, 6))]
     on_device = [jax.device_put(one) for one in shapes]
-    for one in on_device[:2]:
-        state, _ = step(state, one)
-    with jax.transfer_guard("disallow"):
-        for one in on_device[2:]:
-            state, values = step(state, one)
-    assert step._cache_size() == 2
+    with jax.log_compiles():
+        for one in on_device[:2]:
+            state, _ = step(state, one)
+        with jax.transfer_guard("disallow"):
+            for one in on_device[2:]:
+                state, values = step(state, one)
+    assert compilations(caplog) == 2
     assert int(state.step) == 5 and np.isfinite(values["loss_regression"])
 
 
@@ -297,6 +305,28 @@ def test_moving_average_of_the_proportions():
         counts = np.bincount(one["category"], one["category_mask"], minlength=K)
         shares.append(counts / counts.sum())
     np.testing.assert_allclose(state.proportions, 0.9 * shares[0] + 0.1 * shares[1], rtol=1e-5)
+
+
+def test_a_batch_without_categories_leaves_the_moving_average_alone():
+    start = np.full(K, 1 / K)
+    unlabelled = batch(category_mask=np.zeros(8, np.float32))
+    for batches in ([unlabelled], [BATCHES[0], unlabelled]):
+        expected, _ = train(*make(proportions="moving_average")[:2], batches[:-1])
+        after, _ = train(*make(proportions="moving_average")[:2], batches)
+        np.testing.assert_array_equal(after.proportions, expected.proportions)
+        np.testing.assert_allclose(after.proportions.sum(), 1, rtol=1e-6)
+    assert not np.allclose(after.proportions, start)
+
+
+def test_weights_in_use_carry_no_norms_that_were_not_taken():
+    _, (values,) = train(*make(method="constant")[:2], BATCHES[:1])
+    assert "gradient_norm_regression" not in values and "coefficient_regression" in values
+
+
+def test_biases_and_norms_alone_may_train():
+    state, step, _ = make(freeze=["kernel", "embedding"])
+    state, values = step(state, BATCHES[0])
+    assert np.isfinite(values["loss_regression"])
 
 
 def test_one_task_alone_needs_no_second_head():

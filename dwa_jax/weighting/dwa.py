@@ -179,7 +179,7 @@ def dwa(
             log_ratio = jnp.log(jnp.where(positive, weights, 1) * count)
             objective += kl_to_uniform * jnp.sum(jnp.where(positive, weights * log_ratio, 0))
         if rescale:
-            coefficients = coefficients * num_tasks**2
+            coefficients = coefficients * jnp.maximum(present.sum(), 1) ** 2
         metrics = {"lambda": balances, "weight": weights}
         return Weighed(jax.lax.stop_gradient(coefficients), objective, state, metrics)
 

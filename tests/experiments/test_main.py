@@ -15,7 +15,7 @@ import transformers
 
 from configs import base
 from dwa_jax import data
-from experiments import main
+from experiments import main, pipeline
 from experiments.console import Console
 
 ROOT = Path(__file__).parents[2]
@@ -187,6 +187,102 @@ def test_a_run_of_one_task_reads_categories_off_its_scores(tmp_path):
     )
 
 
+def test_every_other_way_to_train_runs_through_the_program(tmp_path, capsys):
+    summary = run(
+        tmp_path / "run",
+        dtype="bfloat16",
+        remat=True,
+        unroll=0,
+        freeze=("embeddings/word",),
+        gradient_scope="last_layer",
+        gramian_every=3,
+        microbatches=2,
+        preset="stable",
+        proportions="moving_average",
+        norm_of_cross_entropy=True,
+        normalize_tweets=True,
+        fractions=(0.9, 0.1, 0.0),
+        max_length=12,
+        epochs=1,
+        pooling="mean",
+        stratifier="equal_frequency",
+    )
+    assert summary["test"] is None and summary["predictions"] == "validation"
+    assert np.isfinite(summary["validation"]["mse"])
+    assert "cut to 12 tokens" in capsys.readouterr().out
+    last = records(tmp_path / "run", "step")[-1]
+    assert min(last["weight_regression"], last["weight_classification"]) >= 0.1
+
+
+def test_classification_alone(tmp_path):
+    summary = run(
+        tmp_path / "run",
+        tasks=("classification",),
+        weighting="single_task",
+        classification_loss="cross_entropy",
+        monitor="f1_macro",
+        epochs=1,
+    )
+    assert np.isfinite(summary["test"]["accuracy"]) and np.isnan(summary["test"]["mse"])
+    with pytest.raises(ValueError, match="monitor='mse' needs the regression task"):
+        run(tmp_path / "other", tasks=("classification",), weighting="single_task")
+
+
+def _scored(path, rows):
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "score"])
+        writer.writerows(zip(rows.texts, rows.scores, strict=True))
+    return str(path)
+
+
+def test_given_splits_and_the_texts_they_share(tmp_path):
+    rows = data.headlines.generate(160, 5)
+    train = _scored(tmp_path / "train.csv", rows.take(range(120)))
+    # The test file repeats twenty training texts; validation is cut from what is left.
+    test = _scored(tmp_path / "test.csv", rows.take(range(100, 160)))
+    config = tiny(train=train, test=test)
+    corpus = pipeline.read_corpus(config)
+    sizes = {split: len(part) for split, part in corpus.rows.items()}
+    assert sizes["test"] == 60 and sizes["train"] + sizes["validation"] == 100
+    held = {data.normalize_text(text) for text in corpus.rows["test"].texts}
+    seen = corpus.rows["train"].texts + corpus.rows["validation"].texts
+    assert not held & {data.normalize_text(text) for text in seen}
+    assert any("20 rows left out" in note for note in corpus.notes)
+    config = tiny(train=train, validation=test)
+    corpus = pipeline.read_corpus(config)
+    assert {split: len(part) for split, part in corpus.rows.items()} == {
+        "train": 100,
+        "validation": 60,
+        "test": 0,
+    }
+
+
+def test_skipped_rows_are_counted(tmp_path):
+    path = tmp_path / "rows.csv"
+    _scored(path, data.headlines.generate(60, 5))
+    path.write_text(path.read_text() + "no score at all,high\n")
+    corpus = pipeline.read_corpus(tiny(train=str(path), on_bad_row="skip"))
+    assert sum(map(len, corpus.rows.values())) == 60
+    assert any("1 bad rows left out" in note and "high" in note for note in corpus.notes)
+
+
+def test_a_run_is_not_continued_on_other_rows(tmp_path):
+    path = tmp_path / "rows.csv"
+    _scored(path, data.headlines.generate(120, 5))
+    run(tmp_path / "run", train=str(path), epochs=1)
+    (tmp_path / "run" / "summary.json").unlink()
+    _scored(path, data.headlines.generate(121, 5))
+    with pytest.raises(ValueError, match="a run on other rows: the data has changed"):
+        run(tmp_path / "run", train=str(path), epochs=1)
+
+
+def test_a_choice_that_does_not_fit_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="class_inputs must be 0 or num_classes=5"):
+        run(tmp_path / "run", weighting="dwa(class_inputs=3)")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture(scope="module")
 def qwen(tmp_path_factory):
     """A small Qwen2 with random weights and a tokenizer of its own."""
@@ -323,6 +419,21 @@ def test_a_mistake_ends_in_one_line(tmp_path, option, words):
     line = error_line(tmp_path / "run", option)
     assert all(word in line for word in words), line
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("absent.py", None, ["absent.py", "no such file", "configs/demo.py"]),
+        ("broken.py", "def get_config(:\n", ["cannot be loaded", "SyntaxError"]),
+        ("wrong.py", "def get_config():\n    return dict(a=nothing)\n", ["nothing"]),
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_one_line(tmp_path, name, text, words):
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    line = error_line(tmp_path / "run", f"--config={tmp_path / name}")
+    assert all(word in line for word in words), line
 
 
 def _table(path, lines):

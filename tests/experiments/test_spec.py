@@ -24,8 +24,8 @@ def test_values_are_literals_and_never_run():
 
 def test_choose_names_what_there_is():
     registry = {"mse": lambda *, scale=1.0: scale}
-    assert spec.choose(registry, "mse(scale=2.0)", "loss") == 2.0
+    assert spec.choose(registry, "mse", {"scale": 2.0}, "loss") == 2.0
     with pytest.raises(ValueError, match="unknown name 'mae'; there are: mse"):
-        spec.choose(registry, "mae", "loss")
-    with pytest.raises(ValueError, match="loss='mse\\(size=1\\)'.*size"):
-        spec.choose(registry, "mse(size=1)", "loss")
+        spec.choose(registry, "mae", {}, "loss")
+    with pytest.raises(ValueError, match="loss=mse: .*size"):
+        spec.choose(registry, "mse", {"size": 1}, "loss")

@@ -318,3 +318,16 @@ def test_coefficients_are_detached():
 def test_options_out_of_range_are_refused(name, options, match):
     with pytest.raises(ValueError, match=match):
         weighting.get(name, 2, **options)
+
+
+def test_rescaling_counts_the_tasks_that_are_present():
+    method = weighting.get("dwa", 2, rescale=True)
+    variables, state = method.init(jax.random.key(0))
+    signals = weighting.Signals(
+        jnp.array([0.5, 0.0]),
+        jnp.diag(jnp.array([4.0, 0.0])),
+        jnp.zeros(5),
+        jnp.zeros(5),
+        jnp.array([True, False]),
+    )
+    np.testing.assert_allclose(method.weigh(variables, state, signals).coefficients, [1, 0])
