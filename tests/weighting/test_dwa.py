@@ -331,3 +331,20 @@ def test_rescaling_counts_the_tasks_that_are_present():
         jnp.array([True, False]),
     )
     np.testing.assert_allclose(method.weigh(variables, state, signals).coefficients, [1, 0])
+
+
+@pytest.mark.parametrize("floor", [0.0, 0.1])
+def test_the_learned_weights_go_to_the_smaller_loss_as_far_as_the_floor(floor):
+    method = weighting.get("dwa", 2, floor=floor)
+    variables, state = method.init(jax.random.key(0))
+    signals = weighting.Signals(
+        jnp.array([1.0, 0.3]), jnp.eye(2), jnp.zeros(5), jnp.full((5,), 0.2)
+    )
+    start = method.weigh(variables, state, signals)
+    # Equal weights and equal norms: a quarter each.
+    np.testing.assert_allclose(start.coefficients, [0.25, 0.25])
+    descend = jax.jit(jax.grad(lambda v: method.weigh(v, state, signals).objective))
+    for _ in range(300):
+        variables = jax.tree.map(lambda v, g: v - 0.5 * g, variables, descend(variables))
+    weights = method.weigh(variables, state, signals).metrics["weight"]
+    assert floor <= weights[0] < floor + 0.03
