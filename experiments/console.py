@@ -4,6 +4,7 @@ import contextlib
 
 from absl import logging
 from rich.console import Console as RichConsole
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -25,7 +26,7 @@ class Console:
         """Prints names and values in two columns."""
         table = Table(title=title, show_header=False, title_justify="left", box=None)
         for name, value in rows.items():
-            table.add_row(name, _short(value))
+            table.add_row(name, escape(_short(value)))
         self._rich.print(table)
 
     @contextlib.contextmanager
@@ -62,11 +63,12 @@ class _Bar:
         self._progress.advance(self._task)
 
     def show(self, record):
-        losses = [f"{name[5:9]} {record[name]:.3f}" for name in record if name.startswith("loss_")]
-        weights = [
-            f"{record[name]:.2f}" for name in sorted(record) if name.startswith("coefficient_")
+        tasks = [name.removeprefix("coefficient_") for name in record if "coefficient_" in name]
+        shown = [
+            f"{task} {record[f'loss_{task}']:.3f} x {record[f'coefficient_{task}']:.2f}"
+            for task in sorted(tasks, reverse=True)
         ]
-        text = f"{' '.join(losses)}  weights {'/'.join(weights)}"
+        text = f"loss x weight: {', '.join(shown)}"
         text += f"  {record['tokens_per_second']:.0f} tokens/s"
         self._progress.update(self._task, values=text)
 
