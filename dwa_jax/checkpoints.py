@@ -64,13 +64,7 @@ class Checkpoints:
         )
         self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
 
-    def save(
-        self,
-        state: TrainState,
-        progress: dict,
-        *,
-        merit: float | None = None,
-    ) -> None:
+    def save(self, state: TrainState, progress: dict, *, merit: float | None = None) -> None:
         """Saves a state at its step, if it is not there yet; returns once it is on disk.
 
         Args:

@@ -45,6 +45,10 @@ class TaskLoss(NamedTuple):
     project: Callable[[dict], dict] = lambda variables: variables
 
 
+# What p_k of the imbalance loss may be: see `class_proportions`.
+PROPORTIONS = ("batch", "laplace", "moving_average", "dataset")
+
+
 def count_labels(batch: dict, num_classes: int) -> tuple[jax.Array, jax.Array]:
     """Counts a whole batch's labels.
 
@@ -71,11 +75,9 @@ def class_proportions(kind: str, counts: jax.Array, average: jax.Array) -> jax.A
         return counts / jnp.maximum(counts.sum(), 1)
     if kind == "laplace":
         return (counts + 1) / (counts.sum() + counts.shape[0])
-    if kind in ("moving_average", "dataset"):
+    if kind in PROPORTIONS:
         return average
-    raise ValueError(
-        f"unknown class proportions {kind!r}; there are: batch, laplace, moving_average, dataset"
-    )
+    raise ValueError(f"unknown class proportions {kind!r}; there are: {', '.join(PROPORTIONS)}")
 
 
 def squared_error(

@@ -74,8 +74,7 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
         "heads": lora.count(setup.state.psi),
         "weighting and losses": lora.count(setup.state.phi),
     }
-    frozen = lora.count(setup.state.frozen)
-    total = frozen + sum(trained.values())
+    total = lora.count(setup.state.frozen) + sum(trained.values())
     describe(console, config, corpus, batches, model, trained, total, setup, folder)
     model.tokenizer.save_pretrained(folder / "tokenizer")
     workdir.write_json(folder / "backbone.json", model.module.config.to_huggingface())

@@ -242,19 +242,18 @@ def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.B
                 f"{split}: {encoded.num_truncated} texts ({share:.1%}) cut to {limit} tokens"
             )
         size = model.module.config.vocab_size
-        highest = max(int(ids.max()) for ids in encoded.ids)
+        highest = max(ids.max() for ids in encoded.ids)
         if highest >= size:
             raise ValueError(
                 f"the tokenizer gives id {highest}, the model knows {size} tokens: "
                 "they do not belong together"
             )
-        lengths = [len(ids) for ids in encoded.ids]
         batches[split] = data.Batches(
             encoded.ids,
             rows.scores,
             corpus.categories[split],
             batch_size=config.batch_size if split == "train" else config.eval_batch_size,
-            buckets=data.bucket_lengths(lengths, config.max_buckets),
+            buckets=data.bucket_lengths(encoded.lengths, config.max_buckets),
             seed=config.seed,
             pad_id=model.tokenizer.pad_token_id,
         )

@@ -1,6 +1,6 @@
 """Ranges of a configuration's numbers, checked before anything is read or built."""
 
-from dwa_jax import gradients, heads
+from dwa_jax import gradients, heads, losses
 
 # key -> least value that makes sense.
 _LEAST = {
@@ -31,7 +31,7 @@ _CHOICES = {
     "on_bad_row": ("error", "skip"),
     "pooling": ("", *heads.POOLINGS),
     "gradient_scope": gradients.SCOPES,
-    "proportions": ("batch", "laplace", "moving_average", "dataset"),
+    "proportions": losses.PROPORTIONS,
 }
 
 
