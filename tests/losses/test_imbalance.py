@@ -1,3 +1,5 @@
+"""The papers' imbalance loss: by hand, closed forms, finite differences, its divergence."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,24 +8,8 @@ import scipy.special
 import torch
 
 from dwa_jax import losses
-
-K = 4
-
-
-def _batch(seed=0, categories=None, rows=10):
-    rng = np.random.default_rng(seed)
-    categories = rng.integers(0, K, rows) if categories is None else np.asarray(categories)
-    return {
-        "score": jnp.asarray(rng.uniform(-1, 1, len(categories))),
-        "score_mask": jnp.asarray((rng.random(len(categories)) < 0.7).astype(np.float32)),
-        "category": jnp.asarray(categories),
-        "category_mask": jnp.ones(len(categories), jnp.float32),
-    }, jnp.asarray(rng.normal(size=(len(categories), K)))
-
-
-def _statistics(batch, kind="batch", share=1.0):
-    scored, counts = losses.count_labels(batch, K)
-    return losses.Statistics(scored, counts, losses.class_proportions(kind, counts, counts), share)
+from tests.losses import cases
+from tests.losses.cases import K
 
 
 def _by_hand(batch, logits, alpha, beta, p=None):
@@ -41,35 +27,35 @@ def _by_hand(batch, logits, alpha, beta, p=None):
 
 @pytest.mark.parametrize("categories", [None, [0, 0, 0, 2, 2, 3], [1, 1, 1]])
 def test_imbalance_loss_class_by_class(categories):
-    batch, logits = _batch(1, categories)
+    batch, logits = cases.batch(1, categories)
     task = losses.imbalance_loss(alpha=0.4, beta=0.8)
-    value = task.apply(task.init(), logits, batch, _statistics(batch))
+    value = cases.value(task, logits, batch)
     np.testing.assert_allclose(value, _by_hand(batch, logits, 0.4, 0.8), rtol=1e-5)
 
 
 def test_without_alpha_and_beta_it_is_pytorchs_cross_entropy():
-    batch, logits = _batch(2)
+    batch, logits = cases.batch(2)
     task = losses.imbalance_loss(alpha=0.0, beta=0.0)
     expected = torch.nn.functional.cross_entropy(
         torch.tensor(np.asarray(logits)), torch.tensor(np.asarray(batch["category"])).long()
     )
-    value = task.apply(task.init(), logits, batch, _statistics(batch))
+    value = cases.value(task, logits, batch)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     plain = losses.cross_entropy_loss()
-    np.testing.assert_allclose(plain.apply({}, logits, batch, _statistics(batch)), value, rtol=1e-6)
+    np.testing.assert_allclose(cases.value(plain, logits, batch), value, rtol=1e-6)
 
 
 def test_equations_10_and_12_against_closed_forms_and_finite_differences():
     with jax.enable_x64(True):
-        batch, logits = _batch(3, [0, 0, 0, 0, 2, 2, 3])
-        statistics = _statistics(batch)
+        batch, logits = cases.batch(3, [0, 0, 0, 0, 2, 2, 3])
+        statistics = cases.statistics(batch)
         task = losses.imbalance_loss(alpha=0.4, beta=0.8)
 
         def loss(alpha, beta):
-            return task.apply({"alpha": alpha, "beta": beta}, logits, batch, statistics)
+            return cases.value(task, logits, batch, alpha=alpha, beta=beta)
 
         point = (jnp.asarray(0.4), jnp.asarray(0.8))
-        by_alpha, by_beta = jax.grad(loss, argnums=(0, 1))(*point)
+        by_alpha, by_beta = jax.jit(jax.grad(loss, argnums=(0, 1)))(*point)
         p = np.array([4, 2, 1]) / 7
         v, log_p = p**-0.8, np.log(p)
         means = losses.class_cross_entropy(
@@ -90,46 +76,12 @@ def test_equations_10_and_12_against_closed_forms_and_finite_differences():
 
 def test_gradients_are_finite_where_classes_are_absent_or_there_is_one_class_only():
     for categories in ([1, 1, 1], [0, 3, 3]):
-        batch, logits = _batch(4, categories)
+        batch, logits = cases.batch(4, categories)
         task = losses.imbalance_loss(alpha=1.0, beta=1.0)
-        gradients = jax.grad(
-            lambda v, x, t=task, b=batch: t.apply(v, x, b, _statistics(b)), argnums=(0, 1)
-        )(task.init(), logits)
+        gradients = jax.jit(jax.grad(task.apply, argnums=(0, 1)))(
+            task.init(), logits, batch, cases.statistics(batch)
+        )
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-
-
-def test_no_labels_at_all_is_a_loss_of_zero():
-    batch, logits = _batch(5)
-    batch |= {"category_mask": jnp.zeros(10), "score_mask": jnp.zeros(10)}
-    statistics = _statistics(batch)
-    for task, outputs in ((losses.imbalance_loss(), logits), (losses.mse_loss(), logits[:, :1])):
-        assert task.apply(task.init(), outputs, batch, statistics) == 0
-
-
-def test_rows_without_a_score_do_not_count_even_if_they_hold_nan():
-    batch, logits = _batch(6)
-    outputs = logits[:, :1]
-    scored = np.asarray(batch["score_mask"]) > 0
-    expected = ((np.asarray(outputs)[scored, 0] - np.asarray(batch["score"])[scored]) ** 2).mean()
-    batch["score"] = jnp.where(batch["score_mask"] > 0, batch["score"], jnp.nan)
-    value, gradient = jax.value_and_grad(
-        lambda x: losses.mse_loss().apply({}, x, batch, _statistics(batch))
-    )(outputs)
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    assert np.isfinite(gradient).all() and (np.asarray(gradient)[~scored] == 0).all()
-
-
-@pytest.mark.parametrize("name", ["imbalance", "cross_entropy"])
-def test_shares_of_a_batchs_parts_add_up_to_its_loss(name):
-    batch, logits = _batch(7)
-    task = losses.CLASSIFICATION_LOSSES[name]()
-    whole = task.apply(task.init(), logits, batch, _statistics(batch))
-    parts = _statistics(batch, share=0.5)
-    halves = [
-        task.apply(task.init(), logits[part], {k: v[part] for k, v in batch.items()}, parts)
-        for part in (slice(0, 3), slice(3, 10))
-    ]
-    np.testing.assert_allclose(sum(halves), whole, rtol=1e-5)
 
 
 def test_proportions():
@@ -145,9 +97,9 @@ def test_proportions():
 
 
 def test_smoothed_proportions_count_absent_classes():
-    batch, logits = _batch(8, [0, 0, 1, 3])
+    batch, logits = cases.batch(8, [0, 0, 1, 3])
     task = losses.imbalance_loss(alpha=0.3, beta=0.5)
-    value = task.apply(task.init(), logits, batch, _statistics(batch, "laplace"))
+    value = task.apply(task.init(), logits, batch, cases.statistics(batch, "laplace"))
     p = np.array([3, 2, 1, 2]) / 8
     np.testing.assert_allclose(value, _by_hand(batch, logits, 0.3, 0.5, p), rtol=1e-5)
 
@@ -162,9 +114,11 @@ def test_modes_of_alpha_and_beta():
     with pytest.warns(UserWarning, match="unbounded below"):
         literal = losses.imbalance_loss(mode="literal")
     assert literal.project(outside) is outside
-    batch, logits = _batch(9)
+    batch, logits = cases.batch(9)
     frozen = losses.imbalance_loss(mode="frozen")
-    gradient = jax.grad(lambda v: frozen.apply(v, logits, batch, _statistics(batch)))(frozen.init())
+    gradient = jax.grad(lambda v: frozen.apply(v, logits, batch, cases.statistics(batch)))(
+        frozen.init()
+    )
     assert gradient == {"alpha": 0.0, "beta": 0.0}
     with pytest.raises(ValueError, match="unknown imbalance mode 'clip'"):
         losses.imbalance_loss(mode="clip")
@@ -176,8 +130,8 @@ def test_literal_descent_of_alpha_passes_minus_a_million():
     # Adam at 1e-3 from alpha = beta = 1, as printed: there is no minimum to find.
     import optax
 
-    batch, logits = _batch(10, [0, 0, 0, 0, 0, 0, 0, 1])
-    statistics = _statistics(batch)
+    batch, logits = cases.batch(10, [0, 0, 0, 0, 0, 0, 0, 1])
+    statistics = cases.statistics(batch)
     with pytest.warns(UserWarning):
         task = losses.imbalance_loss(alpha=1.0, beta=1.0, mode="literal")
     adam = optax.adam(1e-2)
