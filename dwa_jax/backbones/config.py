@@ -8,8 +8,17 @@ No arrays, so no axis letters.
 """
 
 import dataclasses
+import sys
+
+from dwa_jax.backbones.messages import shown
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
+
+# More layers than any model has: they are named one by one, so the number must be bounded.
+MAX_LAYERS = 10_000
+# Tokens and positions are 32-bit integers, and no other size is larger than theirs.
+MAX_SIZE = 2**31 - 1
+FLOAT_MAX = sys.float_info.max  # JSON has integers beyond it
 
 
 class BackboneError(ValueError):
@@ -79,7 +88,8 @@ class BackboneConfig:
             raise BackboneError(f"head_dim must be even for rotary positions, got {self.head_dim}")
         if self.activation not in ACTIVATIONS:
             raise BackboneError(
-                f"hidden_act {self.activation!r} is not supported; one of {', '.join(ACTIVATIONS)}"
+                f"hidden_act {shown(self.activation)!r} is not supported; "
+                f"one of {', '.join(ACTIVATIONS)}"
             )
 
     @classmethod
@@ -111,8 +121,9 @@ def _family(name, field):
     # Late, because the registry's modules take a BackboneConfig.
     from dwa_jax.backbones.families import FAMILIES
 
-    if name not in FAMILIES:
-        raise BackboneError(f"{field} {name!r} is not supported; one of {', '.join(FAMILIES)}")
+    if name not in list(FAMILIES):  # a list, because the name may be anything JSON holds
+        quoted = repr(shown(name)) if isinstance(name, str) else shown(name)
+        raise BackboneError(f"{field} {quoted} is not supported; one of {', '.join(FAMILIES)}")
     return FAMILIES[name]
 
 
@@ -128,30 +139,35 @@ def read_encoder(source: dict) -> BackboneConfig:
             f"hidden_size {hidden_size} is not a multiple of num_attention_heads {num_heads}"
         )
     max_positions = _size(source, "max_position_embeddings")
-    pad_token_id = source.get("pad_token_id", 1 if family == "roberta" else 0)
+    pad_token_id = _token(source, 1 if family == "roberta" else 0)
     if family == "roberta":
         if pad_token_id is None:
             raise BackboneError("pad_token_id is null, but RoBERTa counts positions from it")
+        if not 0 <= pad_token_id < max_positions - 1:
+            raise BackboneError(
+                f"pad_token_id {pad_token_id} leaves no position: RoBERTa counts them from it, "
+                f"and max_position_embeddings is {max_positions}"
+            )
         # The rows up to and including the pad id are never a real token's position.
         max_positions -= pad_token_id + 1
     return BackboneConfig(
         family=family,
         vocab_size=_size(source, "vocab_size"),
         hidden_size=hidden_size,
-        num_layers=_size(source, "num_hidden_layers"),
+        num_layers=_size(source, "num_hidden_layers", most=MAX_LAYERS),
         num_heads=num_heads,
         num_kv_heads=num_heads,
         head_dim=hidden_size // num_heads,
         intermediate_size=_size(source, "intermediate_size"),
         max_positions=max_positions,
-        norm_eps=source.get("layer_norm_eps", 1e-12),
+        norm_eps=_number(source, "layer_norm_eps", 1e-12),
         activation=source.get("hidden_act", "gelu"),
-        hidden_dropout=source.get("hidden_dropout_prob", 0.1),
-        attention_dropout=source.get("attention_probs_dropout_prob", 0.1),
+        hidden_dropout=_rate(source, "hidden_dropout_prob", 0.1),
+        attention_dropout=_rate(source, "attention_probs_dropout_prob", 0.1),
         pad_token_id=pad_token_id,
-        type_vocab_size=source.get("type_vocab_size", 2),
-        initializer_range=source.get("initializer_range", 0.02),
-        tie_word_embeddings=source.get("tie_word_embeddings", True),
+        type_vocab_size=_size({"type_vocab_size": 2} | source, "type_vocab_size"),
+        initializer_range=_number(source, "initializer_range", 0.02),
+        tie_word_embeddings=_flag(source, "tie_word_embeddings", True),
     )
 
 
@@ -159,9 +175,12 @@ def read_decoder(source: dict) -> BackboneConfig:
     """Reads a Llama or Qwen2 dictionary; see `BackboneConfig.from_huggingface`."""
     family = source["model_type"]
     hidden_size, num_heads = _size(source, "hidden_size"), _size(source, "num_attention_heads")
-    num_layers = _size(source, "num_hidden_layers")
+    num_layers = _size(source, "num_hidden_layers", most=MAX_LAYERS)
     _refuse_sliding_window(source, num_layers)
-    bias = bool(source.get("attention_bias", False))
+    bias = _flag(source, "attention_bias", False)
+    # Older files leave these two out, or null, where they follow from the others.
+    derived = {"num_key_value_heads": num_heads, "head_dim": max(1, hidden_size // num_heads)}
+    derived |= {field: source[field] for field in derived if source.get(field) is not None}
     if family == "qwen2":
         _refuse(source, "attention_bias", (None, False))
         _refuse(source, "mlp_bias", (None, False))
@@ -171,20 +190,20 @@ def read_decoder(source: dict) -> BackboneConfig:
         hidden_size=hidden_size,
         num_layers=num_layers,
         num_heads=num_heads,
-        num_kv_heads=source.get("num_key_value_heads") or num_heads,
-        head_dim=source.get("head_dim") or hidden_size // num_heads,
+        num_kv_heads=_size(derived, "num_key_value_heads"),
+        head_dim=_size(derived, "head_dim"),
         intermediate_size=_size(source, "intermediate_size"),
         max_positions=_size(source, "max_position_embeddings"),
-        norm_eps=source.get("rms_norm_eps", 1e-6),
+        norm_eps=_number(source, "rms_norm_eps", 1e-6),
         activation=source.get("hidden_act", "silu"),
-        attention_dropout=source.get("attention_dropout", 0.0),
-        pad_token_id=source.get("pad_token_id"),
+        attention_dropout=_rate(source, "attention_dropout", 0.0),
+        pad_token_id=_token(source, None),
         rope_theta=_rope_theta(source),
         qkv_bias=family == "qwen2" or bias,
         output_bias=bias,
-        mlp_bias=bool(source.get("mlp_bias", False)),
-        initializer_range=source.get("initializer_range", 0.02),
-        tie_word_embeddings=source.get("tie_word_embeddings", False),
+        mlp_bias=_flag(source, "mlp_bias", False),
+        initializer_range=_number(source, "initializer_range", 0.02),
+        tie_word_embeddings=_flag(source, "tie_word_embeddings", False),
     )
 
 
@@ -233,45 +252,87 @@ def _write_common(config):
     }
 
 
-def _size(source, field):
+def _size(source, field, most=MAX_SIZE):
     value = source.get(field)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise BackboneError(f"{field} must be a positive integer, got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise BackboneError(
+            f"{field} must be a positive integer of at most {most}, got {shown(value)}"
+        )
+    return value
+
+
+def _number(source, field, default):
+    value = source.get(field, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= FLOAT_MAX:
+        raise BackboneError(f"{field} must be a finite number above 0, got {shown(value)}")
+    return value
+
+
+def _rate(source, field, default):
+    value = source.get(field, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise BackboneError(f"{field} must be a number in [0, 1), got {shown(value)}")
+    return value
+
+
+def _flag(source, field, default):
+    value = source.get(field, default)
+    if value is not None and not isinstance(value, bool):
+        raise BackboneError(f"{field} must be true or false, got {shown(value)}")
+    return bool(value)
+
+
+def _token(source, default):
+    value = source.get("pad_token_id", default)
+    # Some files write -1 for no token.
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, int) or not -1 <= value <= MAX_SIZE
+    ):
+        raise BackboneError(f"pad_token_id must be a token's id or null, got {shown(value)}")
     return value
 
 
 def _refuse(source, field, accepted):
     if source.get(field) not in accepted:
         raise BackboneError(
-            f"{field} = {source[field]!r} is not supported for {source['model_type']}; "
+            f"{field} = {shown(source[field])} is not supported for {source['model_type']}; "
             f"one of {', '.join(map(repr, accepted))}"
         )
 
 
 def _refuse_sliding_window(source, num_layers):
     kinds = source.get("layer_types") or ["full_attention"]
-    other = sorted(set(kinds) - {"full_attention"})
-    if other:
-        raise BackboneError(f"layer_types holds {', '.join(other)}; only full_attention")
+    if not isinstance(kinds, list):
+        raise BackboneError(f"layer_types must be a list, got {shown(kinds)}")
+    other = next((kind for kind in kinds if kind != "full_attention"), None)
+    if other is not None:
+        raise BackboneError(f"layer_types holds {shown(other)}; only full_attention")
     in_use = source.get("use_sliding_window") and source.get("sliding_window") is not None
     # Without layer_types, the layers from max_window_layers on are the windowed ones.
-    windowed = not source.get("layer_types") and source.get("max_window_layers", 28) < num_layers
-    if in_use and windowed:
+    first = source.get("max_window_layers", 28)
+    if isinstance(first, bool) or not isinstance(first, int):
+        raise BackboneError(f"max_window_layers must be an integer, got {shown(first)}")
+    if in_use and not source.get("layer_types") and first < num_layers:
         raise BackboneError(
-            f"use_sliding_window with sliding_window = {source['sliding_window']} "
+            f"use_sliding_window with sliding_window = {shown(source['sliding_window'])} "
             "is not supported; only full attention"
         )
 
 
 def _rope_theta(source):
     # transformers 5 writes rope_parameters; 4 wrote rope_theta and rope_scaling.
-    parameters = source.get("rope_parameters") or {}
     for field in ("rope_parameters", "rope_scaling"):
         scaling = source.get(field) or {}
+        if not isinstance(scaling, dict):
+            raise BackboneError(f"{field} must be an object, got {shown(scaling)}")
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         if kind != "default":
-            raise BackboneError(f"{field}: rope type {kind!r} is not supported; only 'default'")
+            raise BackboneError(
+                f"{field}: rope type {shown(kind)!r} is not supported; only 'default'"
+            )
         if scaling.get("partial_rotary_factor", 1.0) != 1.0:
             raise BackboneError(f"{field}: partial_rotary_factor other than 1 is not supported")
     _refuse(source, "partial_rotary_factor", (None, 1.0))
-    return float(parameters.get("rope_theta", source.get("rope_theta", 10000.0)))
+    parameters = source.get("rope_parameters") or {}
+    written = parameters if "rope_theta" in parameters else source
+    return float(_number(written, "rope_theta", 10000.0))

@@ -1,13 +1,19 @@
 """Finds a model's files and reads its tensors one at a time.
 
+The files may come from a stranger. Nothing in them is executed, nothing outside the
+model's folder is opened because of what they say, and whatever is wrong with them is a
+`BackboneError` of one line.
+
 No arrays are combined here, so no axis letters.
 """
 
+import collections
 import contextlib
 import importlib.util
 import json
 import pathlib
 import re
+import struct
 
 import ml_dtypes
 import numpy as np
@@ -15,11 +21,18 @@ import safetensors
 import safetensors.numpy
 
 from dwa_jax.backbones.config import BackboneError
+from dwa_jax.backbones.messages import one_line, shown
 
 CONFIG = "config.json"
 SAFE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH = "pytorch_model.bin"
+
+# Bytes of a JSON file, and of the header of a safetensors file: far above any model's.
+MAX_JSON = 100_000_000
+
+# The first torch whose `weights_only` keeps a file's own code from running (CVE-2025-32434).
+SAFE_TORCH = (2, 6)
 
 # Seconds for the hub to answer at all; a download that has begun may take longer.
 HUB_TIMEOUT = 10
@@ -37,7 +50,10 @@ def locate(path_or_id) -> pathlib.Path:
     Raises:
       BackboneError: neither a folder nor something the hub, or its local cache, has.
     """
-    folder = pathlib.Path(path_or_id).expanduser()
+    try:
+        folder = pathlib.Path(path_or_id).expanduser()
+    except RuntimeError as error:  # no such user
+        raise BackboneError(f"{path_or_id} cannot be opened: {one_line(error)}") from error
     if folder.is_dir():
         return folder
     name = str(path_or_id)
@@ -48,7 +64,7 @@ def locate(path_or_id) -> pathlib.Path:
     try:
         return _download(name)
     except Exception as error:  # the hub's client raises many unrelated types
-        reason = str(error).strip().splitlines()[:1] or [""]
+        reason = str(error).strip().splitlines()[:1] or [""]  # the rest is advice
         raise BackboneError(
             f"no folder {name!r}, and the Hugging Face hub did not give it "
             f"({type(error).__name__}: {reason[0]}); download the model where there is a network "
@@ -96,14 +112,26 @@ def read_json(path: pathlib.Path) -> dict:
       BackboneError: missing, unreadable or something other than an object.
     """
     try:
+        _check_file(path)
+        if path.stat().st_size > MAX_JSON:
+            raise BackboneError(f"{path} has more than {MAX_JSON:,} bytes, too many for JSON")
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BackboneError(f"{path} does not exist") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BackboneError(f"{path} is not readable JSON ({error})") from error
+    except BackboneError:
+        raise
+    # ValueError: no UTF-8, no JSON, or an integer of too many digits.
+    except (OSError, ValueError, RecursionError) as error:
+        raise BackboneError(f"{path} is not readable JSON ({one_line(error)})") from error
     if not isinstance(value, dict):
         raise BackboneError(f"{path} holds {type(value).__name__}, not an object")
     return value
+
+
+def _check_file(path):
+    # A link to a device or a pipe could be read for ever; a link to a file is the hub cache's way.
+    if path.exists() and not path.is_file():
+        raise BackboneError(f"{path} is not a regular file")
 
 
 @contextlib.contextmanager
@@ -132,23 +160,43 @@ def open_tensors(folder: pathlib.Path):
 
 
 def _safe(stack, path):
+    _check_file(path)
+    # The library checks that header, offsets, types and shapes account for every byte.
     try:
         file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
     except (safetensors.SafetensorError, OSError) as error:
-        raise BackboneError(f"{path} is not a readable safetensors file ({error})") from error
+        raise BackboneError(
+            f"{path} is not a readable safetensors file ({one_line(error)})"
+        ) from error
+    _check_names(path)
 
     def read(name):
         try:
             return file.get_tensor(name)
         except (safetensors.SafetensorError, TypeError, AttributeError) as error:
             kind = file.get_slice(name).get_dtype()
-            raise BackboneError(f"{path}: cannot read {name} of type {kind} ({error})") from error
+            raise BackboneError(
+                f"{path}: cannot read {shown(name)} of type {kind} ({one_line(error)})"
+            ) from error
 
     names = file.keys()
     return {
         name: (tuple(file.get_slice(name).get_shape()), lambda name=name: read(name))
         for name in names
     }
+
+
+def _check_names(path):
+    # Of two tensors of one name the library gives the second, in silence.
+    def once(pairs):
+        if len(dict(pairs)) < len(pairs):
+            name, _ = collections.Counter(name for name, _ in pairs).most_common(1)[0]
+            raise BackboneError(f"{path}: {shown(name)} is twice in the header")
+        return dict(pairs)
+
+    with open(path, "rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        json.loads(file.read(length), object_pairs_hook=once)
 
 
 def _sharded(stack, folder):
@@ -159,35 +207,67 @@ def _sharded(stack, folder):
     for name, shard in weight_map.items():
         # By its name and not by its target: in a hub cache every file is a link elsewhere.
         if not isinstance(shard, str) or shard in ("", ".", "..") or re.search(r"[/\\:]", shard):
-            raise BackboneError(f"{folder / INDEX} names {shard!r}, which is not in its folder")
+            raise BackboneError(
+                f"{folder / INDEX} names {shown(shard)}, which is not in its folder"
+            )
         if shard not in shards:
-            if not (folder / shard).exists():
-                raise BackboneError(f"{folder / INDEX} names {shard}, which does not exist")
+            if not _exists(folder / shard):
+                raise BackboneError(f"{folder / INDEX} names {shown(shard)}, which does not exist")
             shards[shard] = _safe(stack, folder / shard)
         if name not in shards[shard]:
-            raise BackboneError(f"{folder / shard} lacks {name}, which {INDEX} promises")
+            raise BackboneError(f"{folder / shard} lacks {shown(name)}, which {INDEX} promises")
         tensors[name] = shards[shard][name]
     return tensors
 
 
+def _exists(path):
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name that is too long, or holds a NUL
+        return False
+
+
 def _torch(path):
+    _check_file(path)
     if importlib.util.find_spec("torch") is None:
         raise BackboneError(f"{path} needs torch to be read; install it, or save as {SAFE}")
     import torch
 
+    if tuple(map(int, re.findall(r"\d+", torch.__version__)[:2])) < SAFE_TORCH:
+        raise BackboneError(
+            f"{path} needs torch {'.'.join(map(str, SAFE_TORCH))} to be read without risk, "
+            f"got {torch.__version__}; install that, or save as {SAFE}"
+        )
     try:
         # weights_only: unpickling anything else could run the file's own code.
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises pickle, zip, runtime and OS errors alike
-        reason = str(error).strip().splitlines()[:1] or [""]
-        raise BackboneError(f"{path} is not a readable file of tensors ({reason[0]})") from error
+        raise BackboneError(
+            f"{path} is not a readable file of tensors ({one_line(error)})"
+        ) from error
     if not isinstance(tensors, dict) or not all(map(torch.is_tensor, tensors.values())):
         raise BackboneError(f"{path} is not a dictionary of tensors")
+    for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            raise BackboneError(f"{path} names a tensor with {shown(name)}, not with a string")
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise BackboneError(f"{path}: {shown(name)} is not a plain array of numbers")
+        # Steps of 0 make a huge tensor of a single number.
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise BackboneError(
+                f"{path}: {shown(name)} is {tuple(tensor.shape)}, more than the file holds of it"
+            )
 
     def read(tensor):
+        tensor = tensor.detach().resolve_conj().resolve_neg()
         if tensor.dtype == torch.bfloat16:
             return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-        return tensor.numpy()
+        try:
+            return tensor.numpy()
+        except (TypeError, RuntimeError) as error:
+            raise BackboneError(
+                f"{path}: cannot read a tensor of type {tensor.dtype} ({one_line(error)})"
+            ) from error
 
     return {
         name: (tuple(tensor.shape), lambda tensor=tensor: read(tensor))

@@ -13,6 +13,7 @@ from dwa_jax.backbones import files, names
 from dwa_jax.backbones.config import BackboneConfig, BackboneError
 from dwa_jax.backbones.families import FAMILIES
 from dwa_jax.backbones.layers import Trunk
+from dwa_jax.backbones.messages import shown
 
 # How many tensors an error names before it only counts the rest.
 NAMED = 10
@@ -105,6 +106,12 @@ def load(path_or_id, *, dtype=jnp.float32, param_dtype=jnp.float32, **options):
 
 def _assemble(config, tensors, dtype, folder):
     family, layers = FAMILIES[config.family], config.num_layers
+    # First, because the names of so many layers may fill the memory.
+    if layers > len(tensors):
+        raise BackboneError(
+            f"{folder}: the configuration says {layers} layers, the files hold "
+            f"{len(tensors)} tensors"
+        )
     table = family.tensors(config)
     wanted = {name: entry.shape for entry in table for name in entry.names(layers)}
     found, problems = {}, []
@@ -112,7 +119,7 @@ def _assemble(config, tensors, dtype, folder):
         bare = _bare_name(name, family.prefix)
         if bare not in wanted:
             if not any(re.fullmatch(pattern, bare) for pattern in family.ignored):
-                problems.append(f"unexpected {name}")
+                problems.append(f"unexpected {shown(name)}")
         elif bare in found:
             problems.append(f"{bare} twice, with and without prefix {family.prefix!r}")
         else:

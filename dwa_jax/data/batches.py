@@ -90,6 +90,8 @@ class Batches:
         buckets: ascending bucket lengths, the last one at least the longest row.
         seed: non-negative integer; with the epoch it settles every batch.
         pad_id: the token id that fills rows up.
+        shuffle: false serves the rows in their own order in every epoch, as a stream; each
+            batch is then as long as its longest row's bucket.
 
     Raises:
         ValueError: there are no rows, the columns differ in length, a row is empty or longer
@@ -106,6 +108,7 @@ class Batches:
         buckets: Sequence[int],
         seed: int,
         pad_id: int,
+        shuffle: bool = True,
     ):
         if not len(ids) == len(scores) == len(categories):
             raise ValueError(
@@ -143,6 +146,7 @@ class Batches:
         self._starts = np.cumsum(self._lengths) - self._lengths
         self._bucket_of = np.searchsorted(self._buckets, self._lengths)
         self._batch_size, self._seed, self._pad_id = batch_size, seed, pad_id
+        self._shuffle = shuffle
 
     def __len__(self) -> int:
         """Batches an epoch: ceil(N / B)."""
@@ -154,7 +158,7 @@ class Batches:
         return [(self._batch_size, int(length)) for length in self._buckets]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[dict[str, np.ndarray]]:
-        """Returns the batches of one epoch, shuffled.
+        """Returns the batches of one epoch, shuffled unless the rows are a stream.
 
         Args:
             epoch: non-negative integer; each has its own order and its own batches.
@@ -178,10 +182,8 @@ class Batches:
             Iterator of ceil(N / B) batches, the longest rows first: a batch too large for
             the memory fails at once, and the filler rows go where a row is cheapest.
         """
-        order = np.argsort(-self._lengths, kind="stable")
-        size = self._batch_size
-        chunks = (order[i : i + size] for i in range(0, len(order), size))
-        return (self._batch(self._fitting(rows), rows) for rows in chunks)
+        chunks = self._in_turn(np.argsort(-self._lengths, kind="stable"))
+        return (self._batch(length, rows) for length, rows in chunks)
 
     def token_counts(self, epoch: int) -> tuple[int, int]:
         """Returns an epoch's real tokens and its computed tokens (padding and filler included)."""
@@ -197,6 +199,8 @@ class Batches:
         """Returns (bucket length, row indices) a batch, in the epoch's order."""
         if epoch < 0:
             raise ValueError(f"epoch is at least 0, got {epoch}")
+        if not self._shuffle:
+            return self._in_turn(np.arange(len(self._lengths)))
         rng = np.random.default_rng([self._seed, epoch])
         order = rng.permutation(len(self._lengths))
         bucket_of = self._bucket_of[order]
@@ -212,6 +216,11 @@ class Batches:
         if len(left):
             plan.append((self._fitting(left), left))
         return [plan[i] for i in rng.permutation(len(plan))]
+
+    def _in_turn(self, order: np.ndarray) -> list[tuple[int, np.ndarray]]:
+        size = self._batch_size
+        chunks = [order[i : i + size] for i in range(0, len(order), size)]
+        return [(self._fitting(rows), rows) for rows in chunks]
 
     def _fitting(self, rows: np.ndarray) -> int:
         return int(self._buckets[self._bucket_of[rows].max()])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import difflib
+import functools
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -52,7 +53,10 @@ def records(source: str | Path, columns: Sequence[str]) -> Records:
     """
     if isinstance(source, str) and source.startswith("hub:"):
         return _hub(source, columns)
-    path = Path(source).expanduser()
+    try:
+        path = Path(source).expanduser()
+    except RuntimeError as error:  # no such user
+        raise DataError(f"{source}: cannot be opened: {_one_line(error)}") from None
     suffix = path.suffix.lower()
     if suffix not in _READERS:
         known = ", ".join(_READERS)
@@ -127,12 +131,13 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Records:
     found: list[tuple[int, Sequence[object] | BadRow]] = []
     seen: dict[str, None] = {}
     objects = 0
+    parse = functools.partial(_parse_json, columns=columns)
     try:
         with _open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
                     continue
-                value = _parse_json(line.rstrip())
+                value = parse(line.rstrip())
                 if isinstance(value, dict):
                     objects += 1
                     seen.update(dict.fromkeys(value))
@@ -148,12 +153,23 @@ def _jsonl(path: Path, columns: Sequence[str]) -> Records:
     yield from found
 
 
-def _parse_json(line: str) -> object:
+def _parse_json(line: str, columns: Sequence[str]) -> object:
     problem = _encoding_problem(line)
     if problem:
         return BadRow(problem)
+
+    def once(pairs):
+        record = dict(pairs)
+        if len(record) < len(pairs):
+            # The parser itself would keep the last one in silence.
+            keys = [key for key, _ in pairs]
+            for column in columns:
+                if keys.count(column) > 1:
+                    raise ValueError(f"key {column!r} is there {keys.count(column)} times")
+        return record
+
     try:
-        return json.loads(line)
+        return json.loads(line, object_pairs_hook=once)
     except json.JSONDecodeError as error:
         return BadRow(f"not JSON: {error.msg} at character {error.pos + 1}")
     except (ValueError, RecursionError) as error:
@@ -214,7 +230,15 @@ def _hub(source: str, columns: Sequence[str]) -> Records:
     except Exception as error:  # the hub's client raises many unrelated kinds
         raise DataError(f"{source}: cannot be loaded: {_one_line(error)}") from None
     _check_columns(source, table.column_names, columns)
-    for row, record in enumerate(table.select_columns(list(columns)), start=1):
+    rows, row = iter(table.select_columns(list(columns))), 0
+    while True:
+        row += 1
+        try:
+            record = next(rows, None)
+        except Exception as error:  # as above
+            raise DataError(f"{source}, row {row}: cannot be decoded: {_one_line(error)}") from None
+        if record is None:
+            return
         yield row, [record[column] for column in columns]
 
 

@@ -68,5 +68,8 @@ class Rows:
 def shorten(value: object, limit: int = 60) -> str:
     """Returns `repr(value)` on one line of at most `limit` characters, for messages."""
     # A huge string is cut before repr, so that a message about it stays cheap.
-    shown = repr(value[: limit + 1] if isinstance(value, str) else value)
+    try:
+        shown = repr(value[: limit + 1] if isinstance(value, str | bytes) else value)
+    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
+        shown = f"<{type(value).__name__}>"
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

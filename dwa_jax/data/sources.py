@@ -12,14 +12,32 @@ from collections.abc import Sequence
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from dwa_jax.data.formats import BadRow, records
+from dwa_jax.data.formats import BadRow, Records, records
 from dwa_jax.data.rows import DataError, Rows, shorten
 
 _SHOWN_BAD_ROWS = 5
 _MAX_CATEGORY = np.iinfo(np.int32).max
+
+
+class LeftOut(NamedTuple):
+    """A bad row that was skipped; as a string, one line that says so.
+
+    Args:
+        file: the file as it was given to `read`.
+        row: its row number there (see `formats`).
+        problem: what is wrong with it.
+    """
+
+    file: str
+    row: int
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.problem}"
 
 
 class _Problem(Exception):
@@ -33,9 +51,10 @@ def read(
     score_column: str | None = "score",
     category_column: str | None = None,
     category_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
     score_range: tuple[float, float] | None = None,
     on_bad_row: str = "error",
-) -> tuple[Rows, list[str]]:
+) -> tuple[Rows, list[LeftOut]]:
     """Reads scored texts from one or several files.
 
     Args:
@@ -46,12 +65,13 @@ def read(
         category_column: the column that holds the category; None where there are no
             categories. With both None the texts are read without labels.
         category_names: K names; categories are then these names instead of integers.
+        num_classes: K; an integer category must be below it. None where any will do.
         score_range: (lowest, highest) score of the files, rescaled linearly to [-1, 1];
             None where the scores are in [-1, 1] already.
         on_bad_row: "error" raises one error for all bad rows, "skip" leaves them out.
 
     Returns:
-        The rows in the order of the files, and one message for each skipped row.
+        The rows in the order of the files, and each row that was skipped.
 
     Raises:
         DataError: a file cannot be read or holds no usable row, a column is missing, or
@@ -74,21 +94,22 @@ def read(
         raise ValueError(f"text, score and category must be different columns, got {columns}")
     texts, scores, categories, origin, bad = [], [], [], [], []
     for path in paths:
-        file = str(path)
+        # A file's name may hold bytes that are no UTF-8, which no message could be printed with.
+        file = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
         rows_before, bad_before = len(texts), len(bad)
-        for row, cells in records(path, columns):
+        for row, cells in _until_unreadable(path, columns, bad, on_bad_row):
             try:
                 if isinstance(cells, BadRow):
                     raise _Problem(cells.problem)
                 named = dict(zip(columns, cells, strict=True))
                 text = _text(named[text_column])
                 score = _score(named.get(score_column), score_range)
-                category = _category(named.get(category_column), category_names)
+                category = _category(named.get(category_column), category_names, num_classes)
                 if len(columns) > 1 and score is None and category is None:
                     empty = " and ".join(repr(column) for column in columns[1:])
                     raise _Problem(f"no label: empty {empty}")
             except _Problem as problem:
-                bad.append(f"{file}, row {row}: {problem}")
+                bad.append(LeftOut(file, row, str(problem)))
                 continue
             texts.append(text)
             scores.append(math.nan if score is None else score)
@@ -98,8 +119,7 @@ def read(
             raise DataError(f"{file}: holds no rows")
 
     if bad and (on_bad_row == "error" or not texts):
-        more = len(bad) - _SHOWN_BAD_ROWS
-        message = "; ".join(bad[:_SHOWN_BAD_ROWS]) + (f"; and {more} more bad rows" * (more > 0))
+        message = _listed(bad)
         raise DataError(message if on_bad_row == "error" else f"no good row is left: {message}")
     return (
         Rows(
@@ -110,6 +130,23 @@ def read(
         ),
         bad,
     )
+
+
+def _until_unreadable(
+    path: str | Path, columns: Sequence[str], bad: list[LeftOut], on_bad_row: str
+) -> Records:
+    # Where a file cannot be read, or not to its end, the rows found bad until then come first.
+    try:
+        yield from records(path, columns)
+    except DataError as error:
+        if bad and on_bad_row == "error":
+            raise DataError(f"{_listed(bad)}; {error}") from None
+        raise
+
+
+def _listed(bad: list[LeftOut]) -> str:
+    more = len(bad) - _SHOWN_BAD_ROWS
+    return "; ".join(map(str, bad[:_SHOWN_BAD_ROWS])) + f"; and {more} more bad rows" * (more > 0)
 
 
 def _check_range(score_range: tuple[float, float] | None) -> tuple[float, float]:
@@ -172,14 +209,14 @@ def _score(cell: object, score_range: tuple[float, float]) -> float | None:
     return min(1.0, max(-1.0, 2 * share - 1))
 
 
-def _category(cell: object, names: Sequence[str] | None) -> int | None:
+def _category(cell: object, names: Sequence[str] | None, num_classes: int | None) -> int | None:
     if _is_missing(cell):
         return None
     if names is not None:
         name = cell.strip() if isinstance(cell, str) else cell
-        if name in names:
+        if isinstance(name, str) and name in names:
             return list(names).index(name)
-        near = difflib.get_close_matches(str(name)[:100], names, n=1)
+        near = difflib.get_close_matches(name[:100] if isinstance(name, str) else "", names, n=1)
         hint = f" (nearest: {near[0]!r})" if near else ""
         known = ", ".join(map(repr, names))
         raise _Problem(f"category {shorten(cell)} is not one of {known}{hint}")
@@ -187,6 +224,8 @@ def _category(cell: object, names: Sequence[str] | None) -> int | None:
     # 2.0 counts as 2: a table tool that meets an empty cell writes the whole column as floats.
     if number is None or not 0 <= number <= _MAX_CATEGORY or number != int(number):
         raise _Problem(f"category {shorten(cell)} is not an integer >= 0")
+    if num_classes is not None and number >= num_classes:
+        raise _Problem(f"category {int(number)} is not below num_classes={num_classes}")
     return int(number)
 
 

@@ -111,6 +111,7 @@ def encode(
     texts: Sequence[str],
     max_length: int = 512,
     normalize: Callable[[str], str] | None = None,
+    origin: Sequence[tuple[str, int]] | None = None,
 ) -> Encoded:
     """Turns texts into token ids, special tokens included.
 
@@ -120,6 +121,7 @@ def encode(
         max_length: most tokens a text, special tokens included; a longer text loses its
             end but keeps its special tokens.
         normalize: applied to each text first, for instance `normalize_tweet`.
+        origin: N pairs (file, row number), for a message; None where texts have none.
 
     Returns:
         N ragged rows of ids, and the number of truncated texts.
@@ -149,6 +151,10 @@ def encode(
         num_truncated += len(long)
         for i, row in enumerate(rows):
             if not row:
-                raise DataError(f"text {start + i} has no token: {shorten(chunk[i])}")
+                file, number = origin[start + i] if origin else ("texts", start + i)
+                raise DataError(
+                    f"{file}, row {number}: the text {shorten(chunk[i])} has no token that this"
+                    " tokenizer knows; remove the row"
+                )
             ids.append(np.asarray(row, dtype=np.int32))
     return Encoded(ids, num_truncated)

@@ -138,7 +138,7 @@ def test_hub_data_sets(here, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", fake)
     rows, skipped = read("hub:owner/name:validation", on_bad_row="skip")
     assert rows.texts == ["a"] and rows.origin == [("hub:owner/name:validation", 1)]
-    assert skipped[0].startswith("hub:owner/name:validation, row 2: score 2.0 is outside")
+    assert str(skipped[0]).startswith("hub:owner/name:validation, row 2: score 2.0 is outside")
     read("hub:owner/name", on_bad_row="skip")
     assert asked == [("owner/name", "validation"), ("owner/name", "train")]
     monkeypatch.setitem(sys.modules, "datasets", None)
@@ -171,7 +171,8 @@ def test_bad_csv_rows_are_named_by_line(here, line, problem):
     assert message("a.csv") == f"a.csv, row 4: {problem}"
     rows, skipped = read("a.csv", on_bad_row="skip")
     assert rows.texts == ["one\nrow", "fine"] and rows.scores.tolist() == [0.5, 0.25]
-    assert skipped == [f"a.csv, row 4: {problem}"]
+    assert skipped == [("a.csv", 4, problem)]
+    assert str(skipped[0]) == f"a.csv, row 4: {problem}"
 
 
 BAD_JSON_ROWS = [
@@ -182,6 +183,7 @@ BAD_JSON_ROWS = [
     ('{"text": "x", "score": [1]}', "score [1] is not a number"),
     ('{"text": 5, "score": 1}', "the text 5 is of type int, not a string"),
     ('{"score": 1}', "the text is empty"),
+    ('{"text": "x", "text": "y", "score": 1}', "key 'text' is there 2 times"),
     ('{"text": "x"}', "no label: empty 'score'"),
     ('{"text": "x\\ud800", "score": 1}', "the text 'x\\ud800' holds half a surrogate pair"),
     ('{"text": "x\\u0000", "score": 1}', "the text 'x\\x00' holds a NUL character"),
@@ -200,7 +202,7 @@ def test_bad_json_lines_are_named_by_line(here, line, problem):
     text = message("a.jsonl")
     assert text.startswith("a.jsonl, row 3: ") and problem in text and len(text) < 300
     rows, skipped = read("a.jsonl", on_bad_row="skip")
-    assert rows.texts == ["good", "good"] and skipped == [text]
+    assert rows.texts == ["good", "good"] and list(map(str, skipped)) == [text]
 
 
 def test_bad_parquet_rows_are_named_by_position(here):
@@ -210,9 +212,9 @@ def test_bad_parquet_rows_are_named_by_position(here):
     rows, skipped = read("a.parquet", on_bad_row="skip")
     assert rows.texts == ["a"]
     assert skipped == [
-        "a.parquet, row 2: byte 0xe9 is not UTF-8; write text as UTF-8",
-        "a.parquet, row 3: score 7.0 is outside [-1, 1] (see score_range)",
-        "a.parquet, row 4: score inf is not finite; leave a missing one empty",
+        ("a.parquet", 2, "byte 0xe9 is not UTF-8; write text as UTF-8"),
+        ("a.parquet", 3, "score 7.0 is outside [-1, 1] (see score_range)"),
+        ("a.parquet", 4, "score inf is not finite; leave a missing one empty"),
     ]
 
 
@@ -259,6 +261,32 @@ def test_an_open_quote_is_an_error_even_when_bad_rows_are_skipped(here):
         ' write a quote inside a quoted cell as ""'
     )
     assert message("a.csv") == message("a.csv", on_bad_row="skip") == expected
+
+
+def test_bad_rows_come_before_what_makes_a_file_unreadable(here):
+    (here / "a.csv").write_text('text,score\nx,high\ny,0\n"open,0\nz,0\n')
+    open_quote = message("a.csv", on_bad_row="skip")
+    assert open_quote.startswith("a.csv, row 4: a quote opened here")
+    assert message("a.csv") == f"a.csv, row 2: score 'high' is not a number; {open_quote}"
+    (here / "b.csv").write_text("text,score\nx,2\ny,0\n")
+    assert message(["b.csv", "c.csv"]) == (
+        "b.csv, row 2: score '2' is outside [-1, 1] (see score_range); "
+        f"{message(['b.csv', 'c.csv'], on_bad_row='skip')}"
+    )
+
+
+def test_integer_categories_are_below_the_number_of_classes(here):
+    (here / "a.csv").write_text("text,score,label\nx,0,3\ny,0,2\n")
+    options = {"category_column": "label", "num_classes": 3}
+    assert message("a.csv", **options) == "a.csv, row 2: category 3 is not below num_classes=3"
+    assert read("a.csv", **options, on_bad_row="skip")[0].categories.tolist() == [2]
+
+
+def test_a_file_whose_name_is_no_text_can_still_be_spoken_of(here):
+    name = b"caf\xe9.csv".decode("utf-8", "surrogateescape")
+    (here / name).write_text("text,score\nx,2\n")
+    message(name).encode("utf-8")
+    assert "cannot be opened" in message("~nobody-of-that-name/a.csv")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_normalize_is_applied_before_tokens():
 def test_encode_refuses_what_has_no_room_or_no_token():
     with pytest.raises(ValueError, match="max_length is at least 3 for this tokenizer, got 2"):
         encode(word_tokenizer(), ["euro"], max_length=2)
-    with pytest.raises(DataError, match=r"text 1 has no token: '  '"):
+    with pytest.raises(DataError, match=r"texts, row 1: the text .  . has no token"):
         encode(word_tokenizer(specials=False), ["euro", "  "])
 
 
