@@ -1,0 +1,1 @@
+"""Sweeps: `get_sweep()` returns the fields of `experiments.sweeps.plan.Sweep`."""

@@ -1,0 +1,1 @@
+"""Sweeps: many runs of the main program, compared. plan -> runner -> collect -> report."""

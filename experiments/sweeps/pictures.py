@@ -1,0 +1,322 @@
+"""The pictures of a sweep, each as a PNG file and as SVG to be set into a page.
+
+Within the SVG the ink is `currentColor`, so that it follows a page's light or dark scheme, and
+text stays text.
+"""
+
+import io
+import itertools
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+_INK = "#1c1e20"  # becomes currentColor: no other colour may equal it
+_COLOURS = {
+    "regression": "#3b7dc4",
+    "classification": "#d9822b",
+    "imbalance": "#8a63b8",
+    "alpha": "#2f9e77",
+    "beta": "#c2527d",
+}
+_BETTER, _WORSE, _OPEN = "#2f9e63", "#cc4b44", "#7d8590"
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sweep",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#888888",
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    **{
+        f"{part}.{key}": _INK
+        for part, key in (
+            ("text", "color"),
+            ("axes", "labelcolor"),
+            ("axes", "edgecolor"),
+            ("xtick", "color"),
+            ("ytick", "color"),
+            ("axes", "titlecolor"),
+        )
+    },
+}
+_POINTS = 120  # a curve's, at most: more than its panel has pixels to show
+
+# Panel title -> the names of curves that belong in it: a prefix, or the names themselves.
+_PANELS = {
+    "λ": ("lambda_",),
+    "w": ("weight_",),
+    "α, β": ("alpha", "beta"),
+    "coefficient": ("coefficient_",),
+    "loss": ("loss_",),
+    "gradient norm": ("gradient_norm_",),
+}
+_WEIGHTS = ("λ", "w", "α, β")
+
+
+class Difference(NamedTuple):
+    """A row of a forest plot: a method's difference, its interval, and what was settled."""
+
+    method: str
+    difference: float
+    low: float
+    high: float
+    by_seed: list[float | None]
+    mark: str
+
+
+def forest(path: Path, rows: list[Difference], label: str) -> str:
+    """Draws differences to the baseline with their intervals, and those of each seed.
+
+    Args:
+      path: of the PNG file.
+      rows: one a method, from the top.
+      label: of the axis.
+
+    Returns:
+      The SVG.
+    """
+    with plt.rc_context(_STYLE):
+        figure, axes = plt.subplots(figsize=(7.4, 1.0 + 0.3 * len(rows)), layout="constrained")
+        axes.axvline(0, color=_INK, linewidth=0.9)
+        for y, row in enumerate(rows):
+            colour = {"better": _BETTER, "worse": _WORSE}.get(row.mark, _OPEN)
+            axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
+            known = [value for value in row.by_seed if value is not None]
+            axes.scatter(known, [y + 0.26] * len(known), s=7, color=_OPEN, alpha=0.7, linewidths=0)
+            fill = colour if row.mark else "none"
+            axes.scatter([row.difference], [y], s=34, color=fill, edgecolors=colour, zorder=3)
+        axes.set(yticks=range(len(rows)), yticklabels=[_short(row.method) for row in rows])
+        axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=label)
+        axes.grid(axis="y", visible=False)
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        return _finish(figure, path)
+
+
+def curves(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
+    """Draws how weights moved over the steps: a row a method, a column a quantity.
+
+    Args:
+      path: of the PNG file.
+      by_method: method -> curve -> step, mean, low, high; methods without weights that move
+        are left out.
+
+    Returns:
+      The SVG, or None (and no file) where no method has any.
+    """
+    panels = {
+        method: {title: _members(found, names) for title, names in _PANELS.items()}
+        for method, found in by_method.items()
+    }
+    panels = {m: p for m, p in panels.items() if any(p[title] for title in _WEIGHTS)}
+    columns = [title for title in _PANELS if any(p[title] for p in panels.values())]
+    if not panels:
+        return None
+    with plt.rc_context(_STYLE | {"font.size": 8}):
+        # Placed by hand: a solver's time grows with the square of the panels.
+        width, height = 2.0 * len(columns) + 0.6, 1.5 * len(panels) + 1.15
+        figure, grid = plt.subplots(
+            len(panels), len(columns), figsize=(width, height), sharex=True, squeeze=False
+        )
+        figure.subplots_adjust(
+            left=0.5 / width,
+            right=1 - 0.1 / width,
+            top=1 - 0.5 / height,
+            bottom=0.7 / height,
+            wspace=0.35,
+            hspace=0.5,
+        )
+        drawn = {}
+        for row, (method, found) in enumerate(panels.items()):
+            for column, title in enumerate(columns):
+                axes = grid[row, column]
+                if not found[title]:
+                    axes.axis("off")
+                for name in found[title]:
+                    key, line = _curve(axes, name, by_method[method][name])
+                    drawn[key] = line
+                if row == 0:
+                    axes.set_title(title)
+                if title in ("λ", "w"):
+                    axes.set_ylim(-0.03, 1.03)
+                axes.locator_params(axis="x", nbins=4)
+                axes.locator_params(axis="y", nbins=4)
+            # Over the row, not on an axis, of which the first may be empty.
+            grid[row, 0].annotate(
+                _short(method, 60),
+                (0, 1),
+                (0, 19 if row == 0 else 5),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                weight="bold",
+                annotation_clip=False,
+            )
+        for axes in grid[-1]:
+            axes.set_xlabel("step")
+        order = [key for key in _COLOURS if key in drawn] + [k for k in drawn if k not in _COLOURS]
+        figure.legend(
+            [drawn[key] for key in order], order, loc="lower center", ncols=min(5, len(order))
+        )
+        return _finish(figure, path)
+
+
+def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, list]]]) -> str | None:
+    """Draws metrics against the scale that the methods are points of.
+
+    Args:
+      path: of the PNG file.
+      label: of the scale.
+      panels: metric -> (number, values of the seeds) a method.
+
+    Returns:
+      The SVG, or None (and no file) where there is no value.
+    """
+    kept = {}
+    for title, points in panels.items():
+        points = [(x, [v for v in values if v is not None]) for x, values in points]
+        points = sorted((x, values) for x, values in points if values)
+        if points:
+            kept[title] = points
+    if not kept:
+        return None
+    numbers = sorted({x for points in kept.values() for x, _ in points})
+    with plt.rc_context(_STYLE):
+        rows, columns = math.ceil(len(kept) / 2), min(2, len(kept))
+        figure, grid = plt.subplots(
+            rows, columns, figsize=(3.7 * columns, 2.5 * rows), squeeze=False, layout="constrained"
+        )
+        for axes in grid.flat[len(kept) :]:
+            axes.axis("off")
+        for axes, (title, points) in zip(grid.flat, kept.items(), strict=False):
+            xs = [x for x, _ in points]
+            means = [np.mean(values) for _, values in points]
+            axes.vlines(
+                xs,
+                [min(values) for _, values in points],
+                [max(values) for _, values in points],
+                color=_COLOURS["regression"],
+                alpha=0.35,
+                linewidth=4,
+            )
+            for x, values in points:
+                axes.scatter([x] * len(values), values, s=9, color=_OPEN, linewidths=0, zorder=2)
+            # A line only where each number is one method's.
+            style = "-" if len(set(xs)) == len(xs) else "none"
+            axes.plot(xs, means, "o", linestyle=style, color=_COLOURS["regression"], markersize=5)
+            if numbers[0] > 0 and numbers[-1] >= 4 * numbers[0]:
+                axes.set_xscale("log", base=2)
+            if len(numbers) <= 8:
+                axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
+                axes.minorticks_off()
+            axes.set(title=title, xlabel=label)
+            axes.margins(x=0.1, y=0.15)
+        return _finish(figure, path)
+
+
+def thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, list]) -> str:
+    """Draws the histogram of scores and, below it, where each stratifier cuts.
+
+    Args:
+      path: of the PNG file.
+      edges: (bins + 1,) of the histogram.
+      counts: (bins,).
+      by_stratifier: name -> thresholds.
+
+    Returns:
+      The SVG.
+    """
+    names = list(by_stratifier)
+    with plt.rc_context(_STYLE):
+        height = 0.32 * len(names) + 0.5
+        figure, (top, low) = plt.subplots(
+            2,
+            1,
+            sharex=True,
+            figsize=(7.4, 2.1 + height),
+            height_ratios=(2.1, height),
+            layout="constrained",
+        )
+        top.stairs(counts, edges, fill=True, color=_COLOURS["regression"], alpha=0.55)
+        top.set(ylabel="rows")
+        first, last = min(edges[0], -1), max(edges[-1], 1)
+        for y, name in enumerate(names):
+            cuts = [first, *by_stratifier[name], last]
+            for k, (left, right) in enumerate(itertools.pairwise(cuts)):
+                low.barh(
+                    y,
+                    right - left,
+                    left=left,
+                    height=0.62,
+                    color=_COLOURS["regression"],
+                    alpha=0.2 if k % 2 == 0 else 0.5,
+                    linewidth=0,
+                )
+            low.scatter(by_stratifier[name], [y] * (len(cuts) - 2), marker="|", s=130, color=_INK)
+        low.set(yticks=range(len(names)), yticklabels=[_short(name) for name in names])
+        low.set(ylim=(len(names) - 0.4, -0.6), xlim=(first, last), xlabel="score")
+        low.grid(axis="y", visible=False)
+        low.tick_params(axis="y", length=0)
+        return _finish(figure, path)
+
+
+def _members(found, names):
+    return [name for name in found if any(name == n or name.startswith(n) for n in names)]
+
+
+def _curve(axes, name, curve):
+    prefixes = [start for names in _PANELS.values() for start in names if start.endswith("_")]
+    key = name.removeprefix(next((start for start in prefixes if name.startswith(start)), ""))
+    step = np.asarray(curve["step"], float)
+    # None, where a value is missing, becomes NaN.
+    mean, low, high = (np.asarray(curve[part], float) for part in ("mean", "low", "high"))
+    keep = np.unique(np.linspace(0, len(step) - 1, min(_POINTS, len(step))).round().astype(int))
+    colour = _COLOURS.get(key, f"C{sum(map(ord, key)) % 10}")
+    axes.fill_between(
+        step[keep], low[keep], high[keep], color=colour, alpha=0.22, linewidth=0, zorder=1
+    )
+    (line,) = axes.plot(step[keep], mean[keep], color=colour, linewidth=1.2)
+    return key, line
+
+
+def _short(name, limit=34):
+    return name if len(name) <= limit else name[: limit - 1] + "…"
+
+
+def _finish(figure, path):
+    # The layout is the dear part, and the same for both files.
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+    # The PNG is for pages of unknown background, so it brings its own.
+    figure.savefig(path, dpi=110, facecolor="white")
+    text = io.StringIO()
+    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return _inline(text.getvalue(), path.stem)
+
+
+def _inline(svg, name):
+    """Takes off what only a file of its own needs, and makes ids unlike those of other pictures."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
+    prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
+    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
+    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
+    svg = re.sub(r'(xlink:)?href="#', f'href="#{prefix}-', svg)
+    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
+    svg = svg.replace(_INK, "currentColor")
+    # Text without a colour of its own is black: it has to follow the page as well.
+    return svg.replace("<svg ", '<svg fill="currentColor" ', 1)

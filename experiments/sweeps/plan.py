@@ -1,0 +1,159 @@
+"""A sweep as data: methods x datasets x backbones x seeds -> runs with their command lines."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is compared with what.
+
+    Attributes:
+      title: of the report.
+      question: what the sweep is to answer, in a sentence or two.
+      methods: name -> keys of the configuration that differ; the rows of the table.
+      datasets: name -> keys; a text may hold {data}, the folder with the files, {streams},
+        that of the files made here, and {seed}.
+      backbones: name -> configuration file.
+      seeds: of each cell; settles split, heads, order of rows and dropout.
+      settings: keys shared by every run.
+      baseline: the method that the others are compared with.
+      axis: (label, {method: number}) where the methods are points of one scale.
+      curves: whether the report shows how weights moved over the steps.
+      streams: datasets whose files are made here from another one; see `streams.write`.
+    """
+
+    title: str
+    question: str
+    methods: Mapping[str, Mapping[str, Any]]
+    datasets: Mapping[str, Mapping[str, Any]]
+    backbones: Mapping[str, str]
+    seeds: Sequence[int]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    baseline: str = ""
+    axis: tuple[str, Mapping[str, float]] | None = None
+    curves: bool = False
+    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("methods", "datasets", "backbones", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"a sweep needs {name}; {self.title!r} has none")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={tuple(self.seeds)} has one twice")
+        if not self.baseline:
+            object.__setattr__(self, "baseline", next(iter(self.methods)))
+        elif self.baseline not in self.methods:
+            raise ValueError(
+                f"baseline={self.baseline!r} is not one of the methods: {', '.join(self.methods)}"
+            )
+
+    def runs(self) -> "list[Run]":
+        """Returns every run, all methods of the first seed first.
+
+        Seeds are outermost: two runs that share a compiled program are then far enough
+        apart for the second to find it in the compilation cache.
+        """
+        return [
+            self.run(dataset, backbone, method, seed)
+            for seed in self.seeds
+            for dataset in self.datasets
+            for backbone in self.backbones
+            for method in self.methods
+        ]
+
+    def run(self, dataset: str, backbone: str, method: str, seed: int) -> "Run":
+        """Returns one run."""
+        keys = {**self.settings, **self.datasets[dataset], **self.methods[method]}
+        return Run(dataset, backbone, method, seed, keys, self.backbones[backbone])
+
+    def narrowed(self, **choices: Sequence) -> "Sweep":
+        """Returns the sweep with some of its datasets, backbones, methods or seeds only.
+
+        Raises:
+          ValueError: a name is not in the sweep.
+        """
+        kept = {}
+        for key, names in choices.items():
+            if not names:
+                continue
+            own = getattr(self, key)
+            if key == "seeds":
+                kept[key] = tuple(names)
+                continue
+            wrong = [name for name in names if name not in own]
+            if wrong:
+                raise ValueError(f"--{key}: {wrong[0]!r} is not one of {', '.join(own)}")
+            kept[key] = {name: own[name] for name in names}
+        if "methods" in kept:
+            kept["methods"] = {self.baseline: self.methods[self.baseline], **kept["methods"]}
+        return replace(self, **kept)
+
+    def with_backbones(self, backbones: Mapping[str, str]) -> "Sweep":
+        """Returns the sweep with other backbones: name -> configuration file."""
+        return replace(self, backbones=backbones)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One cell of a sweep.
+
+    Attributes:
+      dataset: its name.
+      backbone: its name.
+      method: its name.
+      seed: its seed.
+      keys: what differs from the backbone's configuration, beside the seed.
+      config: that configuration's file.
+    """
+
+    dataset: str
+    backbone: str
+    method: str
+    seed: int
+    keys: Mapping[str, Any] = field(compare=False)
+    config: str = field(compare=False)
+
+    @property
+    def id(self) -> str:
+        """Its folder below the cells': by what runs, so that sweeps share what they share."""
+        text = json.dumps([self.config, dict(self.keys)], sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:10]
+        return f"{slug(self.dataset)}/{slug(self.backbone)}/{digest}/seed{self.seed}"
+
+    def command(
+        self, places: Mapping[str, str], weights: Mapping[str, str], folder: Path
+    ) -> list[str]:
+        """Returns the arguments after `python` that run it.
+
+        Args:
+          places: what {data} and the like in texts stand for.
+          weights: folders with the weights of some backbones.
+          folder: of the cells.
+        """
+        places = {**places, "seed": str(self.seed)}
+        keys = {**self.keys, "seed": self.seed}
+        if self.backbone in weights:
+            keys["backbone"] = weights[self.backbone]
+        for key, value in keys.items():
+            # Only texts that name a place: other braces are none of ours.
+            for place, text in places.items() if isinstance(value, str) else ():
+                value = value.replace("{" + place + "}", text)
+            keys[key] = value
+        return [
+            "-m",
+            "experiments.main",
+            f"--config={self.config}",
+            f"--workdir={folder / self.id}",
+            *(f"--config.{key}={value}" for key, value in keys.items()),
+        ]
+
+
+def slug(name: str) -> str:
+    """Returns a name as a folder can bear it."""
+    kept = "".join(c if c.isalnum() or c in "._" else "-" for c in name.lower())
+    return "-".join(part for part in kept.split("-") if part)

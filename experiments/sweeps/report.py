@@ -1,0 +1,332 @@
+"""The report of a sweep: report.md, report.html and the pictures, from the collected numbers.
+
+It computes nothing but means over seeds: differences, intervals and p values come with the results.
+"""
+
+import itertools
+import re
+from pathlib import Path
+
+from experiments.sweeps import appendix, document, formatting, lookup, pictures
+from experiments.sweeps.comparison import COMMON_THRESHOLDS
+from experiments.sweeps.document import (
+    DASH,
+    Box,
+    Cell,
+    Figure,
+    Heading,
+    Paragraph,
+    Table,
+)
+from experiments.sweeps.formatting import fixed, mean, p_value, places, signed, spread
+
+_DAGGER = "†"
+_METRICS = {
+    "mse": "MSE",
+    "balanced_mse": "balanced MSE",
+    "accuracy_common": "accuracy, common labels",
+    "accuracy": "accuracy, own labels",
+}
+
+
+def write(results: dict, timing: dict, folder: Path) -> None:
+    """Writes report.md, report.html and pictures/*.png.
+
+    Args:
+      results: of the sweep, see `collect.collect`.
+      timing: of the same runs.
+      folder: where to; made if need be.
+    """
+    place = folder / "pictures"
+    place.mkdir(parents=True, exist_ok=True)
+    blocks = _head(results)
+    for dataset, backbone in lookup.cells(results):
+        blocks += _cell(results, timing, dataset, backbone, place)
+    blocks += (
+        appendix.thresholds(results, place)
+        + appendix.also_tested(results)
+        + appendix.unfinished(results)
+    )
+    blocks += [*appendix.reading(results), *appendix.settings(results, timing)]
+    (folder / "report.md").write_text(document.markdown(blocks, place.name), encoding="utf-8")
+    (folder / "report.html").write_text(document.page(results["title"], blocks), encoding="utf-8")
+
+
+def summarize(results: dict) -> str:
+    """Writes the sweep as a short table for a terminal.
+
+    Args:
+      results: of the sweep.
+
+    Returns:
+      A block of lines for each dataset and backbone: method, seeds, MSE, difference, p.
+    """
+    lines = []
+    for dataset, backbone in lookup.cells(results):
+        rows = [("method", "seeds", "MSE", "difference [95 %]", "p (Holm)")]
+        decimals = lookup.decimals(results, dataset, backbone, "mse")
+        for method in results["sweep"]["methods"]:
+            runs = lookup.finished(results, dataset, backbone, method)
+            found = lookup.comparison(results, dataset, backbone, method, "mse")
+            text, mark, detail = lookup.difference(found, decimals)
+            rows.append(
+                (
+                    method,
+                    f"{len(runs)}/{len(results['sweep']['seeds'])}",
+                    spread(lookup.values(runs, "test", "mse"), decimals),
+                    f"{text} {detail}".rstrip() + (" *" if mark else ""),
+                    p_value(found and found["p_holm"]),
+                )
+            )
+        widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+        lines.append(f"{dataset}, {backbone}")
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+            lines.append("  " + "  ".join(cells).rstrip())
+        lines.append("")
+    lines.append(lookup.tally(results) + " * : the interval and the corrected p both exclude 0.")
+    return "\n".join(lines)
+
+
+# What the page opens with.
+
+
+def _head(results):
+    blocks = [Heading(1, results["title"]), Paragraph(results["question"])]
+    blocks.append(Paragraph(f"{lookup.tally(results)} Baseline: {results['sweep']['baseline']}."))
+    cells = lookup.cells(results)
+    if len(cells) > 1:
+        blocks += [Heading(2, "At a glance"), _overview(results, cells)]
+    if results["papers"]:
+        rows = [
+            [Cell(item["what"]), Cell(item["figure"]), Cell(item["source"])]
+            for item in results["papers"]
+        ]
+        note = Paragraph(
+            "Their own statements, on other data and with other baselines: to be read beside the "
+            "differences here, not as values these runs should reach."
+        )
+        table = Table(["what", "figure", "source"], rows, text_columns=3)
+        blocks.append(Box("The papers report", [note, table]))
+    return blocks
+
+
+def _overview(results, cells):
+    """Differences in MSE as a share of the baseline's: methods down, cells across."""
+    rows = []
+    for method in results["sweep"]["methods"]:
+        row = [Cell(method)]
+        for dataset, backbone in cells:
+            runs = lookup.finished(results, dataset, backbone, results["sweep"]["baseline"])
+            base = mean(lookup.values(runs, "test", "mse"))
+            if method == results["sweep"]["baseline"]:
+                row.append(Cell(fixed(base, places(base))))
+                continue
+            found = lookup.comparison(results, dataset, backbone, method, "mse")
+            if not base or not found or found["difference"] is None:
+                row.append(Cell(DASH))
+                continue
+            percent = signed(100 * found["difference"] / base, 1)
+            row.append(Cell(f"{percent} %", lookup.mark(found)))
+        rows.append(row)
+    head = ["method", *(lookup.where(results, *cell) for cell in cells)]
+    return Table(
+        head,
+        rows,
+        "Test MSE of the baseline, and the other methods' difference as a share of it (lower is "
+        f"better). Bold: {lookup.SETTLED}.",
+    )
+
+
+# A dataset and a backbone.
+
+
+def _cell(results, timing, dataset, backbone, place):
+    blocks = [Heading(2, lookup.where(results, dataset, backbone))]
+    blocks.append(_main_table(results, timing, dataset, backbone))
+    stem = lookup.slug(f"{dataset}-{backbone}")
+    blocks += _forest(results, dataset, backbone, place / f"{stem}-mse.png")
+    blocks += _classes(results, dataset, backbone)
+    blocks += _axis(results, dataset, backbone, place / f"{stem}-axis.png")
+    blocks += _curves(results, dataset, backbone, place / f"{stem}-curves.png")
+    blocks += _every_comparison(results, dataset, backbone)
+    blocks += _training(results, dataset, backbone)
+    return blocks
+
+
+def _main_table(results, timing, dataset, backbone):
+    sweep = results["sweep"]
+    places_of = {m: lookup.decimals(results, dataset, backbone, m) for m in lookup.LOWER_IS_BETTER}
+    rows, daggers = [], False
+    for method in sweep["methods"]:
+        runs = lookup.finished(results, dataset, backbone, method)
+        dagger = "" if lookup.same_labels(results, dataset, backbone, method) else _DAGGER
+        daggers |= bool(dagger)
+        row = [Cell(method), Cell(f"{len(runs)}/{len(sweep['seeds'])}")]
+        for metric, source in (("mse", "test"), ("balanced_mse", "common")):
+            found = lookup.comparison(results, dataset, backbone, method, metric)
+            row += [
+                lookup.spread(lookup.values(runs, source, metric), places_of[metric]),
+                lookup.difference(found, places_of[metric]),
+                Cell(p_value(found and found["p_holm"])),
+            ]
+        for source, metric, suffix in (
+            ("test", "accuracy", dagger),
+            ("common", "accuracy", ""),
+            ("test", "f1_macro", dagger),
+        ):
+            row.append(lookup.spread(lookup.values(runs, source, metric), 3, suffix))
+        times = [timing["runs"].get(run["id"], {}) for run in runs]
+        row.append(Cell(formatting.duration(mean([time.get("seconds") for time in times]))))
+        row.append(Cell(formatting.size(mean([time.get("peak_bytes") for time in times]))))
+        rows.append(row)
+    head = ["method", "seeds", "MSE", "− baseline [95 %]", "p (Holm)", "balanced MSE"]
+    head += ["− baseline [95 %]", "p (Holm)", "accuracy, own labels", "accuracy, common labels"]
+    head += ["macro-F1, own labels", "seconds", "peak memory"]
+    caption = f"Mean ± standard deviation over seeds. Bold difference: {lookup.SETTLED}."
+    if daggers:
+        caption += (
+            f" {_DAGGER} Other class labels than the baseline's: not comparable with its figure."
+        )
+    return Table(head, rows, caption)
+
+
+def _forest(results, dataset, backbone, path):
+    rows = []
+    for method in results["sweep"]["methods"]:
+        found = lookup.comparison(results, dataset, backbone, method, "mse")
+        if found and found["low"] is not None:
+            parts = [found[key] for key in ("difference", "low", "high", "by_seed")]
+            rows.append(pictures.Difference(method, *parts, lookup.mark(found)))
+    if not rows:
+        return []
+    label = f"test MSE minus that of {results['sweep']['baseline']} (lower is better)"
+    svg = pictures.forest(path, rows, label)
+    caption = (
+        "Difference in MSE with its 95 % interval; small dots are single seeds. Filled and "
+        f"coloured: {lookup.SETTLED}."
+    )
+    alt = f"Differences in MSE to the baseline, {lookup.where(results, dataset, backbone)}"
+    return [Figure(path.stem, svg, alt, caption)]
+
+
+def _classes(results, dataset, backbone):
+    borders = [-1, *COMMON_THRESHOLDS, 1]
+    names = [
+        f"{'[' if k == 0 else '('}{low:g}, {high:g}]".replace("-", formatting.MINUS)
+        for k, (low, high) in enumerate(itertools.pairwise(borders))
+    ]
+    rows = []
+    for method in results["sweep"]["methods"]:
+        lists = lookup.values(
+            lookup.finished(results, dataset, backbone, method), "common", "mse_by_class"
+        )
+        lists = [values for values in lists if values is not None]
+        if lists:
+            means = [mean([values[k] for values in lists]) for k in range(len(names))]
+            rows.append([Cell(method), *(Cell(fixed(value, places(value))) for value in means)])
+    if not rows:
+        return []
+    caption = "Mean over seeds of the squared error of texts whose true score lies in the range."
+    return [Heading(3, "MSE by common class"), Table(["method", *names], rows, caption)]
+
+
+def _axis(results, dataset, backbone, path):
+    axis = results["sweep"]["axis"]
+    if not axis:
+        return []
+    panels = {}
+    for title, source, metric in (
+        ("MSE", "test", "mse"),
+        ("balanced MSE", "common", "balanced_mse"),
+        ("accuracy, own labels", "test", "accuracy"),
+        ("accuracy, common labels", "common", "accuracy"),
+    ):
+        panels[title] = [
+            (
+                number,
+                lookup.values(lookup.finished(results, dataset, backbone, method), source, metric),
+            )
+            for method, number in axis["of"].items()
+        ]
+    svg = pictures.against_axis(path, axis["label"], panels)
+    if svg is None:
+        return []
+    caption = "Mean over seeds (large), single seeds (small) and their range (bar)."
+    alt = f"Metrics against {axis['label']}, {lookup.where(results, dataset, backbone)}"
+    return [Heading(3, f"Against {axis['label']}"), Figure(path.stem, svg, alt, caption)]
+
+
+def _curves(results, dataset, backbone, path):
+    found = {
+        method: results["curves"][key]
+        for method in results["sweep"]["methods"]
+        if (key := f"{dataset}/{backbone}/{method}") in results["curves"]
+    }
+    svg = pictures.curves(path, found)
+    if svg is None:
+        return []
+    caption = "Mean over seeds; the band reaches from the smallest to the largest seed."
+    alt = f"Weights over training steps, {lookup.where(results, dataset, backbone)}"
+    return [Heading(3, "How the weights moved"), Figure(path.stem, svg, alt, caption)]
+
+
+def _every_comparison(results, dataset, backbone):
+    rows = []
+    for found in results["comparisons"]:
+        if (found["dataset"], found["backbone"]) != (dataset, backbone):
+            continue
+        metric = found["metric"]
+        decimals = lookup.decimals(results, dataset, backbone, metric)
+        rows.append(
+            [
+                Cell(found["method"]),
+                Cell(_METRICS.get(metric, metric)),
+                lookup.difference(found, decimals),
+                Cell(p_value(found["p"])),
+                Cell(p_value(found["p_holm"])),
+                Cell(
+                    ", ".join(
+                        f"{seed}: {signed(value, decimals)}"
+                        for seed, value in zip(found["seeds"], found["by_seed"], strict=True)
+                    )
+                ),
+            ]
+        )
+    if not rows:
+        return []
+    head = ["method", "metric", "− baseline [95 %]", "p", "p (Holm)", "by seed"]
+    title = f"Every comparison with {results['sweep']['baseline']}, and each seed's"
+    return [Box(title, [Table(head, rows, text_columns=2)], folded=True)]
+
+
+def _training(results, dataset, backbone):
+    by_method = {
+        method: runs
+        for method in results["sweep"]["methods"]
+        if (runs := lookup.finished(results, dataset, backbone, method))
+    }
+    names = []
+    for runs in by_method.values():
+        for run in runs:
+            names += [n for n in run.get("final") or {} if n not in names]
+    wanted = [n for n in names if re.match(r"(lambda|weight|coefficient)_|(alpha|beta)$", n)]
+    rows = []
+    for method, runs in by_method.items():
+        row = [Cell(method)]
+        for key in ("best_epoch", "epochs", "skipped_steps"):
+            row.append(
+                Cell(
+                    f"{value:g}"
+                    if (value := mean([run.get(key) for run in runs])) is not None
+                    else DASH
+                )
+            )
+        for name in wanted:
+            row.append(lookup.spread([(run.get("final") or {}).get(name) for run in runs], 3))
+        rows.append(row)
+    if not rows:
+        return []
+    head = ["method", "best epoch", "epochs", "skipped steps", *(f"final {n}" for n in wanted)]
+    caption = "Means over seeds. Skipped steps are those whose gradients were not finite."
+    return [Box("Training: epochs and final weights", [Table(head, rows, caption)], folded=True)]

@@ -1,0 +1,51 @@
+"""Streams whose class balance drifts, made from a file of scored texts."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from dwa_jax import data
+
+
+def write(
+    source: Path,
+    folder: Path,
+    seeds: Iterable[int],
+    *,
+    max_rows: int,
+    fractions: tuple[float, float, float] = (0.5, 0.1, 0.4),
+    noise: float = 0.3,
+) -> None:
+    """Writes FOLDER/SEED/{train,validation,test}.csv, the training rows as a stream.
+
+    The stream is the training split in the order of score + noise * N(0, 1): it begins
+    with mostly negative texts and ends with mostly positive ones. Validation and test
+    keep the balance of the source. Files that are there already stay.
+
+    Args:
+      source: CSV with columns text and score.
+      folder: of the streams.
+      seeds: one stream each; a seed settles split and order.
+      max_rows: of the source, drawn by the seed.
+      fractions: train, validation and test.
+      noise: standard deviation of the disorder, in units of the score.
+    """
+    rows, _ = data.read([str(source)])
+    for seed in seeds:
+        place = folder / str(seed)
+        if (place / "test.csv").exists():
+            continue
+        place.mkdir(parents=True, exist_ok=True)
+        generator = np.random.default_rng(seed)
+        drawn = rows.take(np.sort(generator.permutation(len(rows))[:max_rows]))
+        parts = data.split(drawn, fractions=fractions, seed=seed)
+        train = parts["train"]
+        disorder = generator.normal(size=len(train))
+        parts["train"] = train.take(np.argsort(train.scores + noise * disorder))
+        for name, part in parts.items():
+            with (place / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(["text", "score"])
+                writer.writerows(zip(part.texts, part.scores.tolist(), strict=True))
