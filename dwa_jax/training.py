@@ -1,11 +1,10 @@
-"""State, optimizer chains and the jitted train step.
+"""State and the jitted train step.
 
 theta: shared trainable parameters; psi: heads; phi: what the losses and the weighting
-learn themselves. One optax chain each. Axis letters: B rows, T tokens, N tasks,
+learn themselves. Axis letters: B rows, T tokens, N tasks,
 K categories, M microbatches.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +13,9 @@ import jax.numpy as jnp
 import optax
 from flax import linen as nn
 
-from dwa_jax import gradients, heads, losses, paths
+from dwa_jax import gradients, guard, heads, losses
+from dwa_jax.optimizers import Optimizers
+from dwa_jax.optimizers import make_optimizers as make_optimizers
 from dwa_jax.trunk import make_split_trunk, make_trunk
 from dwa_jax.weighting import Signals, Weighting
 
@@ -39,7 +40,7 @@ class TrainState(NamedTuple):
     """Everything that a step reads and writes; a tree of arrays.
 
     Attributes:
-      step: () steps taken.
+      step: () batches seen; the order of the data follows it.
       theta: shared parameters that train.
       frozen: shared parameters that do not.
       psi: {task: head parameters}.
@@ -48,6 +49,8 @@ class TrainState(NamedTuple):
       proportions: (K,) class proportions kept across batches.
       ratios: (N,) scope norm over representation norm at the last refresh.
       optimizers: {"theta", "psi", "phi"}: optax states.
+      guard: counts of the updates left out; a step that leaves its update out changes
+        nothing but this and `step`.
       key: of the run's dropout.
     """
 
@@ -60,64 +63,8 @@ class TrainState(NamedTuple):
     proportions: jax.Array
     ratios: jax.Array
     optimizers: Any
+    guard: guard.Guard
     key: jax.Array
-
-
-class Optimizers(NamedTuple):
-    """One optax chain for each kind of parameter, and the trunk's learning rate by step."""
-
-    theta: optax.GradientTransformation
-    psi: optax.GradientTransformation
-    phi: optax.GradientTransformation
-    learning_rate: optax.Schedule
-
-
-def make_optimizers(
-    *,
-    total_steps: int,
-    learning_rate: float,
-    head_learning_rate: float,
-    phi_learning_rate: float = 1e-3,
-    warmup_steps: int = 100,
-    weight_decay: float = 0.01,
-    clip_norm: float = 1.0,
-    decayed: Sequence[str] = (r"(kernel|embedding|/u|/v)$",),
-) -> Optimizers:
-    """Makes the three chains.
-
-    Args:
-      total_steps: of the run; the cosine ends at 0 there.
-      learning_rate: the trunk's peak.
-      head_learning_rate: the heads' peak, on the same schedule.
-      phi_learning_rate: Adam's, constant (1e-3 in the papers).
-      warmup_steps: linear warm-up of trunk and heads (100 in the papers), shortened to
-        a tenth of the run where the run is too short for it.
-      weight_decay: AdamW's, on the leaves that `decayed` matches.
-      clip_norm: bound on the global norm of the trunk's gradient; 0: none.
-      decayed: regular expressions over parameter paths.
-    """
-    warmup = min(warmup_steps, max(total_steps // 10, 1))
-
-    def schedule(peak):
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(total_steps, warmup + 1))
-
-    def decay_mask(tree):
-        # Not `paths.assign`: a tree of biases and norms alone may well match nothing.
-        pattern = re.compile("|".join(decayed))
-        flat = paths.flatten(tree)
-        return paths.unflatten({path: bool(pattern.search(path)) for path in flat})
-
-    def chain(peak, clip):
-        clipping = [optax.clip_by_global_norm(clip)] if clip else []
-        adam = optax.adamw(schedule(peak), weight_decay=weight_decay, mask=decay_mask)
-        return optax.chain(*clipping, adam)
-
-    return Optimizers(
-        chain(learning_rate, clip_norm),
-        chain(head_learning_rate, 0.0),
-        optax.adam(phi_learning_rate),
-        schedule(learning_rate),
-    )
 
 
 def init_state(
@@ -132,12 +79,13 @@ def init_state(
     optimizers: Optimizers,
     num_classes: int,
     proportions: jax.Array | None = None,
+    spike_window: int = 0,
 ) -> TrainState:
     """Makes a run's first state.
 
     Args:
       key: split between heads, weighting and dropout.
-      theta: shared trainable parameters.
+      theta: shared trainable parameters; held in float32 or wider.
       frozen: the others.
       family: of the backbone; gives the heads' shape.
       width: D of the trunk.
@@ -146,7 +94,14 @@ def init_state(
       optimizers: the three chains.
       num_classes: K.
       proportions: (K,) the training split's class proportions; uniform by default.
+      spike_window: last values of every loss and of the trunk's gradient norm that are
+        kept for `skip_spikes` of the step; 0: none.
+
+    Raises:
+      ValueError: an option is out of its range.
     """
+    # Small updates are lost in half precision; the trunk casts to what it computes in.
+    theta = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), theta)
     head_key, weighting_key, dropout_key = jax.random.split(key, 3)
     head_keys = jax.random.split(head_key, len(tasks))
     psi = {
@@ -171,6 +126,7 @@ def init_state(
             "psi": optimizers.psi.init(psi),
             "phi": optimizers.phi.init(phi),
         },
+        guard=guard.init(len(tasks) + 1, spike_window),
         key=dropout_key,
     )
     # A weakly typed leaf would come out of the first step strongly typed, so that the
@@ -207,6 +163,7 @@ def make_step(
     proportions_decay: float = 0.99,
     norm_of_cross_entropy: bool = False,
     dropout: bool = True,
+    skip_spikes: float = 0.0,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
     """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
 
@@ -227,10 +184,13 @@ def make_step(
       norm_of_cross_entropy: takes the classification's gradient norm of the plain
         cross-entropy instead of the loss that is weighted.
       dropout: false trains without any.
+      skip_spikes: leaves out an update whose loss or gradient norm lies more than this
+        many standard deviations above the mean of the state's window, if it has one.
 
     Returns:
       The step. Its batch is a dict of arrays with B rows: input_ids and attention_mask
       (B, T), score, score_mask, category, category_mask (B,). Its metrics are scalars.
+      An update in which something is not finite is left out: "skipped" is 1 at that step.
 
     Raises:
       ValueError: an option is out of its range.
@@ -252,7 +212,7 @@ def make_step(
     def task_heads(statistics):
         def apply(h, psi, phi, batch):
             rows, _ = batch
-            class_losses = jnp.zeros((num_classes,), h.dtype)
+            class_losses = jnp.zeros((num_classes,), jnp.promote_types(h.dtype, jnp.float32))
             values = []
             for task in tasks:
                 outputs = heads.apply(psi[task.name], h)
@@ -274,9 +234,11 @@ def make_step(
         num_scores, counts = losses.count_labels(batch, num_classes)
         own = losses.class_proportions("batch", counts, counts)
         average = state.proportions
+        # Whatever happens at certain updates waits for the first one that is made.
+        made = state.step - state.guard.skipped
         if proportions == "moving_average":
             moved = proportions_decay * average + (1 - proportions_decay) * own
-            moved = jnp.where(state.step == 0, own, moved)
+            moved = jnp.where(made == 0, own, moved)
             average = jnp.where(counts.sum() > 0, moved, average)
         p = losses.class_proportions(proportions, counts, average)
         statistics = losses.Statistics(num_scores, counts, p, 1 / microbatches)
@@ -322,7 +284,7 @@ def make_step(
             scope=scope,
             uses_gramian=weighting.uses_gramian,
             gramian_rows=gramian_rows,
-            refresh=state.step % gramian_every == 0,
+            refresh=made % gramian_every == 0,
             ratios=state.ratios if gramian_every > 1 else None,
             microbatches=microbatches,
         )
@@ -334,24 +296,47 @@ def make_step(
             "loss": jax.tree.map(jnp.add, result.phi, penalty),
             "weighting": decision.gradient,
         }
-        theta, theta_state = _update(optimizers.theta, result.theta, state, "theta")
-        psi, psi_state = _update(optimizers.psi, result.psi, state, "psi")
-        phi, phi_state = _update(optimizers.phi, phi_gradient, state, "phi")
+        updates, phi_state = optimizers.phi.update(phi_gradient, state.optimizers["phi"], state.phi)
+        phi = optax.apply_updates(state.phi, updates)
         phi["loss"] = {task.name: task.loss.project(phi["loss"][task.name]) for task in tasks}
+        gradient_norm = optax.tree.norm(result.theta)
+        numbers = (result.losses, decision.coefficients, result.norms, result.ratios)
+        good, watch = guard.judge(
+            state.guard,
+            guard.all_finite(numbers, result.theta, result.psi, phi_gradient, phi),
+            jnp.append(result.losses, gradient_norm),
+            jnp.append(present, True),
+            sigmas=skip_spikes,
+        )
+        theta, theta_state = optimizers.theta.apply(
+            result.theta, state.optimizers["theta"], state.theta, good
+        )
+        psi, psi_state = optimizers.psi.apply(result.psi, state.optimizers["psi"], state.psi, good)
+        small = {
+            "phi": phi,
+            "weighting": decision.state,
+            "proportions": average,
+            "ratios": result.ratios.astype(state.ratios.dtype),
+        }
+        old = {name: getattr(state, name) for name in small}
+        phi_state = guard.choose(good, phi_state, state.optimizers["phi"])
         new_state = state._replace(
             step=state.step + 1,
             theta=theta,
             psi=psi,
-            phi=phi,
-            weighting=decision.state,
-            proportions=average,
-            ratios=result.ratios.astype(state.ratios.dtype),
             optimizers={"theta": theta_state, "psi": psi_state, "phi": phi_state},
+            guard=watch,
+            **guard.choose(good, small, old),
         )
         cross_entropy = result.aux @ own.astype(result.aux.dtype)
-        learning_rate = optimizers.learning_rate(state.step)
+        learning_rate = optimizers.learning_rate(made)
         norms = {"gradient_norm": result.norms} if weighting.uses_gramian else {}
-        metrics = _metrics(names, result, norms, cross_entropy, state.phi, learning_rate)
+        metrics = _metrics(names, result, norms, cross_entropy, state.phi)
+        metrics |= {
+            "learning_rate": learning_rate,
+            "gradient_norm": gradient_norm,
+            "skipped": 1 - good.astype(jnp.int32),
+        }
         return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -370,14 +355,8 @@ def _split_rows(batch, microbatches):
     return jax.tree.map(split, batch)
 
 
-def _update(optimizer, gradient, state, kind):
-    parameters = getattr(state, kind)
-    updates, optimizer_state = optimizer.update(gradient, state.optimizers[kind], parameters)
-    return optax.apply_updates(parameters, updates), optimizer_state
-
-
-def _metrics(names, result, norms, cross_entropy, phi, learning_rate):
-    metrics = {"learning_rate": learning_rate}
+def _metrics(names, result, norms, cross_entropy, phi):
+    metrics = {}
     by_task = {
         "coefficient": result.weighed.coefficients,
         **norms,

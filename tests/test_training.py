@@ -35,11 +35,24 @@ def config(family, **changes):
     return BackboneConfig.from_huggingface(settings | changes)
 
 
-def make(family="roberta", rank=0, method="dwa", tasks=None, freeze=(), backbone=(), **options):
+def make(
+    family="roberta",
+    rank=0,
+    method="dwa",
+    tasks=None,
+    freeze=(),
+    backbone=(),
+    dtype=jnp.float32,
+    spike_window=0,
+    **options,
+):
     """Returns (state, step, predict)."""
     tasks = tasks or TASKS
-    module = backbones.build(config(family, **dict(backbone)))
-    params = backbones.init(jax.random.key(0), module)
+    settings = config(family, **dict(backbone))
+    module = backbones.build(settings, dtype=dtype, param_dtype=dtype)
+    # The same numbers in every precision.
+    params = backbones.init(jax.random.key(0), backbones.build(settings))
+    params = jax.tree.map(lambda x: x.astype(dtype), params)
     adapter = lora.init(jax.random.key(1), params, rank=rank) if rank else None
     theta, frozen = trunk.split_parameters(params, adapter, freeze=freeze)
     chosen = weighting.get(method, len(tasks)) if isinstance(method, str) else method
@@ -53,6 +66,7 @@ def make(family="roberta", rank=0, method="dwa", tasks=None, freeze=(), backbone
         weighting=chosen,
         optimizers=OPTIMIZERS,
         num_classes=K,
+        spike_window=spike_window,
     )
     common = {
         "pooling": "first" if family == "roberta" else "last",

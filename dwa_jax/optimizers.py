@@ -1,0 +1,129 @@
+"""The three optimizers: of the trunk, of the heads, and of what losses and weighting learn."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dwa_jax import guard, paths
+
+
+class Optimizer(NamedTuple):
+    """An optimizer that can be told to hold still.
+
+    Attributes:
+      init: parameters -> state.
+      apply: (gradient, state, parameters, good) -> (parameters, state); where `good`, a
+        boolean scalar, is false, both come back as they were.
+    """
+
+    init: Callable[[Any], Any]
+    apply: Callable[[Any, Any, Any, jax.Array], tuple[Any, Any]]
+
+
+class Optimizers(NamedTuple):
+    """One optimizer for each kind of parameter, and the trunk's learning rate by update."""
+
+    theta: Optimizer
+    psi: Optimizer
+    phi: optax.GradientTransformation
+    learning_rate: optax.Schedule
+
+
+def make_optimizers(
+    *,
+    total_steps: int,
+    learning_rate: float,
+    head_learning_rate: float,
+    phi_learning_rate: float = 1e-3,
+    warmup_steps: int = 100,
+    weight_decay: float = 0.01,
+    clip_norm: float = 1.0,
+    decayed: Sequence[str] = (r"(kernel|embedding|/u|/v)$",),
+) -> Optimizers:
+    """Makes the three optimizers: AdamW for trunk and heads, Adam for the rest.
+
+    Args:
+      total_steps: of the run; the cosine ends at 0 there.
+      learning_rate: the trunk's peak.
+      head_learning_rate: the heads' peak, on the same schedule.
+      phi_learning_rate: Adam's, constant (1e-3 in the papers).
+      warmup_steps: linear warm-up of trunk and heads (100 in the papers), shortened to
+        a tenth of the run where the run is too short for it.
+      weight_decay: AdamW's, on the leaves that `decayed` matches.
+      clip_norm: bound on the global norm of the trunk's gradient; 0: none.
+      decayed: regular expressions over parameter paths.
+    """
+    warmup = min(warmup_steps, max(total_steps // 10, 1))
+
+    def schedule(peak):
+        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(total_steps, warmup + 1))
+
+    def decay_mask(tree):
+        # Not `paths.assign`: a tree of biases and norms alone may well match nothing.
+        pattern = re.compile("|".join(decayed))
+        flat = paths.flatten(tree)
+        return paths.unflatten({path: bool(pattern.search(path)) for path in flat})
+
+    decay = {"weight_decay": weight_decay, "mask": decay_mask}
+    return Optimizers(
+        adamw(schedule(learning_rate), clip_norm=clip_norm, **decay),
+        adamw(schedule(head_learning_rate), **decay),
+        optax.adam(phi_learning_rate),
+        schedule(learning_rate),
+    )
+
+
+def adamw(
+    schedule: optax.Schedule,
+    *,
+    weight_decay: float,
+    mask: Callable[[Any], Any],
+    clip_norm: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+) -> Optimizer:
+    """`optax.adamw` after clipping, number for number, that can hold still.
+
+    The same could be had by a selection after optax's update, at the price of one more
+    pass over the memory of the parameters: they would follow from moments other than
+    those that are kept, which could then not be updated in place. A branch costs the same,
+    and makes a GPU's host wait for the boolean.
+
+    Args:
+      schedule: number of updates made -> learning rate.
+      weight_decay: strength of the decay, times the learning rate.
+      mask: parameters -> a tree of booleans, the leaves that decay.
+      clip_norm: bound on the gradient's global norm; 0: none.
+      b1: decay of the first moment.
+      b2: decay of the second moment.
+      eps: added to the root of the second moment.
+
+    Returns:
+      An `Optimizer` whose state is an `optax.ScaleByAdamState`. Source: Loshchilov and
+      Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
+    """
+    adam = optax.scale_by_adam(b1, b2, eps)
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+
+    def apply(gradient, state, parameters, good):
+        gradient, _ = clip.update(gradient, optax.EmptyState())
+        _, moved = adam.update(gradient, state)
+        rate = schedule(state.count)
+        state = guard.choose(good, moved, state)
+        mean = optax.tree.bias_correction(state.mu, b1, state.count)
+        square = optax.tree.bias_correction(state.nu, b2, state.count)
+
+        def move(old, m, v, decays):
+            direction = m / (jnp.sqrt(v) + eps)
+            if decays:
+                direction = direction + weight_decay * old
+            return jnp.where(good, old - jnp.asarray(rate, direction.dtype) * direction, old)
+
+        return jax.tree.map(move, parameters, mean, square, mask(parameters)), state
+
+    return Optimizer(adam.init, apply)

@@ -1,0 +1,145 @@
+"""Thousands of steps of a tiny model on the demo's headlines: bounds, finiteness, memory.
+
+python -m experiments.endurance [--preset=paper|stable] [--mode=bounded|literal] [--steps=20000]
+"""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from configs import demo
+from dwa_jax import sharding
+from dwa_jax.presets import PRESETS
+from experiments import pipeline
+from experiments.console import Console
+
+_STEPS = flags.DEFINE_integer("steps", 20_000, "Steps to train.", lower_bound=20)
+_PRESET = flags.DEFINE_enum("preset", "paper", list(PRESETS), "Options of dwa and the loss.")
+_MODE = flags.DEFINE_enum(
+    "mode", "", ["", "bounded", "frozen", "prior", "literal"], "Of the loss, if not the preset's."
+)
+_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the numbers.")
+
+# Steps between two looks at the device; what a program keeps in between is bounded by it.
+_EVERY = 200
+# Upper bounds of alpha and beta in every mode but "literal".
+_HIGHEST = 2.0
+
+
+def endure(preset: str, mode: str, steps: int) -> dict:
+    """Trains a RoBERTa of 2 layers of 32, 8 texts of 16 tokens a step, and watches.
+
+    Args:
+      preset: one of `presets.PRESETS`.
+      mode: of the imbalance loss; "" for the preset's.
+      steps: to train.
+
+    Returns:
+      {"ranges": {metric: [lowest, highest]}, "violations": sentences, "skipped": updates
+      left out, "memory_growth": resident memory at the end over that after a tenth of the
+      steps, less 1, "losses": [first tenth's mean, last tenth's mean] of the regression}.
+    """
+    config = demo.get_config()
+    config.preset, config.batch_size, config.epochs = preset, 8, 1_000
+    config.max_length, config.max_buckets = 16, 1
+    config.scratch.update({"width": 32, "layers": 2, "heads": 2, "feed_forward": 64})
+    if mode:
+        config.classification_loss = f"imbalance(mode={mode!r})"
+    corpus = pipeline.read_corpus(config)
+    model_key, state_key = jax.random.split(jax.random.key(config.seed))
+    model = pipeline.load_model(config, corpus, model_key)
+    batches, _ = pipeline.make_batches(config, corpus, model)
+    per_epoch = len(batches["train"])
+    config.epochs = -(-steps // per_epoch)
+    run = pipeline.make_run(config, corpus, model, per_epoch, state_key)
+    state, run.state = run.state, None
+    lowest, highest, pending = {}, {}, []
+    losses, memory = [], []
+    for step in range(1, steps + 1):
+        if (step - 1) % per_epoch == 0:
+            stream = batches["train"].epoch((step - 1) // per_epoch)
+        batch = next(stream)
+        del batch["row"]
+        state, values = run.step(state, sharding.shard_rows(batch, run.mesh))
+        pending.append(values)
+        if len(pending) == _EVERY or step == steps:
+            for values in jax.device_get(pending):
+                losses.append(float(values["loss_regression"]))
+                for name, value in values.items():
+                    # A NaN stays: neither `min` nor `max` lets go of it.
+                    lowest[name] = float(np.minimum(lowest.get(name, value), value))
+                    highest[name] = float(np.maximum(highest.get(name, value), value))
+            pending.clear()
+            memory.append((step, _resident_bytes()))
+    settled = [size for step, size in memory if step > steps / 10]
+    ranges = {name: [lowest[name], highest[name]] for name in lowest}
+    tenth = max(steps // 10, 1)
+    return {
+        "preset": preset,
+        "mode": mode or "the preset's",
+        "steps": steps,
+        "ranges": ranges,
+        "violations": violations(ranges, PRESETS[preset]["weighting"].get("floor", 0.0)),
+        "skipped": int(state.guard.skipped),
+        "memory_growth": settled[-1] / settled[0] - 1,
+        "losses": [float(np.mean(losses[:tenth])), float(np.mean(losses[-tenth:]))],
+    }
+
+
+def violations(ranges: dict[str, list[float]], floor: float) -> list[str]:
+    """Returns a sentence for every metric that was not finite or left its bounds.
+
+    Args:
+      ranges: metric -> [lowest, highest] over a run.
+      floor: the smallest weight w.
+    """
+    slack = 1e-6
+    bounds = {"alpha": (0.0, _HIGHEST), "beta": (0.0, _HIGHEST), "skipped": (0.0, 0.0)}
+    for name in ranges:
+        if name.startswith("lambda_"):
+            bounds[name] = (0.0, 1.0)
+        elif name.startswith("weight_"):
+            bounds[name] = (floor, 1.0 - floor)
+        elif name.startswith(("loss_", "gradient_norm")):
+            bounds[name] = (0.0, float("inf"))
+    found = []
+    for name, (low, high) in ranges.items():
+        least, most = bounds.get(name, (-float("inf"), float("inf")))
+        if not np.isfinite([low, high]).all():
+            found.append(f"{name} was not finite")
+        elif low < least - slack or high > most + slack:
+            found.append(f"{name} in [{low:.4g}, {high:.4g}], outside [{least:g}, {most:g}]")
+    return found
+
+
+def _resident_bytes():
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def main(argv: list[str]) -> None:
+    """Runs and prints; the status is 1 where something left its bounds or memory grew."""
+    if len(argv) > 1:
+        app.usage(shorthelp=True, detailed_error=f"unexpected argument {argv[1]!r}", exitcode=2)
+    console = Console()
+    result = endure(_PRESET.value, _MODE.value, _STEPS.value)
+    rows = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in result["ranges"].items()}
+    first, last = result["losses"]
+    rows["loss_regression, mean"] = f"{first:.4g} in the first tenth, {last:.4g} in the last"
+    rows["updates left out"] = result["skipped"]
+    rows["memory"] = f"{result['memory_growth']:+.2%} after the first tenth"
+    console.table(f"{result['preset']}, mode {result['mode']}, {result['steps']} steps", rows)
+    for sentence in result["violations"]:
+        console.note(f"left its bounds: {sentence}")
+    if _OUTPUT.value:
+        Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    if result["violations"] or result["memory_growth"] > 0.02:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)
