@@ -44,6 +44,9 @@ def get_config() -> ConfigDict:
     config.lora_rank_stabilized = False
     # Regular expressions over kernels; () is every matrix of attention and feed-forward.
     config.lora_targets = ()
+    # Folder of a PEFT LoRA adapter of this backbone to start from; rank, scale and targets
+    # are its own, and the keys above but lora_dropout stay as they are.
+    config.lora_adapter = ""
 
     # --- Data: files (CSV, JSONL, Parquet) or hub:NAME:SPLIT, several with commas between
     config.train = ""
@@ -52,6 +55,10 @@ def get_config() -> ConfigDict:
     config.test = ""
     # Train, validation, test; (0.9, 0.1, 0.0) is the papers'.
     config.fractions = (0.8, 0.1, 0.1)
+    # At most so many rows of `train`, drawn by the seed before they are split; 0 takes all.
+    config.max_rows = 0
+    # Further files to test on at the end, besides `test`: summary.json's "also_tested".
+    config.also_test = ""
     # Rows of the embedded generator of FX headlines, where `train` is "".
     config.generated_rows = 4000
     config.text_column = "text"
@@ -72,6 +79,11 @@ def get_config() -> ConfigDict:
     config.max_length = 512
     # Different padded lengths, each of which compiles the step once.
     config.max_buckets = 6
+    # Padded lengths are multiples of it: with 8, other rows of the same kind meet the same
+    # shapes, and so a warm compilation cache.
+    config.pad_to_multiple_of = 1
+    # False trains on the rows in their files' order, as a stream.
+    config.shuffle = True
 
     # --- Categories
     config.num_classes = 5
@@ -81,7 +93,11 @@ def get_config() -> ConfigDict:
     # --- Tasks, losses and weighting
     # ("regression", "classification"), or one of them.
     config.tasks = ("regression", "classification")
-    # imbalance(alpha=.., beta=.., mode="bounded"|"frozen"|"prior"|"literal") or cross_entropy.
+    # mse, lds(weight="sqrt_inverse"|"inverse", sigma=..), balanced_mse(noise_scale=..),
+    # balanced_mse_gai(num_components=..).
+    config.regression_loss = "mse"
+    # imbalance(alpha=.., beta=.., mode="bounded"|"frozen"|"prior"|"literal"), cross_entropy,
+    # class_balanced(beta=.., gamma=..), focal(gamma=..), logit_adjusted(tau=..), balanced_softmax.
     config.classification_loss = "imbalance"
     # p_k of the imbalance loss: "batch", "laplace", "moving_average" or "dataset".
     config.proportions = "batch"
@@ -107,6 +123,12 @@ def get_config() -> ConfigDict:
     config.weight_decay = 0.01
     # Bound on the norm of the trunk's gradient; 0.0: none.
     config.clip_norm = 1.0
+    # An update with a NaN or an infinity in it is left out; so many in a row end the run.
+    config.max_bad_steps = 10
+    # Leaves out updates, too, whose loss or trunk's gradient norm lies more than so many
+    # standard deviations above the mean of the last `spike_window` ones; 0.0 looks for none.
+    config.skip_spikes = 0.0
+    config.spike_window = 100
 
     # --- Evaluation
     # Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, ...
@@ -116,5 +138,11 @@ def get_config() -> ConfigDict:
     config.eval_batch_size = 32
     # Steps between two records in metrics.jsonl.
     config.log_every = 10
+
+    # --- Checkpoints: one an epoch and one at a signal, and in between what a crash may cost
+    # Most steps; 0 where the minutes alone say.
+    config.checkpoint_every = 0
+    # Most minutes; 0.0 where the steps alone say.
+    config.checkpoint_minutes = 10.0
 
     return config.lock()

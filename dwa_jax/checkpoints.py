@@ -1,94 +1,143 @@
-"""Checkpoints through Orbax: the best and the latest, whole or not at all.
+"""Checkpoints: each whole or not at all, and known by digests to be as it was written.
 
-Frozen parameters are not saved: they come from where they came from the first time.
+FOLDER/STEP/state            the arrays, through Orbax
+FOLDER/STEP/checkpoint.json  progress, what the arrays are, and the SHA-256 of every file
+FOLDER/saved.json            the last step saved: that there was one, should its folder be gone
+
+Orbax keeps no checksum of the arrays' values: a flipped bit restores as another number.
+Frozen parameters are not saved: they come from where they came from the first time, and a
+digest of a sample of them tells whether they are the same.
 """
 
+import contextlib
+import errno
+import hashlib
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from dwa_jax.training import TrainState
 
-
-def _saved_part(state: TrainState) -> dict[str, Any]:
-    # Orbax knows numbers only: keys, of which a weighting may hold one too, go as theirs.
-    tree = state._asdict()
-    del tree["frozen"]
-    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
-
-
-def _describe(state):
-    # Path -> type and shape of every array, as plain text.
-    leaves = jax.tree.leaves_with_path(_saved_part(state))
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
-        for path, leaf in leaves
-    }
-
-
-def _is_key(x):
-    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-# Key of the description of the arrays, beside the progress.
-_ARRAYS = "_arrays"
+_FORMAT = 1
+_KEYS = {"format", "progress", "keep", "arrays", "frozen", "files"}
+# The last step saved where saved.json is damaged: that it is there says that there was one.
+_UNKNOWN = -1
+_FIELDS = {"progress": dict, "keep": list, "arrays": dict, "frozen": str, "files": dict}
+# Places along an axis of a frozen parameter that go into the digest: another backbone differs
+# everywhere, and gigabytes would take seconds.
+_SAMPLE = 8
 
 
 class Checkpoints:
     """A folder of checkpoints, each a train state and a small dict of progress.
 
-    The latest one and the best one are kept. "Best" is the highest "merit" among those
-    that carry one, so keeping it can never delete the latest.
+    The latest two stay, and those that either of them asks to keep. One process writes;
+    others may read.
     """
 
     def __init__(self, folder: str | Path):
-        """Opens or makes the folder.
+        """Opens the folder; it is made by the first save.
 
         Args:
           folder: where the checkpoints are.
         """
+        self.folder = Path(folder).absolute()
+        self._orbax = ocp.Checkpointer(ocp.StandardCheckpointHandler())
+        self._intact: set[int] = set()
+        # Damaged, or later than the one that a restart had to go back to.
+        self._set_aside: set[int] = set()
+        self._frozen: str | None = None
 
-        def merit(metrics):
-            return metrics["merit"]
+    def save(self, state: TrainState, progress: dict, *, keep: Sequence[int] = ()) -> None:
+        """Saves a state at its step; returns once it is on disk.
 
-        best = BestN(get_metric_fn=merit, n=1, keep_checkpoints_without_metrics=False)
-        options = ocp.CheckpointManagerOptions(
-            # The policy decides what stays; without best_fn no metrics would be written.
-            best_fn=merit,
-            preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
-            cleanup_tmp_directories=True,
-            enable_async_checkpointing=False,
-        )
-        self._manager = ocp.CheckpointManager(Path(folder).absolute(), options=options)
-
-    def save(self, state: TrainState, progress: dict, *, merit: float | None = None) -> None:
-        """Saves a state at its step, if it is not there yet; returns once it is on disk.
+        A step that is there already has its arrays: then the progress alone is replaced.
 
         Args:
           state: what to save, but for `frozen`.
           progress: JSON values that belong to it.
-          merit: what makes one checkpoint better than another; None: not a candidate.
+          keep: steps that a restart from here needs as well, the best one's.
+
+        Raises:
+          OSError: the disk is full, or will not be written; what was saved before stays.
         """
         step = int(state.step)
-        if step in self._manager.all_steps():
-            return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(_saved_part(state)),
-                progress=ocp.args.JsonSave({**progress, _ARRAYS: _describe(state)}),
-            ),
-            metrics=None if merit is None else {"merit": float(merit)},
-            force=True,
-        )
-        self._manager.wait_until_finished()
+        final, partial = self.folder / str(step), self.folder / f"{step}.partial"
+        content = {
+            "format": _FORMAT,
+            "progress": progress,
+            "keep": sorted(set(keep) - {step}),
+            "arrays": _describe(state),
+            "frozen": self._digest_frozen(state),
+        }
+        try:
+            if step in self._usable() and not self._inspect(step):
+                _write(final, content | {"files": _read(final)["files"]})
+            else:
+                _remove(partial)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                arrays = ocp.args.StandardSave(_saved_part(state))
+                with _quiet():
+                    self._orbax.save(partial / "state", args=arrays)
+                _write(partial, content | {"files": _digests(partial)})
+                _remove(final)
+                os.replace(partial, final)
+            _replace_json(self.folder / "saved.json", {"step": step})
+        except Exception as error:  # tensorstore raises ValueError for a full disk
+            _remove(partial, ignore_errors=True)
+            others = [other for other in self._usable() if other != step]
+            rest = (
+                f"that of step {others[-1]} is untouched" if others else "there is no earlier one"
+            )
+            raise OSError(
+                f"the checkpoint of step {step} could not be written to {self.folder}: "
+                f"{_reason(error)}; {rest}"
+            ) from error
+        self._set_aside.discard(step)
+        self._intact.add(step)
+        self._prune()
 
-    def latest(self) -> int | None:
-        """Returns the latest step saved, or None."""
-        return self._manager.latest_step()
+    def latest(self) -> tuple[int | None, list[str]]:
+        """Finds the latest checkpoint that is as it was written, and so are those it keeps.
+
+        Returns:
+          (its step, what was found wrong with later ones); (None, []) where nothing was saved.
+
+        Raises:
+          ValueError: there were checkpoints and none is usable.
+        """
+        notes = []
+        steps = self._steps()
+        last = self._last_saved()
+        if last == _UNKNOWN and not steps:
+            notes.append("saved.json says that there was one, but it is gone")
+        elif last not in (None, _UNKNOWN, *steps):
+            notes.append(f"the checkpoint of step {last} in {self.folder} is gone")
+        for step in reversed(steps):
+            found = [(needed, self._inspect(needed)) for needed in (step, *self._kept_by(step))]
+            wrong = [(needed, words) for needed, words in found if words]
+            if not wrong:
+                return step, notes
+            self._set_aside.add(step)
+            needed, words = wrong[0]
+            whose = "" if needed == step else f", which that of step {step} needs,"
+            notes.append(f"the checkpoint of step {needed}{whose} in {self.folder} {words}")
+        if notes:
+            raise ValueError(
+                f"no checkpoint in {self.folder} is usable: {'; '.join(notes)}; give a new folder "
+                "to start again"
+            )
+        return None, []
 
     def restore(self, state: TrainState, step: int) -> tuple[TrainState, dict]:
         """Restores a step.
@@ -101,19 +150,27 @@ class Checkpoints:
           (state, progress).
 
         Raises:
-          ValueError: the checkpoint does not fit the state (lists the differences), or is
-            damaged.
+          ValueError: the checkpoint does not fit the state (lists the differences), is
+            damaged, or a newer version wrote it.
         """
-        try:
-            progress = dict(self._read(step, progress=ocp.args.JsonRestore()).progress)
-            self._check(step, progress.pop(_ARRAYS), _describe(state))
-            target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
-            restored = self._read(step, state=ocp.args.StandardRestore(target)).state
-        except (KeyError, TypeError, OSError) as error:
-            reason = " ".join(str(error).split())[:300]
+        where = f"the checkpoint of step {step} in {self.folder}"
+        wrong = self._inspect(step)
+        if wrong:
+            raise ValueError(f"{where} {wrong}")
+        content = _read(self.folder / str(step))
+        _check_arrays(where, content["arrays"], _describe(state))
+        if content["frozen"] != self._digest_frozen(state):
             raise ValueError(
-                f"the checkpoint of step {step} in {self._manager.directory} is damaged: {reason}"
-            ) from error
+                f"{where} does not fit this run: the frozen parameters are not those it was "
+                "trained with; the backbone's weights have changed since"
+            )
+        target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
+        try:
+            restored = self._orbax.restore(
+                self.folder / str(step) / "state", args=ocp.args.StandardRestore(target)
+            )
+        except Exception as error:  # Orbax raises bare Exceptions as well
+            raise ValueError(f"{where} is damaged: {_reason(error)}") from error
         like = state._asdict()
         del like["frozen"]
         tree = jax.tree.map(
@@ -123,22 +180,194 @@ class Checkpoints:
             dict(restored),
             like,
         )
-        return TrainState(**tree, frozen=state.frozen), progress
-
-    def _read(self, step, **items):
-        return self._manager.restore(step, args=ocp.args.Composite(**items))
-
-    def _check(self, step, there, here):
-        # Before the arrays are read: Orbax's own message does not say what differs.
-        paths = sorted(path for path in {**there, **here} if there.get(path) != here.get(path))
-        if paths:
-            changes = [f"{p}: {there.get(p)} there, {here.get(p)} here" for p in paths[:5]]
-            more = [f"and {len(paths) - 5} more"] if len(paths) > 5 else []
-            raise ValueError(
-                f"the checkpoint of step {step} in {self._manager.directory} does not fit this "
-                f"run: {'; '.join(changes + more)}"
-            )
+        return TrainState(**tree, frozen=state.frozen), content["progress"]
 
     def close(self) -> None:
         """Releases the folder."""
-        self._manager.close()
+        self._orbax.close()
+
+    def _steps(self):
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+
+    def _last_saved(self):
+        try:
+            return int(json.loads((self.folder / "saved.json").read_text("utf-8"))["step"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError):
+            return _UNKNOWN
+
+    def _kept_by(self, step):
+        try:
+            return _read(self.folder / str(step))["keep"]
+        except (OSError, ValueError):
+            return []
+
+    def _usable(self):
+        return [step for step in self._steps() if step not in self._set_aside]
+
+    def _inspect(self, step):
+        # What is wrong with a step, in words; "" if nothing is. Files are read once a process.
+        if step in self._intact:
+            return ""
+        folder = self.folder / str(step)
+        try:
+            content = _read(folder)
+            if content["format"] > _FORMAT:
+                return f"is of a newer dwa_jax (format {content['format']}, not {_FORMAT})"
+            wrong = _differences(content["files"], _digests(folder))
+        except FileNotFoundError as error:
+            wrong = f"{Path(error.filename).name} is missing"
+        except (OSError, ValueError) as error:
+            wrong = _reason(error)
+        if wrong:
+            return f"is damaged: {wrong}"
+        self._intact.add(step)
+        return ""
+
+    def _prune(self):
+        # Those set aside do not count: they would push out what a restart can use.
+        latest = self._usable()[-2:]
+        kept = {str(step) for step in latest}
+        kept |= {str(step) for other in latest for step in self._kept_by(other)}
+        for path in self.folder.iterdir():
+            if path.is_dir() and path.name not in kept:
+                if path.name.isdecimal():
+                    # Out of the way at once: half of a checkpoint must not look like one.
+                    path = path.rename(path.with_name(f"{path.name}.partial"))
+                _remove(path, ignore_errors=True)
+
+    def _digest_frozen(self, state):
+        if self._frozen is None:
+            found = hashlib.sha256()
+            for leaf in jax.tree.leaves(state.frozen):
+                sample = leaf[tuple(slice(None, None, max(1, n // _SAMPLE)) for n in leaf.shape)]
+                found.update(np.asarray(sample).tobytes())
+            self._frozen = found.hexdigest()
+        return self._frozen
+
+
+@contextlib.contextmanager
+def _quiet():
+    # The threads of Orbax and tensorstore print tracebacks besides raising what they ran into.
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
+    disabled = [logger.disabled for logger in loggers]
+    said = io.StringIO()
+    try:
+        for logger in loggers:
+            logger.disabled = True
+        with contextlib.redirect_stderr(said):
+            yield
+    except Exception:
+        said = io.StringIO()
+        raise
+    finally:
+        for logger, before in zip(loggers, disabled, strict=True):
+            logger.disabled = before
+        sys.stderr.write(said.getvalue())
+
+
+def _saved_part(state: TrainState) -> dict[str, Any]:
+    # Orbax knows numbers only: keys, of which a weighting may hold one too, go as theirs.
+    tree = state._asdict()
+    del tree["frozen"]
+    return jax.tree.map(lambda x: jax.random.key_data(x) if _is_key(x) else x, tree)
+
+
+def _is_key(x):
+    return jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _describe(state):
+    # Path -> type and shape of every array, as plain text.
+    leaves = jax.tree.leaves_with_path(_saved_part(state))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
+
+
+def _check_arrays(where, there, here):
+    # Before the arrays are read: Orbax's own message does not say what differs.
+    paths = sorted(path for path in {**there, **here} if there.get(path) != here.get(path))
+    if paths:
+        changes = [
+            f"{p}: {there.get(p, 'nothing')} there, {here.get(p, 'nothing')} here"
+            for p in paths[:5]
+        ]
+        more = [f"and {len(paths) - 5} more"] if len(paths) > 5 else []
+        raise ValueError(f"{where} does not fit this run: {'; '.join(changes + more)}")
+
+
+def _digests(folder):
+    # Relative path -> SHA-256 of every file but the one that holds them.
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path.parent != folder:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            found[path.relative_to(folder).as_posix()] = digest
+    return found
+
+
+def _differences(stored, there):
+    found = [f"{name} is missing" for name in stored if name not in there]
+    found += [
+        f"{name} has changed" for name in stored if there.get(name, "") not in ("", stored[name])
+    ]
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(found[:3]) + more
+
+
+def _own_digest(content):
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _write(folder, content):
+    _replace_json(folder / "checkpoint.json", {**content, "digest": _own_digest(content)})
+
+
+def _read(folder):
+    path = folder / "checkpoint.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except RecursionError:
+        raise ValueError(f"{path.name} is nested too deeply") from None
+    if not isinstance(content, dict) or content.pop("digest", None) != _own_digest(content):
+        raise ValueError(f"{path.name} has changed")
+    if not content.keys() >= _KEYS:
+        raise ValueError(f"{path.name} has no {', '.join(sorted(_KEYS - content.keys()))}")
+    # Of a newer format only the number is known. A digest tells of accidents, not of strangers.
+    number = content.get("format")
+    known = {} if isinstance(number, int) and number > _FORMAT else _FIELDS
+    for name, kind in {"format": int, **known}.items():
+        if not isinstance(content.get(name), kind):
+            raise ValueError(f"{path.name} has no {name} of type {kind.__name__}")
+    if known and not all(isinstance(step, int) for step in content["keep"]):
+        raise ValueError(f"{path.name} keeps something else than steps")
+    return content
+
+
+def _replace_json(path, value):
+    partial = path.with_name(f"{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(value, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _remove(path, ignore_errors=False):
+    if path.exists():
+        shutil.rmtree(path, ignore_errors=ignore_errors)
+
+
+def _reason(error):
+    # Without the pages of specification that tensorstore adds.
+    text = " ".join(str(error).split())
+    for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+        if os.strerror(code) in text:
+            return os.strerror(code)
+    return text[:200] or type(error).__name__

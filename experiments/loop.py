@@ -1,7 +1,5 @@
 """The training loop: epochs of steps, an evaluation each, checkpoints, early stopping."""
 
-import contextlib
-import signal
 import time
 from dataclasses import dataclass
 
@@ -10,7 +8,10 @@ import numpy as np
 
 from dwa_jax import data, metrics, sharding, stratify
 from dwa_jax.checkpoints import Checkpoints
+from experiments import signals
+from experiments.health import Health
 from experiments.pipeline import Corpus, Run
+from experiments.signals import Interrupted, Stop
 from experiments.workdir import MetricsFile
 
 HIGHER_IS_BETTER = frozenset(
@@ -29,18 +30,6 @@ HIGHER_IS_BETTER = frozenset(
 LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse", "balanced_mse"})
 
 
-class Interrupted(Exception):
-    """A signal asked the run to stop; a checkpoint was written.
-
-    Attributes:
-      signum: the signal.
-    """
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
 @dataclass
 class Progress:
     """What a restart needs beside the train state.
@@ -51,6 +40,8 @@ class Progress:
       best_step: its step.
       best_value: its value of the monitored metric.
       seconds: spent in steps so far.
+      tokens: real ones in the steps since the last record.
+      padded: all that were computed in them.
     """
 
     evaluated: int = 0
@@ -58,6 +49,8 @@ class Progress:
     best_step: int = 0
     best_value: float | None = None
     seconds: float = 0.0
+    tokens: int = 0
+    padded: int = 0
 
 
 def merit(monitor: str, value: float) -> float:
@@ -95,7 +88,9 @@ def check_monitor(config, corpus: Corpus) -> None:
         raise ValueError(f"no validation row has a label that monitor={monitor!r} needs")
 
 
-def predict(run: Run, state, batches: data.Batches, num_rows: int, thresholds) -> dict:
+def predict(
+    run: Run, state, batches: data.Batches, num_rows: int, thresholds, stop: Stop | None = None
+) -> dict:
     """Predicts every row of a split.
 
     Args:
@@ -104,17 +99,23 @@ def predict(run: Run, state, batches: data.Batches, num_rows: int, thresholds) -
       batches: the split's.
       num_rows: N.
       thresholds: (K-1,), for a run without a classification task.
+      stop: whether a signal came; None where nobody asks.
 
     Returns:
       {"score": (N,), "category": (N,), "probabilities": (N, K) or None}. Without a
       regression task scores are nan; without a classification task the category is
       the predicted score's.
+
+    Raises:
+      Interrupted: a signal came.
     """
     outputs: dict[str, np.ndarray] = {}
+    stop = stop or Stop()
     for batch in batches.sequential():
         rows = batch["row"]
         inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        result = jax.device_get(run.predict(state, sharding.shard_rows(inputs, run.mesh)))
+        inputs = sharding.shard_rows(inputs, run.mesh)
+        result = stop.wait_for(lambda inputs=inputs: jax.device_get(run.predict(state, inputs)))
         for name, values in result.items():
             if name not in outputs:
                 outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
@@ -133,15 +134,26 @@ def predict(run: Run, state, batches: data.Batches, num_rows: int, thresholds) -
     }
 
 
-def evaluate(run: Run, state, batches, corpus: Corpus, split: str, num_classes: int):
+def evaluate(
+    run: Run,
+    state,
+    batches,
+    corpus: Corpus,
+    split: str,
+    num_classes: int,
+    stop: Stop | None = None,
+):
     """Predicts a split and compares with its labels.
 
     Returns:
       (metrics, predictions) as `metrics.evaluate` and `predict` give them; the
       predictions carry the true "categories" as well.
+
+    Raises:
+      Interrupted: a signal came.
     """
     rows, categories = corpus.rows[split], corpus.categories[split]
-    predictions = predict(run, state, batches[split], len(rows), corpus.thresholds)
+    predictions = predict(run, state, batches[split], len(rows), corpus.thresholds, stop)
     predictions["categories"] = categories
     # A score that was predicted as nan counts: it shows in the metrics.
     predicts_scores = any(task.name == "regression" for task in run.tasks)
@@ -157,27 +169,6 @@ def evaluate(run: Run, state, batches, corpus: Corpus, split: str, num_classes: 
         category_mask=has_category,
     )
     return result, predictions
-
-
-@contextlib.contextmanager
-def _signals():
-    """Collects the first SIGINT or SIGTERM; a second one ends the process at once."""
-    received: list[int] = []
-    previous = {}
-
-    def handle(signum, frame):
-        received.append(signum)
-        signal.signal(signum, signal.SIG_DFL)
-
-    # Handlers can be set in the main thread only; elsewhere signals stay as they are.
-    with contextlib.suppress(ValueError):
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            previous[signum] = signal.signal(signum, handle)
-    try:
-        yield received
-    finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
 
 
 def train(
@@ -205,53 +196,104 @@ def train(
 
     Raises:
       Interrupted: a signal came; the latest state is saved.
+      Diverged: too many updates in a row were left out.
+      ValueError: there are checkpoints, but none fits or none is intact.
+      OSError: a checkpoint or a record cannot be written.
     """
     state, progress = run.state, Progress()
     run.state = None
-    latest = checkpoints.latest()
+    latest, notes = checkpoints.latest()
+    for note in notes:
+        console.note(f"note: {note}")
     if latest is not None:
         state, stored = checkpoints.restore(state, latest)
         progress = Progress(**stored)
         console.note(f"continuing at step {latest}")
-    log.rewind(latest or 0)
+    elif log.read():
+        console.note("note: it was stopped before its first checkpoint; starting at step 0")
+    log.rewind(latest or 0, progress.evaluated)
     steps_per_epoch = len(batches["train"])
-    clock = _Clock(config.log_every)
-    with _signals() as received, console.progress(run.total_steps, latest or 0) as bar:
-        epoch = int(state.step) // steps_per_epoch
-        while epoch < config.epochs and not _stalled(config, progress):
-            started = time.perf_counter()
-            step = int(state.step)
-            clock.restart()
-            for batch in batches["train"].epoch(epoch, start=step - epoch * steps_per_epoch):
-                if received:
-                    progress.seconds += time.perf_counter() - started
-                    checkpoints.save(state, vars(progress))
-                    raise Interrupted(received[0])
-                tokens, padded = int(batch["attention_mask"].sum()), batch["input_ids"].size
-                del batch["row"]
-                state, values = run.step(state, sharding.shard_rows(batch, run.mesh))
-                step += 1
-                bar.advance()
-                record = clock.count(tokens, padded, step, values)
-                if record is not None:
-                    log.write({"kind": "step", "step": step, "epoch": epoch + 1, **record})
-                    bar.show(record)
-            jax.block_until_ready(state)
-            progress.seconds += time.perf_counter() - started
-            _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress)
-            epoch += 1
-    if progress.best_step and progress.best_step != int(state.step):
+    clock = _Clock(config.log_every, progress)
+    step = latest or 0
+
+    def last_saved():
+        last, _ = checkpoints.latest()
+        return "none yet" if last is None else f"step {last} in {checkpoints.folder}"
+
+    health = Health(
+        config.max_bad_steps,
+        int(state.guard.in_a_row),
+        corpus.rows["train"].origin,
+        last_saved,
+        log,
+        console,
+    )
+
+    def save():
+        health.settle()
+        best = (progress.best_step,) if progress.best_step else ()
+        checkpoints.save(state, vars(progress), keep=best)
+
+    with signals.listen() as stop, console.progress(run.total_steps, step) as bar:
+        compiled, saved = set(), time.perf_counter()
+        try:
+            # An epoch counts once it is evaluated, so a stop in between is made up for.
+            while progress.evaluated < config.epochs and not _stalled(config, progress):
+                epoch = progress.evaluated
+                end = (epoch + 1) * steps_per_epoch
+                clock.restart()
+                for batch in batches["train"].epoch(epoch, start=step + steps_per_epoch - end):
+                    stop.check()
+                    tokens, padded = int(batch["attention_mask"].sum()), batch["input_ids"].size
+                    shape = batch["input_ids"].shape
+                    rows = batch.pop("row")
+                    batch = sharding.shard_rows(batch, run.mesh)
+                    if shape not in compiled:
+                        # Ahead of the call, which finds it, while the state is still whole.
+                        stop.wait_for(run.step.lower(state, batch).compile)
+                        compiled.add(shape)
+                    state, values = run.step(state, batch)
+                    step += 1
+                    bar.advance()
+                    health.follow(step, epoch + 1, rows, values)
+                    record = clock.count(tokens, padded, step, values)
+                    if record is not None:
+                        log.write({"kind": "step", "step": step, "epoch": epoch + 1, **record})
+                        bar.show(record)
+                        health.check_bounds(step, record)
+                    due = step < end and _is_due(config, step, time.perf_counter() - saved)
+                    if due and health.is_sound():
+                        started = time.perf_counter()
+                        save()
+                        saved = time.perf_counter()
+                        clock.leave_out(saved - started)
+                jax.block_until_ready(state)
+                clock.stop()
+                health.settle()
+                _end_epoch(config, run, state, batches, corpus, log, console, progress, stop)
+                save()
+                saved = time.perf_counter()
+            stop.check()
+        except Interrupted:
+            save()
+            raise
+    if progress.best_step and progress.best_step != step:
         state, _ = checkpoints.restore(state, progress.best_step)
     return state, progress
+
+
+def _is_due(config, step, seconds):
+    steps, minutes = config.checkpoint_every, config.checkpoint_minutes
+    return bool(steps and step % steps == 0) or bool(minutes and seconds >= 60 * minutes)
 
 
 def _stalled(config, progress):
     return bool(config.patience) and progress.evaluated - progress.best_epoch >= config.patience
 
 
-def _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, progress):
+def _end_epoch(config, run, state, batches, corpus, log, console, progress, stop):
     started = time.perf_counter()
-    result, _ = evaluate(run, state, batches, corpus, "validation", config.num_classes)
+    result, _ = evaluate(run, state, batches, corpus, "validation", config.num_classes, stop)
     seconds = time.perf_counter() - started
     progress.evaluated += 1
     value, step = result[config.monitor], int(state.step)
@@ -267,35 +309,45 @@ def _end_epoch(config, run, state, batches, corpus, checkpoints, log, console, p
     log.write({**record, "seconds": seconds})
     row = {key: result[key] for key in ("mse", "r2", "pearson", "accuracy", "f1_macro")}
     console.epoch({"epoch": progress.evaluated, "best": better, **row})
-    # Only what beats the best so far is a candidate: of two equal ones the first stays best.
-    checkpoints.save(
-        state,
-        vars(progress),
-        merit=merit(config.monitor, value) if better else None,
-    )
 
 
 class _Clock:
-    """Rates since the last record; the values stay on the device in between."""
+    """Time and rates; the step's own values stay on the device between two records."""
 
-    def __init__(self, every: int):
-        self.every = every
+    def __init__(self, every: int, progress: Progress):
+        self._every, self._progress = every, progress
 
     def restart(self):
-        self.since, self.steps, self.tokens, self.padded = time.perf_counter(), 0, 0, 0
+        self._since = self._counted = time.perf_counter()
+        self._steps, self._tokens = 0, 0
+
+    def stop(self):
+        now = time.perf_counter()
+        self._progress.seconds += now - self._counted
+        self._counted = now
+
+    def leave_out(self, seconds):
+        self._since += seconds
+        self._counted += seconds
 
     def count(self, tokens, padded, step, values):
-        self.steps += 1
-        self.tokens += tokens
-        self.padded += padded
-        if step % self.every:
+        # Padding is the rows' own, and goes on where the last process stopped; rates do not.
+        progress = self._progress
+        progress.tokens += tokens
+        progress.padded += padded
+        self._steps += 1
+        self._tokens += tokens
+        if step % self._every:
+            self.stop()
             return None
         record = {name: float(value) for name, value in jax.device_get(values).items()}
-        seconds = time.perf_counter() - self.since
+        self.stop()
+        seconds = self._counted - self._since
         record |= {
-            "step_ms": 1000 * seconds / self.steps,
-            "tokens_per_second": self.tokens / seconds,
-            "padding_fraction": 1 - self.tokens / self.padded,
+            "step_ms": 1000 * seconds / self._steps,
+            "tokens_per_second": self._tokens / seconds,
+            "padding_fraction": 1 - progress.tokens / progress.padded,
         }
+        progress.tokens = progress.padded = 0
         self.restart()
         return record

@@ -3,9 +3,9 @@
 python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KEY=VALUE ...]
 """
 
+import contextlib
 import os
 import resource
-import signal
 import sys
 import time
 import traceback
@@ -17,6 +17,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+from experiments import signals
+
+if __name__ == "__main__":
+    # The imports below take seconds, in which a signal would end in a traceback.
+    signals.end_at_once()
+
 import jax
 import numpy as np
 from absl import app, flags
@@ -24,8 +30,9 @@ from ml_collections import config_flags
 
 from dwa_jax import lora
 from dwa_jax.checkpoints import Checkpoints
-from experiments import loop, pipeline, plots, validation, workdir
+from experiments import left_out, loop, pipeline, plots, validation, workdir
 from experiments.console import Console
+from experiments.health import Diverged
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
 _WORKDIR = flags.DEFINE_string(
@@ -48,10 +55,20 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
 
     Raises:
       ValueError: something of the user's is not usable; one line says what.
+      OSError: something cannot be read or written.
       loop.Interrupted: a signal came; the folder can be continued.
+      Diverged: too many updates in a row were left out.
     """
+    with contextlib.ExitStack() as held:
+        return _run(config, folder, console, started, held)
+
+
+def _run(config, folder, console, started, held):
     validation.check(config)
     workdir.open_folder(folder, config.to_dict())
+    begun = (folder / "config.json").exists()
+    if begun:
+        held.enter_context(workdir.lock(folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are heard below, once
         pipeline.make_weighting(config, len(pipeline.make_tasks(config)))
@@ -66,7 +83,11 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
         setup = pipeline.make_run(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
     check_step(setup, batches["train"])
-    workdir.open_folder(folder, config.to_dict(), fingerprint(corpus))
+    if not begun:
+        # Only now: a mistake above leaves no folder.
+        folder.mkdir(parents=True, exist_ok=True)
+        held.enter_context(workdir.lock(folder))
+    notes += workdir.open_folder(folder, config.to_dict(), fingerprint(corpus))
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     trained = {
@@ -94,15 +115,22 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
                 setup, state, batches, corpus, split, config.num_classes
             )
             last = split
+    also_tested = {
+        name: loop.evaluate(setup, state, batches, corpus, name, config.num_classes)[0]
+        for name in batches
+        if name not in ("train", "validation", "test")
+    }
     workdir.write_predictions(folder / "predictions.csv", corpus.rows[last], predictions)
     plots.draw_run(folder / "plots", corpus, log.read(), results[last], predictions, last)
     summary = {
         "validation": results["validation"],
         "test": results.get("test"),
+        "also_tested": also_tested,
         "predictions": last,
         "thresholds": corpus.thresholds,
         "best_epoch": progress.best_epoch,
         "epochs": progress.evaluated,
+        "skipped_steps": sum(record["kind"] == "skipped" for record in log.read()),
         "monitor": config.monitor,
         "parameters": {"trained": trained, "total": total},
         "timing": {
@@ -111,6 +139,7 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
             "setup_seconds": before - started,
         },
         "memory": memory(),
+        "left_out": left_out.summarize(corpus.left_out),
         "notes": [*corpus.notes, *notes],
     }
     workdir.write_json(folder / "summary.json", summary)
@@ -184,11 +213,15 @@ def conclude(console: Console, summary: dict, folder: Path) -> None:
         "time": f"{summary['timing']['seconds']:.0f} s",
         "folder": folder,
     }
+    if summary["skipped_steps"]:
+        rows["updates left out"] = f"{summary['skipped_steps']}, see metrics.jsonl"
     console.table(f"{split} split", rows)
 
 
 def main(argv: list[str]) -> None:
-    """Runs the program; errors of the user's end it with one line and status 2."""
+    """Runs the program; it ends with one line and status 2 after a mistake of the user's,
+    and with status 3 where training diverged.
+    """
     started = time.perf_counter()
     if len(argv) > 1:
         _fail(f"unexpected argument {argv[1]!r}; options are --config, --workdir, --config.KEY")
@@ -210,14 +243,23 @@ def main(argv: list[str]) -> None:
         conclude(console, run(config, folder, console, started), folder)
     except loop.Interrupted as stop:
         console.note(f"{stop}; saved. The same command continues the run.")
-        sys.exit(128 + stop.signum)
-    except KeyboardInterrupt:
-        console.note("stopped; what was saved stays, and the same command continues the run")
-        sys.exit(128 + signal.SIGINT)
+        _end(128 + stop.signum)
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        _end(3)
     except (ValueError, OSError) as error:
         if _TRACEBACK.value:
             traceback.print_exc()
-        _fail(" ".join(str(error).split()))
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _end(2)
+
+
+def _end(status):
+    # Not sys.exit: nothing can end a compilation that is left on its thread, and what Orbax
+    # left unfinished would have its say.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _config_path():

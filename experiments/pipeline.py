@@ -1,6 +1,7 @@
 """From a configuration to what a run needs: rows, thresholds, token batches, model, step."""
 
 import glob
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,8 @@ from dwa_jax import (
     weighting,
 )
 from dwa_jax.presets import PRESETS
-from experiments import spec
+from experiments import left_out, spec
 
-SPLITS = ("train", "validation", "test")
 _TASKS = {"regression": "score_mask", "classification": "category_mask"}
 
 
@@ -33,16 +33,18 @@ class Corpus:
     """Rows of each split with categories, the thresholds, and what there is to tell of them.
 
     Attributes:
-      rows: split -> rows.
+      rows: split -> rows: "train", "validation", "test", and each file of `also_test`.
       categories: split -> (N,) integers, -1 where missing.
       thresholds: (K-1,), or None where no row has a score.
       notes: sentences for the reader: rows left out, duplicates dropped.
+      left_out: the bad rows of all files, where `on_bad_row` is "skip".
     """
 
     rows: dict[str, data.Rows]
     categories: dict[str, np.ndarray]
     thresholds: np.ndarray | None
     notes: list[str] = field(default_factory=list)
+    left_out: list[data.LeftOut] = field(default_factory=list)
 
 
 @dataclass
@@ -84,25 +86,31 @@ def read_corpus(config) -> Corpus:
       ValueError: a file, a row or a split is not usable.
     """
     notes: list[str] = []
+    bad: list[data.LeftOut] = []
 
-    def read(key):
+    def read(key, files=None):
         rows, skipped = data.read(
-            _files(config[key], key),
+            files or _files(config[key], key),
             text_column=config.text_column,
             score_column=config.score_column or None,
             category_column=config.category_column or None,
             category_names=tuple(config.category_names) or None,
+            num_classes=config.num_classes,
             score_range=tuple(config.score_range) or None,
             on_bad_row=config.on_bad_row,
         )
         if skipped:
-            notes.append(f"{key}: {len(skipped)} bad rows left out, the first: {skipped[0]}")
+            notes.append(left_out.note(key, skipped))
+            bad.extend(skipped)
         return rows
 
     if config.train:
         everything = read("train")
     else:
         everything = data.headlines.generate(config.generated_rows, config.seed)
+    if 0 < config.max_rows < len(everything):
+        drawn = np.random.default_rng(config.seed).permutation(len(everything))
+        everything = everything.take(np.sort(drawn[: config.max_rows]))
     held_out = {split: read(split) for split in ("validation", "test") if config[split]}
     nothing = everything.take([])
     if held_out:
@@ -128,6 +136,11 @@ def read_corpus(config) -> Corpus:
     for split in ("train", "validation"):
         if not len(rows[split]):
             raise ValueError(f"the {split} split has no row")
+    for name in _files(config.also_test, "also_test"):
+        rows[name] = read("also_test", [name])
+        rows[name], dropped = data.check_disjoint(rows[name], rows["train"], rows["validation"])
+        if dropped:
+            notes.append(f"{name}: {dropped} rows left out, whose text the run trains on")
 
     thresholds = None
     scores = rows["train"].scores
@@ -150,7 +163,7 @@ def read_corpus(config) -> Corpus:
             )
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
-    return Corpus(rows, categories, thresholds, notes)
+    return Corpus(rows, categories, thresholds, notes, bad)
 
 
 def _categories(rows, thresholds, config):
@@ -162,30 +175,43 @@ def _categories(rows, thresholds, config):
     return np.where((given < 0) & scored, derived, given).astype(np.int32)
 
 
-def load_model(config, corpus: Corpus, key: jax.Array) -> Model:
+def uses_lora(config) -> bool:
+    """Says whether low-rank factors train, or the trunk itself."""
+    return bool(config.lora_rank or config.lora_adapter)
+
+
+def module_options(config) -> dict:
+    """Returns the options that a backbone is built with."""
+    dtype = jnp.dtype(config.dtype)
+    return {
+        "dtype": dtype,
+        # Frozen weights need no more precision than the arithmetic has.
+        "param_dtype": dtype if uses_lora(config) else jnp.float32,
+        "remat": config.remat,
+        "unroll": config.unroll or 10_000,
+        "lora_dropout": config.lora_dropout,
+    }
+
+
+def load_model(config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None) -> Model:
     """Loads or builds the trunk and its tokenizer, and adds LoRA factors.
 
     Args:
       config: the whole configuration.
       corpus: its training texts train the tokenizer of a trunk from scratch.
       key: of fresh parameters.
+      tokenizer: one that was trained or loaded before; then nothing is read of `corpus`.
 
     Raises:
-      ValueError: no usable weights or tokenizer, or an unknown pooling.
+      ValueError: no usable weights, adapter or tokenizer, or an unknown pooling.
     """
-    dtype = jnp.dtype(config.dtype)
-    options = {
-        "dtype": dtype,
-        # Frozen weights need no more precision than the arithmetic has.
-        "param_dtype": dtype if config.lora_rank else jnp.float32,
-        "remat": config.remat,
-        "unroll": config.unroll or 10_000,
-        "lora_dropout": config.lora_dropout,
-    }
+    options = module_options(config)
+    _check_adapter(config)
     init_key, lora_key = jax.random.split(key)
     if config.backbone == "scratch":
         shape = config.scratch
-        tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
+        if tokenizer is None:
+            tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
         settings = backbones.BackboneConfig.from_huggingface(
             {
                 "model_type": "roberta",
@@ -204,12 +230,22 @@ def load_model(config, corpus: Corpus, key: jax.Array) -> Model:
     else:
         # First, because it says within seconds when a hub cannot be reached.
         module, params = backbones.load(config.backbone, **options)
-        tokenizer = data.load_tokenizer(config.backbone)
+        if tokenizer is None:
+            tokenizer = data.load_tokenizer(config.backbone)
     pooling = config.pooling or heads.default_pooling(module.config.family)
     if pooling not in heads.POOLINGS:
         raise ValueError(f"pooling={pooling!r} is not one of {', '.join(heads.POOLINGS)}")
     adapter = None
-    if config.lora_rank:
+    if config.lora_adapter:
+        given = backbones.peft.load(config.lora_adapter, module.config)
+        adapter = lora.Lora(jax.tree.map(jnp.array, given.factors), given.settings.scale)
+        heads_left = f"; its {', '.join(given.left)} not taken" if given.left else ""
+        warnings.warn(
+            f"LoRA starts from {config.lora_adapter}: rank {given.settings.rank}, scale "
+            f"{given.settings.scale:g}{heads_left}",
+            stacklevel=2,
+        )
+    elif config.lora_rank:
         adapter = lora.init(
             lora_key,
             params,
@@ -219,6 +255,28 @@ def load_model(config, corpus: Corpus, key: jax.Array) -> Model:
             rank_stabilized=config.lora_rank_stabilized,
         )
     return Model(module, params, tokenizer, pooling, adapter)
+
+
+def _check_adapter(config):
+    # Before any weights are read: an adapter brings what these keys would say.
+    if not config.lora_adapter:
+        return
+    given = backbones.peft.read_settings(config.lora_adapter)
+    conflicts = {
+        "lora_rank": (config.lora_rank not in (0, given.rank), f"rank {given.rank}"),
+        "lora_alpha": (config.lora_alpha not in (0, given.alpha), f"alpha {given.alpha:g}"),
+        "lora_rank_stabilized": (
+            config.lora_rank_stabilized and not given.rank_stabilized,
+            "no rank-stabilized scale",
+        ),
+        "lora_targets": (len(config.lora_targets) > 0, "targets of its own"),
+    }
+    for key, (wrong, has) in conflicts.items():
+        if wrong:
+            raise ValueError(
+                f"{key}={config[key]!r} contradicts lora_adapter={config.lora_adapter!r}, which "
+                f"has {has}; leave {key} at its default"
+            )
 
 
 def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.Batches], list[str]]:
@@ -231,11 +289,10 @@ def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.B
     limit = min(config.max_length, model.module.config.max_positions)
     normalize = data.normalize_tweet if config.normalize_tweets else None
     batches = {}
-    for split in SPLITS:
-        rows = corpus.rows[split]
+    for split, rows in corpus.rows.items():
         if not len(rows):
             continue
-        encoded = data.encode(model.tokenizer, rows.texts, limit, normalize)
+        encoded = data.encode(model.tokenizer, rows.texts, limit, normalize, rows.origin)
         if encoded.num_truncated:
             share = encoded.num_truncated / len(rows)
             notes.append(
@@ -253,15 +310,23 @@ def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.B
             rows.scores,
             corpus.categories[split],
             batch_size=config.batch_size if split == "train" else config.eval_batch_size,
-            buckets=data.bucket_lengths(encoded.lengths, config.max_buckets),
+            buckets=data.bucket_lengths(
+                encoded.lengths, config.max_buckets, config.pad_to_multiple_of
+            ),
             seed=config.seed,
             pad_id=model.tokenizer.pad_token_id,
+            shuffle=config.shuffle,
         )
     return batches, notes
 
 
-def make_tasks(config) -> list[training.Task]:
+def make_tasks(config, labels: losses.Labels | None = None) -> list[training.Task]:
     """Makes the tasks with their losses.
+
+    Args:
+      config: the whole configuration.
+      labels: the training split's; None, before there are rows, checks the options on
+        uniform ones.
 
     Raises:
       ValueError: a task or loss is unknown, or an option is out of range.
@@ -271,18 +336,25 @@ def make_tasks(config) -> list[training.Task]:
         raise ValueError(
             f"tasks={tuple(config.tasks)}: expected some of {tuple(_TASKS)}, each at most once"
         )
+    if labels is None:
+        uniform = np.linspace(-1, 1, config.num_classes)
+        labels = losses.Labels(np.ones(config.num_classes), uniform)
     tasks = []
     for name in _TASKS:
         if name not in config.tasks:
             continue
+        key = f"{name}_loss"
         if name == "regression":
-            outputs, loss = 1, losses.mse_loss()
+            outputs, registry = 1, losses.REGRESSION_LOSSES
+            choice, options = spec.parse(config[key], key)
         else:
-            outputs = config.num_classes
-            name_of_loss, options = _with_preset("classification_loss", "imbalance", config)
-            loss = spec.choose(
-                losses.CLASSIFICATION_LOSSES, name_of_loss, options, "classification_loss"
-            )
+            outputs, registry = config.num_classes, losses.CLASSIFICATION_LOSSES
+            choice, options = _with_preset(key, "imbalance", config)
+        if choice in registry and losses.takes_labels(registry[choice]):
+            if "labels" in options:
+                raise ValueError(f"{key}={choice}: its labels are the training split's, no option")
+            options = {**options, "labels": labels}
+        loss = spec.choose(registry, choice, options, key)
         tasks.append(training.Task(name, outputs, loss, _TASKS[name]))
     return tasks
 
@@ -328,6 +400,50 @@ class Run:
     total_steps: int
 
 
+def make_optimizers(config, total_steps: int) -> training.Optimizers:
+    """Makes the optimizers of a run of so many steps."""
+    return training.make_optimizers(
+        total_steps=total_steps,
+        learning_rate=config.learning_rate,
+        head_learning_rate=config.head_learning_rate,
+        phi_learning_rate=config.phi_learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+
+
+def init_state(
+    config, settings, theta, frozen, tasks, method, optimizers, key, proportions=None
+) -> training.TrainState:
+    """Makes a run's first state; its shapes are those of every later one.
+
+    Args:
+      config: the whole configuration.
+      settings: the backbone's.
+      theta: shared trainable parameters.
+      frozen: the others.
+      tasks: from `make_tasks`.
+      method: from `make_weighting`.
+      optimizers: from `make_optimizers`.
+      key: of heads, weighting and dropout.
+      proportions: (K,) the training split's class proportions; uniform by default.
+    """
+    return training.init_state(
+        key,
+        theta,
+        frozen,
+        family=settings.family,
+        width=settings.hidden_size,
+        tasks=tasks,
+        weighting=method,
+        optimizers=optimizers,
+        num_classes=config.num_classes,
+        proportions=proportions,
+        spike_window=config.spike_window if config.skip_spikes else 0,
+    )
+
+
 def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: jax.Array) -> Run:
     """Makes the first state, the train step and the forward pass.
 
@@ -344,36 +460,20 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
                 f"{name}={config[name]} must be a multiple of {parts} "
                 f"({mesh.size} devices, {config.microbatches} microbatches)"
             )
-    tasks = make_tasks(config)
-    method = make_weighting(config, len(tasks))
-    total_steps = steps_per_epoch * config.epochs
-    optimizers = training.make_optimizers(
-        total_steps=total_steps,
-        learning_rate=config.learning_rate,
-        head_learning_rate=config.head_learning_rate,
-        phi_learning_rate=config.phi_learning_rate,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        clip_norm=config.clip_norm,
-    )
-    theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
-    # The step donates the state: nothing else may hold its arrays.
-    model.params = None
     counts = np.bincount(
         corpus.categories["train"][corpus.categories["train"] >= 0], minlength=config.num_classes
     )
-    state = training.init_state(
-        key,
-        theta,
-        frozen,
-        family=model.module.config.family,
-        width=model.module.config.hidden_size,
-        tasks=tasks,
-        weighting=method,
-        optimizers=optimizers,
-        num_classes=config.num_classes,
-        proportions=counts / max(counts.sum(), 1),
-    )
+    scores = corpus.rows["train"].scores
+    tasks = make_tasks(config, losses.Labels(counts, scores[~np.isnan(scores)]))
+    method = make_weighting(config, len(tasks))
+    total_steps = steps_per_epoch * config.epochs
+    optimizers = make_optimizers(config, total_steps)
+    theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
+    # The step donates the state: nothing else may hold its arrays.
+    model.params = None
+    proportions = counts / max(counts.sum(), 1)
+    settings = model.module.config
+    state = init_state(config, settings, theta, frozen, tasks, method, optimizers, key, proportions)
     common = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     step = training.make_step(
         model.module,
@@ -387,6 +487,7 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
         proportions=config.proportions,
         norm_of_cross_entropy=config.norm_of_cross_entropy,
         dropout=config.dropout,
+        skip_spikes=config.skip_spikes,
         **common,
     )
     predict = training.make_predict(model.module, tasks, **common)

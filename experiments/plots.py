@@ -8,6 +8,8 @@ import numpy as np
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from experiments.workdir import replacing
+
 
 def score_distribution(path: Path, scores: np.ndarray, thresholds, counts) -> None:
     """Draws the training scores' histogram, the thresholds and the share of each class."""
@@ -101,7 +103,8 @@ def predicted_vs_true(path: Path, true: np.ndarray, predicted: np.ndarray, split
 
 
 def _save(figure, path):
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120, format="png")
     plt.close(figure)
 
 

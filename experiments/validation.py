@@ -6,8 +6,10 @@ from dwa_jax import gradients, heads, losses
 _LEAST = {
     "seed": 0,
     "generated_rows": 1,
+    "max_rows": 0,
     "max_length": 3,
     "max_buckets": 1,
+    "pad_to_multiple_of": 1,
     "num_classes": 2,
     "lora_rank": 0,
     "lora_alpha": 0,
@@ -23,8 +25,13 @@ _LEAST = {
     "warmup_steps": 0,
     "weight_decay": 0,
     "clip_norm": 0,
+    "max_bad_steps": 1,
+    "skip_spikes": 0,
+    "spike_window": 2,
     "patience": 0,
     "log_every": 1,
+    "checkpoint_every": 0,
+    "checkpoint_minutes": 0,
 }
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),

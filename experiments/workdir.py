@@ -1,16 +1,23 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
 config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
-checkpoints/  plots/
+checkpoints/  plots/  lock
+
+Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
 """
 
+import contextlib
 import csv
+import errno
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import math
 import os
 import platform
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +33,9 @@ _PACKAGES = (
     "tokenizers",
     "numpy",
 )
+
+
+_LOCK = "lock"
 
 
 def versions() -> dict[str, str]:
@@ -52,11 +62,33 @@ def plain(value):
     return value
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields where to write what takes a file's place once it is whole.
+
+    Raises:
+      OSError: the disk is full, or will not be written; says which file.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        yield partial
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise _unwritten(path, error) from error
+
+
+def _unwritten(path, error):
+    # Of a write that fails Python says why, not where.
+    return OSError(f"{path} cannot be written: {error.strerror or error}")
+
+
 def write_json(path: Path, value) -> None:
     """Writes a JSON file whole or not at all."""
-    partial = path.with_suffix(path.suffix + ".partial")
-    partial.write_text(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(partial, path)
+    text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+    with replacing(path) as partial:
+        partial.write_text(text, "utf-8")
 
 
 def digest(parts) -> str:
@@ -68,13 +100,47 @@ def digest(parts) -> str:
     return found.hexdigest()
 
 
-def open_folder(folder: Path, config: dict, data: str | None = None) -> None:
-    """Makes the folder and its config.json, or checks that it belongs to this configuration.
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Holds a folder for one process, which need not end well to let go of it.
 
     Args:
-      folder: the run's.
+      folder: an existing one.
+
+    Raises:
+      ValueError: another process holds it; says which.
+    """
+    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "it has not said which"
+            raise ValueError(
+                f"--workdir={folder} is in use by another process ({holder}); wait for it to "
+                "end, or give another folder"
+            ) from None
+        except OSError as error:
+            # Some network file systems have none.
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        # Closing the file, which the end of the process does too, releases it.
+        yield
+
+
+def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str]:
+    """Makes the folder's config.json, or checks that it belongs to this configuration.
+
+    Args:
+      folder: the run's; need not exist where `data` is None.
       config: the whole resolved configuration.
       data: fingerprint of the rows; None only checks, and makes nothing.
+
+    Returns:
+      Notes: which versions differ from those that the run began with.
 
     Raises:
       ValueError: the folder holds another configuration's run (lists the differences), or
@@ -85,34 +151,46 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> None:
         raise NotADirectoryError(f"--workdir={folder} is a file, not a folder")
     path, config = folder / "config.json", plain(config)
     if not path.exists():
-        if folder.exists() and any(folder.iterdir()):
+        ours = {_LOCK, "config.json.partial"}
+        if folder.exists() and any(entry.name not in ours for entry in folder.iterdir()):
             raise ValueError(
                 f"--workdir={folder} is not empty and holds no run (no config.json); "
                 "give a new folder"
             )
         if data is not None:
-            folder.mkdir(parents=True, exist_ok=True)
             write_json(path, {"config": config, "data": data, "versions": versions()})
-        return
+        return []
     try:
         file = json.loads(path.read_text("utf-8"))
-        stored, rows = file["config"], file["data"]
+        stored, rows, began = dict(file["config"]), file["data"], dict(file["versions"])
     except (ValueError, KeyError, TypeError):
         raise ValueError(f"{path} is damaged; give a new --workdir, or remove the folder") from None
-    keys = [key for key in {**stored, **config} if stored.get(key) != config.get(key)]
+    notes = [
+        f"the run began with {package} {began.get(package, 'unknown')}; this is {version}"
+        for package, version in versions().items()
+        if began.get(package) != version
+    ]
+    missing = object()
+    keys = [key for key in {**stored, **config} if stored.get(key, missing) != config.get(key)]
     if keys:
         changes = "; ".join(
-            f"{key}: {stored.get(key)!r} there, {config.get(key)!r} now" for key in keys
+            f"{key}: {_shown(stored, key)} there, {_shown(config, key)} now" for key in keys
         )
         raise ValueError(
             f"--workdir={folder} holds another configuration's run ({changes}); "
             "give a new folder, or the same configuration to continue"
+            + "".join(f"; {note}" for note in notes)
         )
     if data is not None and rows != data:
         raise ValueError(
             f"--workdir={folder} holds a run on other rows: the data has changed since; "
             "give a new folder"
         )
+    return notes
+
+
+def _shown(config, key):
+    return repr(config[key]) if key in config else "nothing"
 
 
 class MetricsFile:
@@ -121,29 +199,56 @@ class MetricsFile:
     def __init__(self, path: Path):
         self.path = path
 
-    def rewind(self, step: int) -> None:
-        """Drops records past `step`, and a last line that was not written to its end."""
+    def rewind(self, step: int, evaluated: int) -> None:
+        """Drops what came after a checkpoint, and a last line that was not written to its end.
+
+        Args:
+          step: of the checkpoint.
+          evaluated: epochs that were evaluated by then; at an epoch's end it may not be yet.
+        """
         if not self.path.exists():
             return
-        kept = [record for record in self.read() if record["step"] <= step]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-        os.replace(partial, self.path)
+        kept = [
+            record
+            for record in self.read()
+            if record["step"] <= step
+            and (record["kind"] != "evaluation" or record["epoch"] <= evaluated)
+        ]
+        with replacing(self.path) as partial:
+            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
 
     def write(self, record: dict) -> None:
-        """Appends one record."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(plain(record)) + "\n")
+        """Appends one record.
+
+        Raises:
+          OSError: the disk is full, or will not be written.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain(record)) + "\n")
+        except OSError as error:
+            raise _unwritten(self.path, error) from error
 
     def read(self) -> list[dict]:
-        """Returns every whole record."""
+        """Returns every record but a last one that was not written to its end.
+
+        Raises:
+          ValueError: another line is damaged.
+        """
+        if not self.path.exists():
+            return []
         records = []
-        if self.path.exists():
-            for line in self.path.read_text("utf-8").splitlines():
-                try:
-                    records.append(json.loads(line))
-                except ValueError:
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                if number == len(lines) and not line.endswith(b"\n"):
                     break
+                raise ValueError(
+                    f"line {number} of {self.path} is damaged; remove that line to continue "
+                    "without it"
+                ) from None
         return records
 
 
@@ -160,8 +265,7 @@ def write_predictions(path: Path, rows, predictions: dict[str, np.ndarray]) -> N
     num_classes = 0 if probabilities is None else probabilities.shape[1]
     header = ["text", "score", "predicted_score", "category", "predicted_category"]
     header += [f"probability_{k}" for k in range(num_classes)]
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8", newline="") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for i, text in enumerate(rows.texts):
@@ -175,4 +279,3 @@ def write_predictions(path: Path, rows, predictions: dict[str, np.ndarray]) -> N
             ]
             line += [float(probabilities[i, k]) for k in range(num_classes)]
             writer.writerow(line)
-    os.replace(partial, path)

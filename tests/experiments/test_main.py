@@ -1,9 +1,8 @@
-"""The program as its user meets it: a folder, a restart, a mistake."""
+"""The program as its user meets it: a folder, its numbers, a mistake."""
 
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -350,50 +349,6 @@ def command(folder, *options):
         *arguments,
         *options,
     ]
-
-
-def test_interrupted_twice_and_continued_it_ends_as_if_never_interrupted(tmp_path):
-    longer = "--config.epochs=12"
-    subprocess.run(command(tmp_path / "whole", longer), cwd=ROOT, check=True, capture_output=True)
-    broken = tmp_path / "broken"
-    stops = 0
-    for signum, after in ((signal.SIGINT, 22), (signal.SIGTERM, 95)):
-        process = subprocess.Popen(
-            command(broken, longer),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        deadline = time.time() + 120
-        while time.time() < deadline and process.poll() is None:
-            path = broken / "metrics.jsonl"
-            if path.exists() and path.read_text().count("learning_rate") * 5 >= after:
-                process.send_signal(signum)
-                break
-            time.sleep(0.002)
-        output = process.communicate(timeout=120)[0]
-        if process.returncode == 128 + signum:
-            stops += 1
-            assert "The same command continues the run." in output
-    assert stops == 2
-    end = subprocess.run(command(broken, longer), cwd=ROOT, capture_output=True, text=True)
-    assert end.returncode == 0, end.stderr
-    assert "continuing at step" in end.stdout
-    assert (tmp_path / "whole/predictions.csv").read_bytes() == (
-        broken / "predictions.csv"
-    ).read_bytes()
-    timings = ("step_ms", "tokens_per_second", "padding_fraction", "seconds")
-    for kind in ("step", "evaluation"):
-        whole, parts = (
-            [{k: v for k, v in r.items() if k not in timings} for r in records(folder, kind)]
-            for folder in (tmp_path / "whole", broken)
-        )
-        assert whole == parts
-    again = subprocess.run(
-        command(broken, longer), cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    assert "finished" in again.stdout
 
 
 def error_line(folder, *options):
