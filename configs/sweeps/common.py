@@ -51,8 +51,8 @@ DATASETS = {
     },
     "vader_tweets": {
         "train": "{data}/vader_tweets.csv",
-        "max_rows": 2000,
-        "fractions": (0.25, 0.08, 0.67),
+        "max_rows": 1000,
+        "fractions": (0.4, 0.1, 0.5),
     },
 }
 SEMEVAL = {"semeval_headlines": DATASETS["semeval_headlines"]}

@@ -12,7 +12,7 @@ def get_sweep():
         title="A stream whose class balance drifts",
         question="One pass over texts that turn from negative to positive: do weights that follow "
         "the batch keep the classes that came first?",
-        methods={**common.CONSTANT, **common.EQUAL, **common.DWA, **common.STABLE},
+        methods={**common.CONSTANT, **common.DWA, **common.STABLE},
         datasets={
             "vader_tweets as a stream": {
                 "train": "{streams}/{seed}/train.csv",
@@ -22,7 +22,7 @@ def get_sweep():
         },
         streams={"source": "{data}/vader_tweets.csv", "max_rows": 2000},
         backbones=common.MINILM,
-        seeds=common.SEEDS,
+        seeds=common.SEEDS[:3],
         settings={**common.SHORT, "epochs": 1, "shuffle": False},
         curves=True,
     )

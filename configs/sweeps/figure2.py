@@ -15,5 +15,5 @@ def get_sweep():
         datasets=common.DATASETS,
         backbones=common.MINILM,
         seeds=common.SEEDS[:1],
-        settings={**common.SHORT, "epochs": 1},
+        settings=common.SHORT,
     )

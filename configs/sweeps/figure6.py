@@ -12,7 +12,7 @@ def get_sweep():
         title="Figure 6: what the weights do over a run",
         question="Over eight epochs, as configs/minilm.py has it, where do lambda, w, alpha and "
         "beta go?",
-        methods={**common.CONSTANT, **common.DWA, **common.STABLE},
+        methods={**common.DWA, **common.STABLE},
         datasets=common.SEMEVAL,
         backbones=common.MINILM,
         seeds=common.SEEDS[:3],

@@ -1,0 +1,218 @@
+"""A sweep is a folder: what is finished stays, what failed is shown, numbers come again."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import reproduce
+from experiments.sweeps import collect, papers, runner, streams
+from experiments.sweeps.plan import Sweep, slug
+
+ROOT = Path(__file__).parents[2]
+PLACES = {"data": "somewhere", "streams": "elsewhere"}
+# Small enough for a run to be mostly imports.
+TINY = {
+    "generated_rows": 80,
+    "epochs": 1,
+    "batch_size": 16,
+    "max_buckets": 1,
+    "log_every": 1,
+    "scratch.vocab_size": 300,
+    "scratch.width": 16,
+    "scratch.layers": 1,
+    "scratch.heads": 2,
+    "scratch.feed_forward": 32,
+}
+
+
+def sweep(**changes):
+    fields = dict(
+        title="t",
+        question="q",
+        methods={"constant": {"weighting": "constant"}, "dwa": {"weighting": "dwa"}},
+        datasets={"fx": {}},
+        backbones={"scratch": "configs/base.py"},
+        seeds=(0,),
+        settings=TINY,
+    )
+    return Sweep(**(fields | changes))
+
+
+@pytest.mark.parametrize("name", [*papers.TABLES.values(), *papers.FIGURES.values()])
+def test_every_table_and_figure_is_a_sweep_of_keys_that_exist(name):
+    loaded = reproduce.load(ROOT / f"configs/sweeps/{name}.py")
+    (file,) = loaded.backbones.values()
+    assert (ROOT / file).is_file()
+    from configs import base
+
+    known = base.get_config()
+    for run in loaded.runs():
+        assert set(run.keys) <= set(known)
+    assert loaded.axis is None or set(loaded.axis[1]) == set(loaded.methods)
+
+
+def test_sweeps_share_the_runs_that_are_the_same():
+    first = sweep().run("fx", "scratch", "dwa", 0)
+    renamed = sweep(methods={"another name": {"weighting": "dwa"}, "b": {}})
+    assert renamed.run("fx", "scratch", "another name", 0).id == first.id
+    others = [
+        sweep().run("fx", "scratch", "constant", 0),
+        sweep().run("fx", "scratch", "dwa", 1),
+        sweep(settings={**TINY, "epochs": 2}).run("fx", "scratch", "dwa", 0),
+        sweep(backbones={"scratch": "configs/demo.py"}).run("fx", "scratch", "dwa", 0),
+    ]
+    assert first.id not in [run.id for run in others]
+
+
+def test_all_methods_of_one_seed_come_before_the_next_seed():
+    runs = sweep(seeds=(3, 1)).runs()
+    assert [(run.seed, run.method) for run in runs] == [
+        (3, "constant"),
+        (3, "dwa"),
+        (1, "constant"),
+        (1, "dwa"),
+    ]
+
+
+def test_a_command_names_places_and_weights():
+    here = sweep(datasets={"fx": {"train": "{data}/{seed}.csv"}}).run("fx", "scratch", "dwa", 7)
+    command = here.command(PLACES, {"scratch": "folder"}, Path("cells"))
+    assert "--config.train=somewhere/7.csv" in command
+    assert "--config.backbone=folder" in command
+    assert "--config.seed=7" in command
+    assert f"--workdir=cells/{here.id}" in command
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": ()}, "needs seeds"),
+        ({"seeds": (1, 1)}, "has one twice"),
+        ({"baseline": "nobody"}, "not one of the methods: constant, dwa"),
+    ],
+)
+def test_a_sweep_that_makes_no_sense_says_so(change, message):
+    with pytest.raises(ValueError, match=message):
+        sweep(**change)
+
+
+def test_narrowing_keeps_the_baseline_and_refuses_unknown_names():
+    assert list(sweep().narrowed(methods=["dwa"]).methods) == ["constant", "dwa"]
+    assert sweep().narrowed(seeds=[5]).seeds == (5,)
+    with pytest.raises(ValueError, match="--datasets: 'x' is not one of fx"):
+        sweep().narrowed(datasets=["x"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give one of --table, --figure and --sweep"),
+        (["--table=5", "--figure=3"], "give one of"),
+        (["--sweep=nowhere.py"], "nowhere.py: no such file; there are: configs/sweeps/"),
+        (["--table=5", "--seeds=a"], "expected integers with commas"),
+        (["--table=5", "--backbones=nothing"], "there is no configs/nothing.py"),
+        (["--table=5", "--weights=minilm"], "expected BACKBONE=FOLDER"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, monkeypatch):
+    flags = reproduce.flags.FLAGS
+    flags.unparse_flags()
+    flags(["reproduce", *arguments])
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as stopped:
+        reproduce.main(["reproduce"])
+    assert stopped.value.code == 2
+    printed = capsys.readouterr().err
+    assert message in printed and printed.count("\n") == 1
+    for name in ("table", "figure", "sweep", "seeds", "backbones", "weights"):
+        flags[name].unparse()
+
+
+def test_a_stream_drifts_from_negative_to_positive_and_shares_no_text(tmp_path):
+    source = tmp_path / "source.csv"
+    scores = np.random.default_rng(0).uniform(-1, 1, 400)
+    lines = [f"text number {i},{score:.4f}" for i, score in enumerate(scores)]
+    source.write_text("text,score\n" + "\n".join(lines) + "\n")
+    streams.write(source, tmp_path / "streams", [0, 1], max_rows=300)
+    from dwa_jax import data
+
+    read = {
+        name: data.read([str(tmp_path / f"streams/0/{name}.csv")])[0]
+        for name in ("train", "validation", "test")
+    }
+    train = read["train"].scores
+    assert len(train) == 150 and train[:50].mean() < -0.3 and train[-50:].mean() > 0.3
+    texts = [set(rows.texts) for rows in read.values()]
+    assert len(set.union(*texts)) == sum(map(len, texts)) == 300
+    other, _ = data.read([str(tmp_path / "streams/1/train.csv")])
+    assert set(other.texts) != texts[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A sweep of three methods of which one cannot run."""
+    folder = tmp_path_factory.mktemp("sweep")
+    methods = {
+        "constant": {"weighting": "constant"},
+        "broken": {"weighting": "dwa(floor=7)"},
+        "dwa": {"weighting": "dwa"},
+    }
+    said = []
+    here = sweep(methods=methods, curves=True)
+    states = runner.run_all(here, PLACES, folder, workers=2, say=said.append)
+    return folder, here, states, said
+
+
+def test_a_failing_run_is_shown_and_stops_no_other(finished):
+    folder, here, states, said = finished
+    assert sorted(states.values()) == ["failed", "finished", "finished"]
+    results, timing = collect.collect(here, folder, command="c", papers=[], resamples=100)
+    by_method = {run["method"]: run for run in results["runs"]}
+    assert by_method["broken"]["status"] == "failed"
+    assert "floor" in by_method["broken"]["error"]
+    assert len(timing["runs"]) == 2
+    assert not list(folder.rglob("checkpoints"))
+    assert by_method["dwa"]["final"]["alpha"] <= 0.1
+    curve = results["curves"]["fx/scratch/dwa"]["lambda_regression"]
+    assert curve["step"] == [1, 2, 3, 4] and curve["low"] == curve["high"]
+    differences = {item["metric"]: item for item in results["comparisons"]}
+    mse = {name: by_method[name]["test"]["mse"] for name in ("constant", "dwa")}
+    assert differences["mse"]["difference"] == pytest.approx(mse["dwa"] - mse["constant"])
+
+
+def test_what_is_finished_is_not_run_again(finished):
+    folder, here, _, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
+    said = []
+    without = here.narrowed(methods=["dwa"])
+    assert set(runner.run_all(without, PLACES, folder, say=said.append).values()) == {"finished"}
+    assert said == []
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
+
+
+def test_the_same_numbers_come_out_again(finished, tmp_path):
+    folder, here, _, _ = finished
+    again = here.narrowed(methods=["constant"])
+    runner.run_all(again, PLACES, tmp_path, say=lambda line: None)
+    first, _ = collect.collect(again, folder, command="c", papers=[])
+    second, _ = collect.collect(again, tmp_path, command="c", papers=[])
+    assert json.dumps(first) == json.dumps(second)
+
+
+def test_the_program_reports_what_is_there(tmp_path):
+    arguments = ["--figure=2", f"--workdir={tmp_path}", "--report_only", "--seeds=0"]
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.reproduce", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    report = (tmp_path / "figure2" / "report.md").read_text()
+    assert slug("dwa (paper)") == "dwa-paper" and "dwa (paper)" in report
+    results = json.loads((tmp_path / "figure2" / "results.json").read_text())
+    assert {run["status"] for run in results["runs"]} == {"missing"}
