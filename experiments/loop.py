@@ -258,6 +258,8 @@ def train(
                     health.follow(step, epoch + 1, rows, values)
                     record = clock.count(tokens, padded, step, values)
                     if record is not None:
+                        # Those before it first, so that the file's order is the steps'.
+                        health.settle()
                         log.write({"kind": "step", "step": step, "epoch": epoch + 1, **record})
                         bar.show(record)
                         health.check_bounds(step, record)

@@ -4,6 +4,8 @@
 >>> hidden = module.apply({"params": params}, input_ids, attention_mask)  # (B, T, D)
 """
 
+from dwa_jax.backbones import peft
+from dwa_jax.backbones.classifier import CLASSIFIERS, head_to_huggingface
 from dwa_jax.backbones.config import BackboneConfig, BackboneError
 from dwa_jax.backbones.families import FAMILIES
 from dwa_jax.backbones.files import save_tensors
@@ -11,12 +13,15 @@ from dwa_jax.backbones.huggingface import build, init, load, to_huggingface
 from dwa_jax.backbones.split import split_last_layer
 
 __all__ = [
+    "CLASSIFIERS",
     "FAMILIES",
     "BackboneConfig",
     "BackboneError",
     "build",
+    "head_to_huggingface",
     "init",
     "load",
+    "peft",
     "save_tensors",
     "split_last_layer",
     "to_huggingface",

@@ -150,7 +150,7 @@ def open_tensors(folder: pathlib.Path):
     """
     with contextlib.ExitStack() as stack:
         if (folder / SAFE).exists():
-            yield _safe(stack, folder / SAFE)
+            yield open_safetensors(stack, folder / SAFE)
         elif (folder / INDEX).exists():
             yield _sharded(stack, folder)
         elif (folder / TORCH).exists():
@@ -159,7 +159,19 @@ def open_tensors(folder: pathlib.Path):
             raise BackboneError(f"{folder} holds none of {SAFE}, {INDEX}, {TORCH}")
 
 
-def _safe(stack, path):
+def open_safetensors(stack: contextlib.ExitStack, path: pathlib.Path) -> dict:
+    """Opens one safetensors file without reading its tensors.
+
+    Args:
+      stack: keeps the file open.
+      path: the file.
+
+    Returns:
+      Tensor name -> (shape, function that reads it as a numpy array).
+
+    Raises:
+      BackboneError: a damaged file.
+    """
     _check_file(path)
     # The library checks that header, offsets, types and shapes account for every byte.
     try:
@@ -213,7 +225,7 @@ def _sharded(stack, folder):
         if shard not in shards:
             if not _exists(folder / shard):
                 raise BackboneError(f"{folder / INDEX} names {shown(shard)}, which does not exist")
-            shards[shard] = _safe(stack, folder / shard)
+            shards[shard] = open_safetensors(stack, folder / shard)
         if name not in shards[shard]:
             raise BackboneError(f"{folder / shard} lacks {shown(name)}, which {INDEX} promises")
         tensors[name] = shards[shard][name]

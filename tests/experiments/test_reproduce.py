@@ -168,7 +168,7 @@ def finished(tmp_path_factory):
 
 
 def test_a_failing_run_is_shown_and_stops_no_other(finished):
-    folder, here, states, said = finished
+    folder, here, states, _ = finished
     assert sorted(states.values()) == ["failed", "finished", "finished"]
     results, timing = collect.collect(here, folder, command="c", papers=[], resamples=100)
     by_method = {run["method"]: run for run in results["runs"]}

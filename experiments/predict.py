@@ -1,0 +1,251 @@
+"""Predicts texts with a finished run.
+
+python -m experiments.predict --workdir=DIR --input=FILE --output=FILE
+python -m experiments.predict --workdir=DIR < LINES > JSONL
+
+The input is a .csv, .jsonl or .parquet file; the output has the same format, rows in the same
+order with all their columns, and behind them predicted_score, predicted_category (and
+predicted_name, where the run has names), probability_0 to probability_K-1. Without --input
+each line of standard input is a text; without --output JSON lines go to standard output.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before the libraries that read them are imported: no start-up chatter.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import numpy as np
+from absl import logging
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dwa_jax.data import DataError
+from experiments import command, occlusion, sinks, tables
+from experiments.predictor import Predictor
+from experiments.whole import check_file, whole_file
+
+# Batches a chunk: enough to find rows of like length, few enough to forget.
+_BATCHES = 64
+# Texts explained at once, each of which costs as many predictions as it has words.
+_EXPLAINED = 64
+
+
+def parse(argv: list[str] | None = None):
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    parser = command.Parser(prog="experiments.predict", description=__doc__)
+    add = parser.add_argument
+    add("--workdir", required=True, help="folder of the finished run")
+    add("--input", default="-", help="file of texts; - is standard input, a text a line")
+    add("--output", default="-", help="file to write; - is standard output, as JSON lines")
+    add("--text_column", default="", help="column of the texts; by default the run's")
+    add("--on_bad_row", default="", choices=["error", "skip"], help="by default the run's")
+    add("--batch_size", type=int, default=None, help="rows at once; by default the run's")
+    add(
+        "--explain",
+        default="none",
+        choices=["none", "occlusion"],
+        help="occlusion: a column with what each word adds; one more prediction a word",
+    )
+    add("--overwrite", action="store_true", help="replaces an output that is there")
+    return parser.parse_args(argv)
+
+
+def predict_table(
+    predictor: Predictor,
+    source: tables.Source,
+    destination,
+    *,
+    on_bad_row: str,
+    explain: str = "none",
+    show=lambda rows, share: None,
+) -> tuple[int, list[str]]:
+    """Predicts a table chunk by chunk.
+
+    Args:
+      predictor: of the run.
+      source: the table.
+      destination: the file to make, or an open one.
+      on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
+      explain: "none" or "occlusion".
+      show: told how many rows are done, and the share of the table where that is known.
+
+    Returns:
+      (rows written, what was wrong with those left out).
+
+    Raises:
+      DataError: the table cannot be read, or a row is bad; names file and row.
+    """
+    added = columns(predictor, explain)
+    sink, done, left_out = sinks.Sink(destination, source, added), 0, []
+    try:
+        for chunk in source.chunks():
+            kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
+            found = predictor.predict_ids(ids)
+            values = _values(predictor, found)
+            if explain == "occlusion":
+                texts = [chunk.texts[i] for i in kept]
+                values["explanation"] = list(_explained(predictor, texts, found))
+            sink.write(chunk.keep(kept), values)
+            done += len(kept)
+            show(done, chunk.share)
+        sink.close()
+    except BaseException:
+        sink.abandon()
+        raise
+    return done, left_out
+
+
+def columns(predictor: Predictor, explain: str) -> dict[str, type]:
+    """Returns the columns that are added: name -> type."""
+    run, added = predictor.run, {}
+    tasks = [task.name for task in run.tasks]
+    if "regression" in tasks:
+        added["predicted_score"] = float
+    added["predicted_category"] = int
+    if predictor.names:
+        added["predicted_name"] = str
+    if "classification" in tasks:
+        added |= {f"probability_{k}": float for k in range(run.config.num_classes)}
+    if explain == "occlusion":
+        added["explanation"] = list
+    return added
+
+
+def _usable(predictor, source, chunk, on_bad_row, left_out):
+    # Places of the rows that can be predicted, and their token ids.
+    name = getattr(source, "name", str(source.path))
+    kept, ids = [], []
+
+    def bad(message):
+        if on_bad_row == "error":
+            raise DataError(message)
+        left_out.append(message)
+
+    for i, text in enumerate(chunk.texts):
+        if isinstance(text, tables.Bad):
+            bad(f"{name}, row {chunk.numbers[i]}: {text.problem}")
+        else:
+            kept.append(i)
+    origin = [(name, chunk.numbers[i]) for i in kept]
+    texts = [chunk.texts[i] for i in kept]
+    try:
+        return kept, predictor.encode(texts, origin)
+    except DataError:
+        if on_bad_row == "error":
+            raise
+    # One of them has no token: one by one, to leave out no other.
+    with_tokens = []
+    for i, text, where in zip(kept, texts, origin, strict=True):
+        try:
+            ids += predictor.encode([text], [where])
+            with_tokens.append(i)
+        except DataError as error:
+            bad(str(error))
+    return with_tokens, ids
+
+
+def _values(predictor, found):
+    values = {"predicted_category": list(found.category)}
+    if found.score is not None:
+        values["predicted_score"] = _short(found.score)
+    if predictor.names:
+        values["predicted_name"] = [predictor.names[category] for category in found.category]
+    if found.probabilities is not None:
+        for k in range(found.probabilities.shape[1]):
+            values[f"probability_{k}"] = _short(found.probabilities[:, k])
+    return values
+
+
+def _short(numbers):
+    # As many digits as float32 has: the model computes no others.
+    return [float(str(number)) for number in numbers.astype(np.float32)]
+
+
+def _explained(predictor, texts, found) -> Iterator[list[dict]]:
+    for start in range(0, len(texts), _EXPLAINED):
+        part = slice(start, start + _EXPLAINED)
+        whole = type(found)(*(None if values is None else values[part] for values in found))
+        yield from occlusion.explain(predictor, texts[part], whole)
+
+
+def _source(args, predictor, added):
+    column = args.text_column or predictor.run.config.text_column
+    rows = _BATCHES * predictor.batch_size
+    to = Path(args.output).suffix.lower() if args.output != "-" else ".jsonl"
+    if to not in tables.FORMATS:
+        raise ValueError(f"--output={args.output}: name a file of {', '.join(tables.FORMATS)}")
+    if args.input == "-":
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        return tables.LinesSource(sys.stdin, "standard input", to, column, rows)
+    source = tables.open_source(Path(args.input), column, rows, list(added))
+    if args.output == "-" and source.suffix == ".parquet":
+        raise ValueError("Parquet needs a file to go to: --output=FILE.parquet")
+    if args.output != "-" and to != source.suffix:
+        raise ValueError(
+            f"--output={args.output}: the input is {source.suffix}, and so is the output"
+        )
+    return source
+
+
+def predict(args) -> None:
+    """Runs the program.
+
+    Raises:
+      ValueError: a mistake of the user's; one line says which.
+      OSError: something cannot be read or written.
+    """
+    logging.set_verbosity(logging.ERROR)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if args.output != "-":
+        check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read
+    predictor = Predictor.load(args.workdir, args.batch_size)
+    added = columns(predictor, args.explain)
+    source = _source(args, predictor, added)
+    started = time.perf_counter()
+    bar = Progress(
+        TextColumn("predicting"),
+        BarColumn(),
+        TextColumn("{task.fields[values]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+
+    def show(rows, share):
+        rate = rows / (time.perf_counter() - started)
+        text = f"{rows} texts, {rate:.0f} texts/s"
+        bar.update(task, total=None if share is None else 1.0, completed=share or 0, values=text)
+
+    options = {
+        "on_bad_row": args.on_bad_row or predictor.run.config.on_bad_row,
+        "explain": args.explain,
+        "show": show,
+    }
+    with bar:
+        task = bar.add_task("", total=None, values="")
+        if args.output == "-":
+            sys.stdout.reconfigure(encoding="utf-8")
+            done, left_out = predict_table(predictor, source, sys.stdout, **options)
+        else:
+            with whole_file(Path(args.output), overwrite=args.overwrite) as path:
+                done, left_out = predict_table(predictor, source, path, **options)
+    seconds = time.perf_counter() - started
+    if left_out:
+        more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+        console.print(
+            f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}",
+            markup=False,
+        )
+    console.print(
+        f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included"
+    )
+
+
+if __name__ == "__main__":
+    command.run(lambda: predict(parse()))

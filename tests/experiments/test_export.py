@@ -1,0 +1,233 @@
+"""Exports are opened where they are meant to be opened: in transformers and in PEFT."""
+
+import functools
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+from experiments import card, command, export, trained
+from experiments.predictor import Predictor
+from tests.experiments import trained_runs
+from tests.experiments.trained_runs import FAMILIES, TEXTS, THRESHOLDS
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """family -> a run."""
+
+    @functools.cache
+    def get(family):
+        folder = trained_runs.backbone(family, tmp_path_factory.mktemp(family))
+        return trained_runs.make(family, folder)
+
+    return get
+
+
+@pytest.fixture(scope="module")
+def ours(runs):
+    """family -> the run's own predictions of the texts."""
+    return functools.cache(lambda family: Predictor(runs(family)).predict(TEXTS))
+
+
+def logits(model, folder):
+    """What plain transformers makes of the texts: right-padded, of unequal lengths."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    inputs = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    inputs.pop("token_type_ids", None)
+    assert len(set(inputs["attention_mask"].sum(1).tolist())) > 2
+    with torch.no_grad():
+        return model.eval()(**inputs).logits.numpy()
+
+
+def check(score, odds, ours):
+    np.testing.assert_allclose(score[:, 0], ours.score, atol=TOLERANCE)
+    odds = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
+    np.testing.assert_allclose(odds, ours.probabilities, atol=TOLERANCE)
+    # Predictions that differ from text to text, or agreement would say little.
+    assert np.ptp(ours.score) > 0.05 and np.ptp(ours.probabilities, axis=0).max() > 0.02
+
+
+def open_task(folder, **options):
+    opened = transformers.AutoModelForSequenceClassification.from_pretrained
+    model, info = opened(folder, output_loading_info=True, **options)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    return model
+
+
+def open_peft(backbone, folder, outputs, pad_token_id=None):
+    peft = pytest.importorskip("peft")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of PEFT's own use of transformers
+        model = transformers.AutoModelForSequenceClassification.from_pretrained(
+            backbone, num_labels=outputs
+        )
+        if pad_token_id is not None:
+            model.config.pad_token_id = pad_token_id
+        # PEFT warns of tensors that find no place, and warnings are errors.
+        return peft.PeftModel.from_pretrained(model, folder)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_transformers_gives_our_predictions(runs, ours, family, tmp_path):
+    out = export.export(runs(family), "transformers", tmp_path / "out")
+    regression = open_task(out / "regression")
+    classification = open_task(out / "classification")
+    check(
+        logits(regression, out / "regression"),
+        logits(classification, out / "classification"),
+        ours(family),
+    )
+    assert regression.config.num_labels == 1 and regression.config.problem_type == "regression"
+    config = classification.config
+    assert config.num_labels == 3 and config.thresholds == THRESHOLDS
+    assert config.id2label[1] == "1 (-0.400, +0.250]" and config.pad_token_id == 1
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_peft_gives_our_predictions_before_and_after_merging(runs, ours, family, tmp_path):
+    run = runs(family)
+    out = export.export(run, "peft", tmp_path / "out")
+    models = {}
+    for task, outputs in {"regression": 1, "classification": 3}.items():
+        models[task] = open_peft(
+            run.config.backbone, out / task, outputs, run.tokenizer.pad_token_id
+        )
+    check(*[logits(models[task], out / task) for task in models], ours(family))
+    merged = {task: model.merge_and_unload() for task, model in models.items()}
+    assert not any("lora" in name for name, _ in merged["regression"].named_modules())
+    check(*[logits(merged[task], out / task) for task in merged], ours(family))
+
+
+@pytest.mark.parametrize("form", export.FORMATS)
+def test_from_training_to_the_opened_export(finished_run, form, tmp_path):
+    folder, out = finished_run, tmp_path / "out"
+    run = trained.load(folder)
+    ours = Predictor(run).predict(TEXTS)
+    export.main([f"--workdir={folder}", f"--format={form}", f"--output={out}"])
+    text = (out / "README.md").read_text()
+    assert "weights.png" in text and (out / "weights.png").exists() and "license" in text
+    assert f"--format={form}" in text and "--config.lora_rank=2" in text
+    assert f"{run.thresholds[1]:.6f}" in text and "weight_regression" in text
+    if form == "transformers":
+        models = {task.name: open_task(out / task.name) for task in run.tasks}
+    else:
+        models = {
+            task.name: open_peft(out / "base", out / task.name, task.outputs) for task in run.tasks
+        }
+    score, odds = (logits(models[task.name], out / task.name) for task in run.tasks)
+    np.testing.assert_allclose(score[:, 0], ours.score, atol=TOLERANCE)
+    odds = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
+    np.testing.assert_allclose(odds, ours.probabilities, atol=TOLERANCE)
+
+
+def test_a_trunk_that_trained_itself_and_names_of_categories(tmp_path):
+    folder = trained_runs.backbone("roberta", tmp_path / "backbone")
+    run = trained_runs.make(
+        "roberta",
+        folder,
+        rank=0,
+        tasks=("classification",),
+        category_column="label",
+        category_names=("bad", "so-so", "good"),
+    )
+    out = export.export(run, "transformers", tmp_path / "out")
+    assert sorted(p.name for p in out.iterdir() if p.is_dir()) == ["classification"]
+    model = open_task(out / "classification")
+    assert model.config.id2label == {0: "bad", 1: "so-so", 2: "good"}
+    odds = logits(model, out / "classification")
+    odds = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
+    np.testing.assert_allclose(odds, Predictor(run).predict(TEXTS).probabilities, atol=TOLERANCE)
+    with pytest.raises(ValueError, match=r"without LoRA.*--format=transformers"):
+        export.export(run, "peft", tmp_path / "peft")
+    assert not (tmp_path / "peft").exists()
+
+
+def test_a_pooling_without_counterpart_is_refused_and_writes_nothing(runs, tmp_path):
+    run = runs("bert")
+    changed = trained.Trained(**{**vars(run), "pooling": "mean"})
+    with pytest.raises(ValueError, match="pooling='mean' has no counterpart"):
+        export.export(changed, "transformers", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_folder_of_others_is_touched(runs, tmp_path):
+    run, out = runs("llama"), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(ValueError, match="something else than an export"):
+        export.export(run, "transformers", out)
+    assert (out / "thesis.tex").read_text() == "years of work"
+    (out / "thesis.tex").unlink()
+    export.export(run, "transformers", out)  # an empty one is nobody's
+    export.export(run, "peft", out)  # its own earlier one
+    assert (out / "regression" / "adapter_model.safetensors").exists()
+    assert not (out / "regression" / "model.safetensors").exists()
+    (out / "regression" / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"regression/notes\.txt.*which no export wrote"):
+        export.export(run, "peft", out)
+    assert (out / "regression" / "notes.txt").read_text() == "mine"
+    with pytest.raises(ValueError, match="is no folder"):
+        export.export(run, "peft", out / "README.md")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_in_between_leaves_what_was_there(runs, tmp_path, monkeypatch, failure):
+    def fail(*args, **options):
+        raise failure
+
+    run, out = runs("llama"), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "write", fail)  # the last thing written
+        with pytest.raises(type(failure)):
+            export.export(run, "transformers", out)
+    assert not list(tmp_path.iterdir())
+    export.export(run, "transformers", out)
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "write", fail)
+        with pytest.raises(type(failure)):
+            export.export(run, "peft", out)
+    assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_export_left_is_cleared_away(runs, tmp_path):
+    run, out = runs("llama"), tmp_path / "out"
+    export.export(run, "peft", out)
+    # As a kill leaves them: half of a new one, or the old one out of the way.
+    partial = tmp_path / ".out.partial"
+    partial.mkdir()
+    (partial / export.MARKER).write_text(json.dumps({"files": None}))
+    (partial / "half").write_text("")
+    out.rename(tmp_path / ".out.previous")
+    export.export(run, "peft", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    monkeypatch.setattr(command.signal, "signal", lambda *args: None)
+    argv = [f"--workdir={folder}", "--format=peft", f"--output={tmp_path / 'out'}"]
+    with pytest.raises(SystemExit) as stopped:
+        command.run(lambda: export.main(argv))
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert said == f"error: {folder} holds no run: there is no config.json\n"
+    with pytest.raises(SystemExit):
+        export.parse([*argv, "--fromat=peft"])
+    assert capsys.readouterr().err == "error: unrecognized arguments: --fromat=peft\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_card_tells_the_command_that_trained(runs):
+    command = card.training_command(runs("qwen2"))
+    assert "--config.num_classes=3" in command and "--config.eval_batch_size=4" in command
+    assert "--config.seed" not in command

@@ -1,0 +1,399 @@
+"""Predicting with a trained run: files in, the same files with more columns out."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from configs import base
+from dwa_jax import backbones, stratify
+from dwa_jax.checkpoints import Checkpoints
+from experiments import occlusion, pipeline, predict, tables, trained
+from experiments.predictor import Predictor
+from tests.experiments import trained_runs
+
+ROOT = Path(__file__).parents[2]
+ADDED = ["predicted_score", "predicted_category", *(f"probability_{k}" for k in range(5))]
+
+
+@pytest.fixture(scope="module")
+def folder(finished_run):
+    return finished_run
+
+
+@pytest.fixture(scope="module")
+def predictor(folder):
+    return Predictor.load(folder)
+
+
+@pytest.fixture(scope="module")
+def tested(folder):
+    """The run's own predictions of its test split."""
+    with (folder / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def program(folder, *options):
+    predict.predict(predict.parse([f"--workdir={folder}", *options]))
+
+
+@pytest.fixture
+def shared(monkeypatch, predictor):
+    """The command without loading the run anew."""
+    monkeypatch.setattr(predict.Predictor, "load", lambda *args: predictor)
+
+
+def test_a_run_read_back_predicts_what_it_wrote_of_its_best_epoch(predictor, tested):
+    texts = [row["text"] for row in tested]
+    found = predictor(texts)
+    np.testing.assert_allclose(
+        [one.score for one in found], [float(row["predicted_score"]) for row in tested], atol=1e-5
+    )
+    wanted = [[float(row[f"probability_{k}"]) for k in range(5)] for row in tested]
+    np.testing.assert_allclose([one.probabilities for one in found], wanted, atol=1e-5)
+    assert [one.category for one in found] == [int(row["predicted_category"]) for row in tested]
+    # One at a time, in another order, with other padding: the same.
+    alone = [predictor([text])[0].score for text in texts[:3]]
+    np.testing.assert_allclose(alone, [one.score for one in found[:3]], atol=1e-5)
+    assert predictor([]) == []
+    with pytest.raises(TypeError, match="a list of texts"):
+        predictor("EUR/USD jumps")
+
+
+def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
+    """What it began from is gone; and the best step is not the latest."""
+    copy = tmp_path / "run"
+    shutil.copytree(folder, copy)
+    shutil.rmtree(copy / "checkpoints")
+    stored = json.loads((copy / "config.json").read_text())
+    stored["config"] |= {"backbone": "/gone", "lora_rank": 0}
+    (copy / "config.json").write_text(json.dumps(stored))
+    config = base.get_config()
+    config.update({"eval_batch_size": 8, "max_length": 32})
+    settings = backbones.BackboneConfig.from_huggingface(
+        json.loads((copy / "backbone.json").read_text())
+    )
+    module = backbones.build(settings)
+    tasks, method = pipeline.make_tasks(config), pipeline.make_weighting(config, 2)
+    checkpoints = Checkpoints(copy / "checkpoints")
+    states = []
+    for step in (1, 2):
+        key = jax.random.key(step)
+        theta = {"params": backbones.init(key, module)}
+        state = pipeline.init_state(
+            config, settings, theta, {}, tasks, method, pipeline.make_optimizers(config, 9), key
+        )
+        states.append(state._replace(step=jnp.asarray(step)))
+        checkpoints.save(states[-1], {"best_step": 1}, keep=(1,))
+    checkpoints.close()
+    found = trained.load(copy)
+    for name in ("theta", "psi"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(states[0], name))
+    assert found.frozen == {} and found.adapter is None
+    (copy / "backbone.json").unlink()
+    with pytest.raises(ValueError, match=r"backbone\.json is gone"):
+        trained.load(copy)
+
+
+def rows_of(tested):
+    return [
+        {"id": f"{i:03d}", "text": row["text"], "note": 'a "quoted", cell\nof two lines'}
+        for i, row in enumerate(tested)
+    ]
+
+
+def check(values, tested):
+    np.testing.assert_allclose(
+        [float(row["predicted_score"]) for row in values],
+        [float(row["predicted_score"]) for row in tested],
+        atol=1e-5,
+    )
+    assert [int(row["predicted_category"]) for row in values] == [
+        int(row["predicted_category"]) for row in tested
+    ]
+    for row in values:
+        assert sum(float(row[f"probability_{k}"]) for k in range(5)) == pytest.approx(1, abs=1e-5)
+
+
+def test_csv(shared, folder, tested, tmp_path):
+    rows = rows_of(tested)
+    with (tmp_path / "in.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["id", "text", "note"])
+        writer.writeheader()
+        writer.writerows(rows)
+    program(folder, f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["id", "text", "note", *ADDED]
+    assert [{key: row[key] for key in rows[0]} for row in found] == rows
+    check(found, tested)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_jsonl_keeps_every_character(shared, folder, tested, tmp_path):
+    lines = [
+        f'{{"text" : {json.dumps(row["text"])},"n":1.50e3, "deep": {{"a": [1, {{}}], "é": null}} }}'
+        for row in tested
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
+    program(folder, f"--input={tmp_path}/in.jsonl", f"--output={tmp_path}/out.jsonl")
+    out = (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
+    for line, before in zip(out, lines, strict=True):
+        assert line.startswith(before.removesuffix(" }") + ", ")
+    found = [json.loads(line) for line in out]
+    assert list(found[0]) == ["text", "n", "deep", *ADDED]
+    check(found, tested)
+
+
+def test_parquet_keeps_types_and_metadata(shared, folder, tested, tmp_path):
+    count = len(tested)
+    table = pa.table(
+        {
+            "when": pa.array(range(count), pa.timestamp("ms", tz="UTC")),
+            "text": pa.array([row["text"] for row in tested], pa.large_string()),
+            "tags": pa.array([["a"], None] * (count // 2) + [[]] * (count % 2)),
+            "kind": pa.array(["x", "y"] * (count // 2) + ["x"] * (count % 2)).dictionary_encode(),
+        }
+    ).replace_schema_metadata({"owner": "somebody"})
+    pa.parquet.write_table(table, tmp_path / "in.parquet", row_group_size=5)
+    program(folder, f"--input={tmp_path}/in.parquet", f"--output={tmp_path}/out.parquet")
+    found = pa.parquet.read_table(tmp_path / "out.parquet")
+    assert found.select(table.column_names).equals(table)
+    assert found.schema.metadata[b"owner"] == b"somebody"
+    check(found.to_pylist(), tested)
+
+
+def test_lines_of_standard_input(shared, folder, tested, tmp_path, monkeypatch, capsys):
+    texts = [row["text"] for row in tested]
+
+    def give(text):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode("utf-8"))))
+
+    give("\n".join(texts) + "\n")
+    program(folder, f"--output={tmp_path}/out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert list(found[0]) == ["text", *ADDED] and [row["text"] for row in found] == texts
+    check(found, tested)
+    give("\n".join(texts))
+    program(folder, f"--output={tmp_path}/out.parquet")
+    assert pa.parquet.read_table(tmp_path / "out.parquet").column("text").to_pylist() == texts
+    give("")
+    program(folder, f"--output={tmp_path}/empty.csv")
+    assert (tmp_path / "empty.csv").read_text() == ",".join(["text", *ADDED]) + "\n"
+    give("")
+    program(folder, f"--output={tmp_path}/empty.parquet")
+    assert pa.parquet.read_table(tmp_path / "empty.parquet").num_rows == 0
+    assert "0 texts in" in capsys.readouterr().err
+
+
+def test_the_program_from_a_pipe(folder):
+    result = subprocess.run(
+        [sys.executable, "-m", "experiments.predict", f"--workdir={folder}"],
+        cwd=ROOT,
+        input="the pound falls sharply\n€ up\n",
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    found = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [row["text"] for row in found] == ["the pound falls sharply", "€ up"]
+    assert "texts/s" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+def test_a_file_is_read_in_parts(tmp_path):
+    """Nothing is read of a file's end before its beginning has been handed on."""
+    texts = [f"text {i}" for i in range(10)]
+    (tmp_path / "a.csv").write_text("text\n" + "\n".join(texts) + "\n")
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=4)
+    for suffix in tables.FORMATS:
+        source = tables.open_source(tmp_path / f"a{suffix}", "text", 4, [])
+        chunks = list(source.chunks())
+        assert [len(chunk.texts) for chunk in chunks] == [4, 4, 2]
+        assert [text for chunk in chunks for text in chunk.texts] == texts
+        first = 2 if suffix == ".csv" else 1
+        assert [n for chunk in chunks for n in chunk.numbers] == list(range(first, first + 10))
+        assert chunks[-1].share == 1
+
+    def endless():
+        yield from texts
+        raise AssertionError("read further than asked for")
+
+    source = tables.LinesSource(endless(), "lines", ".jsonl", "text", 4)
+    chunks = source.chunks()
+    assert next(chunks).texts == texts[:4] and next(chunks).texts == texts[4:8]
+
+
+def test_many_chunks_keep_the_order(predictor, tested, tmp_path):
+    texts = [row["text"] for row in tested] * 3
+    source = tables.LinesSource(texts, "lines", ".jsonl", "text", 5)
+    out = io.StringIO()
+    done, _ = predict.predict_table(predictor, source, out, on_bad_row="error")
+    found = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert done == len(texts) and [row["text"] for row in found] == texts
+    check(found, tested * 3)
+
+
+def test_few_shapes_are_compiled(predictor):
+    shapes = {predictor._shape(n, t) for n in range(1, 9) for t in range(1, 33)}
+    assert {t for _, t in shapes} == {16, 32} and {n for n, _ in shapes} <= {1, 2, 4, 8}
+
+
+BAD = [
+    ("in.csv", "text,n\nfine,1\n ,2\n", "{}, row 3: the text is empty"),
+    ("in.csv", "text,n\nfine,1\nup, and down,2\n", "{}, row 3: 3 cells where the header has 2"),
+    ("in.csv", "txt\nfine\n", "{}: column 'text' is not there; there: 'txt' (nearest: 'txt')"),
+    ("in.csv", "text,predicted_score\nfine,1\n", "{}: column 'predicted_score' is there already"),
+    ("in.csv", "", "{}: the file is empty"),
+    ("in.csv", 'text\n"fine\n', "{}, row 2: a quote opened here is never closed"),
+    ("in.jsonl", '{"text": "fine"}\n{"text": 3}\n', "{}, row 2: the text 3 is of type int"),
+    ("in.jsonl", '{"text": "fine"}\n["text"]\n', "{}, row 2: not an object"),
+    ("in.jsonl", '{"text": "a", "text": "b"}\n', "{}, row 1: key 'text' is twice"),
+    ("in.jsonl", '{"txt": "a"}\n', "{}, row 1: key 'text' is not there"),
+    ("in.jsonl", '{"text": "\\ud800"}\n', "{}, row 1: holds half a surrogate pair"),
+    ("in.parquet", "no parquet", "{}: not a readable Parquet file"),
+    ("in.txt", "fine\n", "{}: unknown file type '.txt'"),
+]
+
+
+@pytest.mark.parametrize("name, content, message", BAD)
+def test_a_mistake_is_one_line_and_no_output(shared, folder, tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(ValueError) as caught:
+        program(
+            folder, f"--input={path}", f"--output={tmp_path}/out{path.suffix.replace('txt', 'csv')}"
+        )
+    assert str(caught.value).startswith(message.format(path)) and "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bad_rows_can_be_left_out(shared, folder, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_bytes(
+        b'{"text": "up"}\nnonsense\n{"text": null}\n{"text": "\xff"}\n{"text": "down"}\n'
+    )
+    files = f"--input={tmp_path}/in.jsonl", f"--output={tmp_path}/out.jsonl"
+    program(folder, *files, "--on_bad_row=skip")
+    lines = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["up", "down"]
+    said = capsys.readouterr().err
+    assert "3 bad rows left out" in said and "in.jsonl, row 2: not JSON" in said
+    table = pa.table({"text": ["up", None, "down"], "n": [1, 2, 3]})
+    pa.parquet.write_table(table, tmp_path / "in.parquet")
+    files = f"--input={tmp_path}/in.parquet", f"--output={tmp_path}/out.parquet"
+    program(folder, *files, "--on_bad_row=skip")
+    assert pa.parquet.read_table(tmp_path / "out.parquet").column("n").to_pylist() == [1, 3]
+
+
+def test_an_output_is_not_overwritten_unless_asked(shared, folder, tmp_path):
+    (tmp_path / "in.csv").write_text("text\nup\n")
+    (tmp_path / "out.csv").write_text("mine")
+    files = f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"
+    with pytest.raises(ValueError, match="is there already"):
+        program(folder, *files)
+    assert (tmp_path / "out.csv").read_text() == "mine"
+    program(folder, *files, "--overwrite")
+    assert (tmp_path / "out.csv").read_text().startswith("text,predicted_score")
+    with pytest.raises(ValueError, match=r"the input is \.csv"):
+        program(folder, files[0], f"--output={tmp_path}/out.jsonl")
+
+
+def test_a_failure_in_between_leaves_nothing(predictor, shared, folder, tmp_path, monkeypatch):
+    (tmp_path / "in.csv").write_text("text\n" + "up\n" * 20)
+    calls = []
+
+    def fail(ids):
+        calls.append(len(ids))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return type(predictor).predict_ids(predictor, ids)
+
+    monkeypatch.setattr(predictor, "predict_ids", fail, raising=False)
+    monkeypatch.setattr(predict, "_BATCHES", 1)
+    with pytest.raises(KeyboardInterrupt):
+        program(folder, f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv")
+    assert calls == [8, 8] and [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_occlusion_is_what_is_lost_without_a_word(predictor, shared, folder, tmp_path):
+    texts = ["the pound falls sharply", "up"]
+    whole = predictor.predict(texts)
+    found = occlusion.explain(predictor, texts, whole)
+    assert [[entry["word"] for entry in row] for row in found] == [text.split() for text in texts]
+    masked = predictor(["the pound <mask> sharply"])[0]
+    entry = found[0][2]
+    assert entry["score"] == pytest.approx(abs(whole.score[0]) - abs(masked.score), abs=1e-5)
+    lost = whole.probabilities[0].max() - masked.probabilities[whole.category[0]]
+    assert entry["probability"] == pytest.approx(lost, abs=1e-5)
+    (tmp_path / "in.csv").write_text("text\n" + "\n".join(texts) + "\n")
+    files = f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"
+    program(folder, *files, "--explain=occlusion")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        column = [json.loads(row["explanation"]) for row in csv.DictReader(file)]
+    assert [[entry["word"] for entry in row] for row in column] == [text.split() for text in texts]
+    assert column[0][2]["score"] == pytest.approx(entry["score"], abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def decoder(tmp_path_factory):
+    pytest.importorskip("torch")
+    place = trained_runs.backbone("llama", tmp_path_factory.mktemp("llama"))
+    return trained_runs.make("llama", place, tasks=("regression",), category_names=())
+
+
+def test_regression_alone_takes_the_category_from_the_thresholds(decoder):
+    found = Predictor(decoder)(trained_runs.TEXTS)
+    scores = np.clip([one.score for one in found], -1, 1)
+    wanted = stratify.categorize(scores, trained_runs.THRESHOLDS)
+    assert [one.category for one in found] == list(wanted)
+    assert all(one.probabilities is None and one.name is None for one in found)
+    assert list(predict.columns(Predictor(decoder), "none")) == [
+        "predicted_score",
+        "predicted_category",
+    ]
+
+
+def test_occlusion_without_a_mask_token_leaves_the_word_out(decoder):
+    decoder.tokenizer.mask_token = None
+    predictor = Predictor(decoder)
+    found = occlusion.explain(
+        predictor, ["pound falls", "yen"], predictor.predict(["pound falls", "yen"])
+    )
+    whole, rest = predictor(["pound falls", "falls"])
+    assert found[0][0]["score"] == pytest.approx(abs(whole.score) - abs(rest.score), abs=1e-5)
+    assert found[1] == [{"word": "yen", "score": None}]
+
+
+def test_only_a_finished_run_is_loaded(folder, tmp_path):
+    def broken(*names, change=None):
+        copy = tmp_path / "_".join(names or ("changed",))
+        shutil.copytree(folder, copy)
+        for name in names:
+            shutil.rmtree(copy / name) if (copy / name).is_dir() else (copy / name).unlink()
+        return copy
+
+    def fails(path, message):
+        with pytest.raises(ValueError, match=message) as caught:
+            trained.load(path)
+        assert "\n" not in str(caught.value)
+
+    fails(tmp_path / "nowhere", "holds no run: there is no config.json")
+    fails(broken("summary.json"), "is not finished: there is no summary.json")
+    fails(broken("checkpoints"), "has no checkpoint")
+    fails(broken("tokenizer"), "tokenizer is gone")
+    copy = broken()
+    stored = json.loads((copy / "config.json").read_text())
+    stored["config"] |= {"backbone": str(tmp_path / "gone")}
+    (copy / "config.json").write_text(json.dumps(stored))
+    fails(copy, "whose frozen parameters it does not hold")

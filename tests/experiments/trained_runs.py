@@ -1,0 +1,105 @@
+"""Small trained runs of each family, made without training: random weights, factors, heads."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from configs import base
+from dwa_jax import data, heads, lora
+from experiments import pipeline, trained
+
+FAMILIES = ("bert", "roberta", "llama", "qwen2")
+TEXTS = [
+    "EUR/USD jumps after ECB",
+    "the dollar falls",
+    "pound",
+    "yen slides against the dollar as traders weigh what the central bank may do next, again",
+    "franc steady, and little else",
+]
+THRESHOLDS = [-0.4, 0.25]
+
+
+def tokenizer():
+    return data.headlines.tokenizer(TEXTS, 280)
+
+
+def backbone(family: str, folder: Path) -> Path:
+    """Writes a random model with transformers, its tokenizer beside it."""
+    import torch
+    import transformers
+
+    words = tokenizer()
+    sizes = {
+        "vocab_size": len(words),
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 20,
+        "max_position_embeddings": 66,
+        "pad_token_id": words.pad_token_id if family in ("bert", "roberta") else None,
+    }
+    if family in ("llama", "qwen2"):
+        sizes["num_key_value_heads"] = 2
+    name = {"bert": "Bert", "roberta": "Roberta", "llama": "Llama", "qwen2": "Qwen2"}[family]
+    torch.manual_seed(3)
+    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes))
+    with torch.no_grad():
+        for value in model.parameters():
+            value += 0.1 * torch.randn(value.shape)
+    model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def make(family: str, folder: Path, *, tasks=("regression", "classification"), rank=3, **changes):
+    """Makes a run of that backbone; without a rank the trunk itself is what trained."""
+    config = base.get_config()
+    config.update(
+        {"backbone": str(folder), "num_classes": 3, "tasks": tasks, "eval_batch_size": 4}
+        | {"lora_rank": rank, "lora_alpha": 2.0 * rank, "max_length": 32}
+        | changes
+    )
+    model = pipeline.load_model(config, None, jax.random.key(0))
+    draw = np.random.default_rng(1)
+
+    def random(tree, spread):
+        return jax.tree.map(lambda x: spread * draw.normal(size=x.shape).astype(np.float32), tree)
+
+    made = pipeline.make_tasks(config)
+    settings = model.module.config
+    psi = {
+        task.name: random(
+            heads.init(jax.random.key(0), family, settings.hidden_size, task.outputs), 0.3
+        )
+        for task in made
+    }
+    if model.adapter is not None:
+        adapter = lora.replace_factors(model.adapter, random(model.adapter.factors, 0.3))
+        theta, frozen = {"lora": adapter.factors}, {"params": model.params}
+    else:
+        theta, frozen = {"params": model.params}, {}
+    return trained.Trained(
+        config=config,
+        module=model.module,
+        tokenizer=model.tokenizer,
+        pooling=model.pooling,
+        lora_scale=model.lora_scale,
+        theta=theta,
+        frozen=frozen,
+        psi=psi,
+        tasks=made,
+        thresholds=THRESHOLDS,
+        summary={
+            "validation": {"mse": 0.25, "accuracy": 0.5, "accuracy_by_class": [0.5, None, 0.1]},
+            "test": None,
+            "best_epoch": 1,
+            "epochs": 2,
+            "monitor": "mse",
+        },
+        metrics=[
+            {"kind": "step", "step": step, "weight_regression": 0.5 + step / 1000}
+            for step in range(1, 101)
+        ],
+        folder=folder,
+    )
