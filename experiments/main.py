@@ -30,13 +30,16 @@ from ml_collections import config_flags
 
 from dwa_jax import lora
 from dwa_jax.checkpoints import Checkpoints
-from experiments import left_out, loop, pipeline, plots, validation, workdir
+from experiments import left_out, loop, pipeline, plots, preview, validation, workdir
 from experiments.console import Console
 from experiments.health import Diverged
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run; by default runs/NAME of the configuration."
+)
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Prints what the data come to, and neither trains nor writes anything."
 )
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Shows where in the code an error was raised.")
 
@@ -235,6 +238,9 @@ def main(argv: list[str]) -> None:
     folder = Path(_WORKDIR.value or f"runs/{name}")
     console = Console()
     try:
+        if _DRY_RUN.value:
+            preview.preview(config, console)
+            return
         finished = folder / "summary.json"
         if finished.exists():
             workdir.open_folder(folder, config.to_dict())

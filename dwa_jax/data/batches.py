@@ -153,6 +153,11 @@ class Batches:
         return -(-len(self._lengths) // self._batch_size)
 
     @property
+    def lengths(self) -> np.ndarray:
+        """(N,) tokens a row, before padding."""
+        return self._lengths.copy()
+
+    @property
     def shapes(self) -> list[tuple[int, int]]:
         """Every (B, T) that a batch may have."""
         return [(self._batch_size, int(length)) for length in self._buckets]
