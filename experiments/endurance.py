@@ -9,20 +9,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
 
 from configs import demo
 from dwa_jax import sharding
 from dwa_jax.presets import PRESETS
-from experiments import pipeline
+from experiments import command, pipeline
 from experiments.console import Console
-
-_STEPS = flags.DEFINE_integer("steps", 20_000, "Steps to train.", lower_bound=20)
-_PRESET = flags.DEFINE_enum("preset", "paper", list(PRESETS), "Options of dwa and the loss.")
-_MODE = flags.DEFINE_enum(
-    "mode", "", ["", "bounded", "frozen", "prior", "literal"], "Of the loss, if not the preset's."
-)
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the numbers.")
 
 # Steps between two looks at the device; what a program keeps in between is bounded by it.
 _EVERY = 200
@@ -121,12 +113,23 @@ def _resident_bytes():
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs and prints; the status is 1 where something left its bounds or memory grew."""
-    if len(argv) > 1:
-        app.usage(shorthelp=True, detailed_error=f"unexpected argument {argv[1]!r}", exitcode=2)
+    parser = command.Parser(prog="python -m experiments.endurance", description=__doc__)
+    parser.add_argument("--steps", type=int, default=20_000, help="to train")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper")
+    parser.add_argument(
+        "--mode",
+        choices=["bounded", "frozen", "prior", "literal"],
+        default="",
+        help="of the loss, if not the preset's",
+    )
+    parser.add_argument("--output", default="", help="JSON file for the numbers")
+    options = parser.parse_args()
+    if options.steps < 20:
+        raise ValueError(f"--steps={options.steps} must be at least 20")
     console = Console()
-    result = endure(_PRESET.value, _MODE.value, _STEPS.value)
+    result = endure(options.preset, options.mode, options.steps)
     rows = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in result["ranges"].items()}
     first, last = result["losses"]
     rows["loss_regression, mean"] = f"{first:.4g} in the first tenth, {last:.4g} in the last"
@@ -135,11 +138,11 @@ def main(argv: list[str]) -> None:
     console.table(f"{result['preset']}, mode {result['mode']}, {result['steps']} steps", rows)
     for sentence in result["violations"]:
         console.note(f"left its bounds: {sentence}")
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+    if options.output:
+        Path(options.output).write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     if result["violations"] or result["memory_growth"] > 0.02:
         raise SystemExit(1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)

@@ -1,7 +1,8 @@
 """Runs a sweep of methods, datasets, backbones and seeds, and reports what differs.
 
-python -m experiments.reproduce --table=5 | --figure=3 | --sweep=configs/sweeps/weightings.py
-  [--workdir=DIR] [--workers=2] [--data=FOLDER] [--seeds=0,1,2] [--report_only]
+python -m experiments.reproduce --table=5 --workers=2
+python -m experiments.reproduce --figure=3
+python -m experiments.reproduce --sweep=configs/sweeps/weightings.py --seeds=0,1,2
 """
 
 import importlib.util
@@ -9,34 +10,43 @@ import sys
 import time
 from pathlib import Path
 
-from absl import app, flags
-
 from experiments import workdir
+from experiments.command import Parser, run
 from experiments.console import Console
 from experiments.sweeps import collect, papers, report, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 
-_TABLE = flags.DEFINE_enum("table", None, list(papers.TABLES), "A table of the papers.")
-_FIGURE = flags.DEFINE_enum("figure", None, list(papers.FIGURES), "A figure of the papers.")
-_SWEEP = flags.DEFINE_string("sweep", None, "File with a sweep of one's own: get_sweep().")
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Of all sweeps' runs and their reports; runs/sweeps."
-)
-_DATA = flags.DEFINE_string("data", "../shared/data", "Folder with the datasets' files.")
-_WORKERS = flags.DEFINE_integer("workers", 1, "Runs at a time, each on one core.", lower_bound=1)
-_WEIGHTS = flags.DEFINE_multi_string(
-    "weights", [], "BACKBONE=FOLDER: takes a backbone's weights from a local folder."
-)
-_BACKBONES = flags.DEFINE_list(
-    "backbones", None, "Other backbones: names in configs/, such as qwen, or minilm."
-)
-_DATASETS = flags.DEFINE_list("datasets", None, "Only these datasets of the sweep.")
-_METHODS = flags.DEFINE_list(
-    "methods", None, "Only these methods, by their folders' names, and the baseline."
-)
-_SEEDS = flags.DEFINE_list("seeds", None, "Other seeds.")
-_REPORT_ONLY = flags.DEFINE_bool("report_only", False, "Runs nothing; reports what is there.")
-_KEEP = flags.DEFINE_bool("keep_checkpoints", False, "Keeps finished runs' checkpoints.")
+
+def parser() -> Parser:
+    """Returns the command line's parser."""
+    found = Parser(prog="python -m experiments.reproduce", description=__doc__)
+    asked = found.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--table", choices=list(papers.TABLES), help="a table of the papers")
+    asked.add_argument("--figure", choices=list(papers.FIGURES), help="a figure of the papers")
+    asked.add_argument("--sweep", metavar="FILE", help="a sweep of one's own: get_sweep()")
+    found.add_argument(
+        "--workdir", default="runs/sweeps", help="of all sweeps' runs and their reports"
+    )
+    found.add_argument("--data", default="../shared/data", help="folder with the datasets' files")
+    found.add_argument("--workers", type=int, default=1, help="runs at a time, each on one core")
+    found.add_argument(
+        "--weights",
+        metavar="BACKBONE=FOLDER",
+        action="append",
+        default=[],
+        help="takes a backbone's weights from a local folder",
+    )
+    found.add_argument("--backbones", type=_names, help="others, by their names in configs/")
+    found.add_argument("--datasets", type=_names, help="only these")
+    found.add_argument("--methods", type=_names, help="only these, and the baseline")
+    found.add_argument("--seeds", type=_names, help="others")
+    found.add_argument("--report_only", action="store_true", help="runs nothing")
+    found.add_argument("--keep_checkpoints", action="store_true", help="of finished runs")
+    return found
+
+
+def _names(text):
+    return [name for name in text.split(",") if name]
 
 
 def load(path: Path) -> Sweep:
@@ -57,33 +67,30 @@ def load(path: Path) -> Sweep:
         raise ValueError(f"{path} does not hold a sweep: {error}") from None
 
 
-def chosen() -> tuple[Path, Sweep]:
+def chosen(options) -> tuple[Path, Sweep]:
     """Returns the file and the sweep that the command line asks for.
 
     Raises:
-      ValueError: nothing, or more than one thing, or an unknown name is asked for.
+      ValueError: an unknown name is asked for.
     """
-    asked = [flag for flag in (_TABLE, _FIGURE, _SWEEP) if flag.value is not None]
-    if len(asked) != 1:
-        raise ValueError("give one of --table, --figure and --sweep")
-    if _TABLE.value is not None:
-        path = Path(f"configs/sweeps/{papers.TABLES[_TABLE.value]}.py")
-    elif _FIGURE.value is not None:
-        path = Path(f"configs/sweeps/{papers.FIGURES[_FIGURE.value]}.py")
+    if options.table is not None:
+        path = Path(f"configs/sweeps/{papers.TABLES[options.table]}.py")
+    elif options.figure is not None:
+        path = Path(f"configs/sweeps/{papers.FIGURES[options.figure]}.py")
     else:
-        path = Path(_SWEEP.value)
+        path = Path(options.sweep)
     sweep = load(path)
-    choices = {"datasets": _DATASETS.value or ()}
-    if _METHODS.value:
+    choices = {"datasets": options.datasets or ()}
+    if options.methods:
         by_name = {key: name for name in sweep.methods for key in (name, slug(name))}
-        choices["methods"] = [by_name.get(name, name) for name in _METHODS.value]
-    if _SEEDS.value:
-        if not all(seed.isdigit() for seed in _SEEDS.value):
-            raise ValueError(f"--seeds={','.join(_SEEDS.value)}: expected integers with commas")
-        choices["seeds"] = [int(seed) for seed in _SEEDS.value]
+        choices["methods"] = [by_name.get(name, name) for name in options.methods]
+    if options.seeds:
+        if not all(seed.isdigit() for seed in options.seeds):
+            raise ValueError(f"--seeds={','.join(options.seeds)}: expected integers with commas")
+        choices["seeds"] = [int(seed) for seed in options.seeds]
     sweep = sweep.narrowed(**choices)
-    if _BACKBONES.value:
-        files = {name: f"configs/{name}.py" for name in _BACKBONES.value}
+    if options.backbones:
+        files = {name: f"configs/{name}.py" for name in options.backbones}
         for file in files.values():
             if not Path(file).is_file():
                 raise ValueError(f"--backbones: there is no {file}")
@@ -91,14 +98,14 @@ def chosen() -> tuple[Path, Sweep]:
     return path, sweep
 
 
-def weights(sweep: Sweep) -> dict[str, str]:
+def weights(given: list[str], sweep: Sweep) -> dict[str, str]:
     """Returns {backbone: folder of its weights}, as --weights has it.
 
     Raises:
       ValueError: one is not of the form BACKBONE=FOLDER, or names another backbone.
     """
     found = {}
-    for text in _WEIGHTS.value:
+    for text in given:
         name, _, folder = text.partition("=")
         if name not in sweep.backbones or not folder:
             raise ValueError(
@@ -109,10 +116,10 @@ def weights(sweep: Sweep) -> dict[str, str]:
     return found
 
 
-def command() -> str:
+def command(arguments: list[str]) -> str:
     """Returns the command line as another person would type it."""
     kept = []
-    for argument in sys.argv[1:]:
+    for argument in arguments:
         name, _, value = argument.partition("=")
         if name == "--weights":
             argument = f"{name}={value.partition('=')[0]}=FOLDER"
@@ -121,8 +128,12 @@ def command() -> str:
     return " ".join(["python -m experiments.reproduce", *kept])
 
 
-def reproduce(console: Console) -> int:
+def reproduce(arguments: list[str], console: Console) -> int:
     """Runs what is missing, and writes results.json, timing.json and the report.
+
+    Args:
+      arguments: of the command line.
+      console: where progress goes.
 
     Returns:
       How many runs failed.
@@ -130,26 +141,30 @@ def reproduce(console: Console) -> int:
     Raises:
       ValueError: the command line or the sweep is wrong.
     """
-    path, sweep = chosen()
-    root = Path(_WORKDIR.value or "runs/sweeps")
+    options = parser().parse_args(arguments)
+    if options.workers < 1:
+        raise ValueError(f"--workers={options.workers} must be at least 1")
+    path, sweep = chosen(options)
+    root = Path(options.workdir)
     cells, folder = root / "cells", root / path.stem
-    places = {"data": _DATA.value, "streams": str(root / "streams")}
-    local = weights(sweep)
-    if not _REPORT_ONLY.value:
+    places = {"data": options.data, "streams": str(root / "streams")}
+    local = weights(options.weights, sweep)
+    if not options.report_only:
         if sweep.streams:
-            options = dict(sweep.streams)
-            source = Path(options.pop("source").replace("{data}", _DATA.value))
-            streams.write(source, root / "streams", sweep.seeds, **options)
+            making = dict(sweep.streams)
+            source = Path(making.pop("source").replace("{data}", options.data))
+            streams.write(source, root / "streams", sweep.seeds, **making)
         runner.run_all(
             sweep,
             places,
             cells,
             weights=local,
-            workers=_WORKERS.value,
-            keep_checkpoints=_KEEP.value,
+            workers=options.workers,
+            keep_checkpoints=options.keep_checkpoints,
             say=console.note,
         )
-    results, timing = collect.collect(sweep, cells, command=command(), papers=papers.STATEMENTS)
+    line = command(arguments)
+    results, timing = collect.collect(sweep, cells, command=line, papers=papers.STATEMENTS)
     folder.mkdir(parents=True, exist_ok=True)
     workdir.write_json(folder / "results.json", results)
     workdir.write_json(folder / "timing.json", timing)
@@ -162,24 +177,19 @@ def reproduce(console: Console) -> int:
     return len(failed)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs the program; status 1 if a run failed, 2 for a mistake in what was asked for."""
-    if len(argv) > 1:
-        print(f"error: unexpected argument {argv[1]!r}", file=sys.stderr)
-        sys.exit(2)
-    console = Console()
     started = time.perf_counter()
+    console = Console()
     try:
-        failed = reproduce(console)
+        failed = reproduce(sys.argv[1:], console)
     except KeyboardInterrupt:
         console.note("stopped; the same command continues the sweep")
-        sys.exit(130)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        raise
     console.note(f"{time.perf_counter() - started:.0f} s")
-    sys.exit(1 if failed else 0)
+    if failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -57,7 +57,7 @@ TINY = {
     "generated_rows": 300,
     "epochs": 2,
     "batch_size": 16,
-    "max_buckets": 2,
+    "max_buckets": 1,
     "max_length": 32,
     "learning_rate": 1e-3,
     "log_every": 5,

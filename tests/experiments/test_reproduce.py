@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import reproduce
+from experiments import command, reproduce
 from experiments.sweeps import collect, papers, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 
@@ -110,26 +110,30 @@ def test_narrowing_keeps_the_baseline_and_refuses_unknown_names():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "give one of --table, --figure and --sweep"),
-        (["--table=5", "--figure=3"], "give one of"),
+        ([], "one of the arguments --table --figure --sweep is required"),
+        (["--table=5", "--figure=3"], "not allowed with"),
+        (["--table=6"], "invalid choice"),
         (["--sweep=nowhere.py"], "nowhere.py: no such file; there are: configs/sweeps/"),
         (["--table=5", "--seeds=a"], "expected integers with commas"),
+        (["--table=5", "--workers=0"], "must be at least 1"),
         (["--table=5", "--backbones=nothing"], "there is no configs/nothing.py"),
         (["--table=5", "--weights=minilm"], "expected BACKBONE=FOLDER"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys, monkeypatch):
-    flags = reproduce.flags.FLAGS
-    flags.unparse_flags()
-    flags(["reproduce", *arguments])
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["reproduce", *arguments])
     with pytest.raises(SystemExit) as stopped:
-        reproduce.main(["reproduce"])
+        command.run(reproduce.main)
     assert stopped.value.code == 2
     printed = capsys.readouterr().err
     assert message in printed and printed.count("\n") == 1
-    for name in ("table", "figure", "sweep", "seeds", "backbones", "weights"):
-        flags[name].unparse()
+
+
+def test_the_report_names_the_command_without_this_machine_s_folders():
+    arguments = ["--table=5", "--weights=minilm=/a/folder", "--data=/b", "--workers=2"]
+    line = "python -m experiments.reproduce --table=5 --weights=minilm=FOLDER --workers=2"
+    assert reproduce.command(arguments) == line
 
 
 def test_a_stream_drifts_from_negative_to_positive_and_shares_no_text(tmp_path):
@@ -152,23 +156,17 @@ def test_a_stream_drifts_from_negative_to_positive_and_shares_no_text(tmp_path):
     assert set(other.texts) != texts[0]
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A sweep of three methods of which one cannot run."""
-    folder = tmp_path_factory.mktemp("sweep")
+# One test, because its runs are processes of their own, and take seconds each.
+def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(tmp_path):
     methods = {
         "constant": {"weighting": "constant"},
         "broken": {"weighting": "dwa(floor=7)"},
         "dwa": {"weighting": "dwa"},
     }
-    said = []
     here = sweep(methods=methods, curves=True)
-    states = runner.run_all(here, PLACES, folder, workers=2, say=said.append)
-    return folder, here, states, said
+    folder = tmp_path / "first"
+    states = runner.run_all(here, PLACES, folder, workers=2, say=lambda line: None)
 
-
-def test_a_failing_run_is_shown_and_stops_no_other(finished):
-    folder, here, states, _ = finished
     assert sorted(states.values()) == ["failed", "finished", "finished"]
     results, timing = collect.collect(here, folder, command="c", papers=[], resamples=100)
     by_method = {run["method"]: run for run in results["runs"]}
@@ -183,9 +181,7 @@ def test_a_failing_run_is_shown_and_stops_no_other(finished):
     mse = {name: by_method[name]["test"]["mse"] for name in ("constant", "dwa")}
     assert differences["mse"]["difference"] == pytest.approx(mse["dwa"] - mse["constant"])
 
-
-def test_what_is_finished_is_not_run_again(finished):
-    folder, here, _, _ = finished
+    # What is finished is not run again.
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
     said = []
     without = here.narrowed(methods=["dwa"])
@@ -193,13 +189,11 @@ def test_what_is_finished_is_not_run_again(finished):
     assert said == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
 
-
-def test_the_same_numbers_come_out_again(finished, tmp_path):
-    folder, here, _, _ = finished
+    # The same numbers come out again.
     again = here.narrowed(methods=["constant"])
-    runner.run_all(again, PLACES, tmp_path, say=lambda line: None)
+    runner.run_all(again, PLACES, tmp_path / "second", say=lambda line: None)
     first, _ = collect.collect(again, folder, command="c", papers=[])
-    second, _ = collect.collect(again, tmp_path, command="c", papers=[])
+    second, _ = collect.collect(again, tmp_path / "second", command="c", papers=[])
     assert json.dumps(first) == json.dumps(second)
 
 
