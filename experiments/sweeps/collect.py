@@ -9,6 +9,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -234,11 +235,10 @@ def _distributions(sweep, runs, tested):
 
 
 def _commit() -> str | None:
-    head = Path(".git/HEAD")
-    if not head.exists():
+    # With "-dirty" behind it where files differ from the commit's.
+    line = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(line, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         return None
-    text = head.read_text().strip()
-    if not text.startswith("ref: "):
-        return text
-    ref = Path(".git") / text[5:]
-    return ref.read_text().strip() if ref.exists() else None
+    return found.stdout.strip()
