@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from dwa_jax import data, metrics, sharding, stratify
+from dwa_jax import data, metrics, sharding
 from dwa_jax.checkpoints import Checkpoints
 from experiments import signals
+from experiments.decisions import decide
 from experiments.health import Health
 from experiments.pipeline import Corpus, Run
 from experiments.signals import Interrupted, Stop
@@ -120,17 +121,12 @@ def predict(
             if name not in outputs:
                 outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
             outputs[name][rows[rows >= 0]] = values[rows >= 0]
-    score = outputs["regression"][:, 0] if "regression" in outputs else np.full(num_rows, np.nan)
-    if "classification" not in outputs:
-        clipped = np.clip(score, -1, 1)
-        category = np.asarray(stratify.categorize(clipped, thresholds))
-        return {"score": score, "category": category, "probabilities": None}
-    logits = outputs["classification"]
-    odds = np.exp(logits - logits.max(axis=1, keepdims=True))
+    score, category, probabilities = decide(outputs, thresholds)
+    missing = np.full(num_rows, np.nan)
     return {
-        "score": score,
-        "category": logits.argmax(axis=1),
-        "probabilities": odds / odds.sum(axis=1, keepdims=True),
+        "score": missing if score is None else score,
+        "category": category,
+        "probabilities": probabilities,
     }
 
 

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dwa_jax import data, sharding, stratify, training
+from dwa_jax import data, sharding, training
 from experiments import trained
+from experiments.decisions import decide
 
 # The shortest padded length; the others double until the longest text that the run allows.
 _SHORTEST = 16
@@ -157,7 +158,7 @@ class Predictor:
             result = self._predict(run, sharding.shard_rows(batch, self._mesh))
             for name, values in jax.device_get(result).items():
                 outputs[name][rows] = values[: len(rows)]
-        return self._decide(outputs)
+        return Predictions(*decide(outputs, run.thresholds))
 
     def _pad(self, rows):
         count, length = self._shape(len(rows), max(map(len, rows)))
@@ -173,17 +174,6 @@ class Predictor:
         # Powers of two both ways: few programs to compile, at most half of one wasted.
         rows = min(self.batch_size, self._mesh.size * _power(-(-count // self._mesh.size)))
         return rows, min(self.run.max_tokens, max(_SHORTEST, _power(length)))
-
-    def _decide(self, outputs):
-        score = outputs["regression"][:, 0] if "regression" in outputs else None
-        if "classification" not in outputs:
-            clipped = np.clip(score, -1, 1)
-            return Predictions(
-                score, np.asarray(stratify.categorize(clipped, self.run.thresholds)), None
-            )
-        logits = outputs["classification"]
-        odds = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return Predictions(score, logits.argmax(axis=1), odds / odds.sum(axis=1, keepdims=True))
 
 
 def _power(number):
