@@ -1,11 +1,13 @@
 """The model of a run: a trunk with its tokenizer, parameters and LoRA factors."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dwa_jax import backbones, data, heads, lora
 from experiments.corpus import Corpus
@@ -129,3 +131,21 @@ def _check_adapter(config):
                 f"{key}={config[key]!r} contradicts lora_adapter={config.lora_adapter!r}, which "
                 f"has {has}; leave {key} at its default"
             )
+
+
+def check_ids(ids: Sequence[np.ndarray], vocab_size: int) -> None:
+    """Checks that a tokenizer belongs to a model.
+
+    Args:
+      ids: token ids of texts.
+      vocab_size: tokens that the model knows.
+
+    Raises:
+      ValueError: an id is beyond them.
+    """
+    highest = max((int(row.max()) for row in ids), default=0)
+    if highest >= vocab_size:
+        raise ValueError(
+            f"the tokenizer gives id {highest}, the model knows {vocab_size} tokens: "
+            "they do not belong together"
+        )

@@ -14,6 +14,7 @@ from experiments import spec
 from experiments.corpus import Corpus as Corpus
 from experiments.corpus import read_corpus as read_corpus
 from experiments.model import Model as Model
+from experiments.model import check_ids
 from experiments.model import load_model as load_model
 from experiments.model import module_options as module_options
 from experiments.model import uses_lora as uses_lora
@@ -40,13 +41,7 @@ def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.B
             notes.append(
                 f"{split}: {encoded.num_truncated} texts ({share:.1%}) cut to {limit} tokens"
             )
-        size = model.module.config.vocab_size
-        highest = max(ids.max() for ids in encoded.ids)
-        if highest >= size:
-            raise ValueError(
-                f"the tokenizer gives id {highest}, the model knows {size} tokens: "
-                "they do not belong together"
-            )
+        check_ids(encoded.ids, model.module.config.vocab_size)
         batches[split] = data.Batches(
             encoded.ids,
             rows.scores,

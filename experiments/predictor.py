@@ -16,6 +16,7 @@ import numpy as np
 from dwa_jax import data, sharding, training
 from experiments import trained
 from experiments.decisions import decide
+from experiments.model import check_ids
 
 # The shortest padded length; the others double until the longest text that the run allows.
 _SHORTEST = 16
@@ -136,13 +137,7 @@ class Predictor:
         run = self.run
         normalize = data.normalize_tweet if run.config.normalize_tweets else None
         ids = data.encode(run.tokenizer, texts, run.max_tokens, normalize, origin).ids
-        size = run.module.config.vocab_size
-        highest = max((int(row.max()) for row in ids), default=0)
-        if highest >= size:
-            raise ValueError(
-                f"the tokenizer gives id {highest}, the model knows {size} tokens: "
-                "they do not belong together"
-            )
+        check_ids(ids, run.module.config.vocab_size)
         return ids
 
     def predict_ids(self, ids: Sequence[np.ndarray]) -> Predictions:

@@ -91,11 +91,10 @@ def collect(
     """
     runs, times, tested = [], {}, {}
     for run in sweep.runs():
-        record, time = _read(run, folder / run.id)
+        record, time, rows = _read(run, folder / run.id)
         runs.append(record)
         if time is not None:
-            times[run.id] = time
-            tested[run] = predictions(folder / run.id / "predictions.csv")
+            times[run.id], tested[run] = time, rows
     results = {
         "title": sweep.title,
         "question": sweep.question,
@@ -134,15 +133,16 @@ def _read(run: Run, folder: Path):
         "error": runner.error_of(folder),
     }
     if state != "finished":
-        return record, None
+        return record, None, None
     summary = json.loads((folder / runner.SUMMARY).read_text("utf-8"))
     log = workdir.MetricsFile(folder / "metrics.jsonl").read()
     steps = [item for item in log if item["kind"] == "step"]
     hidden = ("kind", "step", "epoch", *_TIMES)
     last = {key: value for key, value in steps[-1].items() if key not in hidden} if steps else {}
+    rows = predictions(folder / "predictions.csv")
     record |= {
         "test": summary["test"] or summary["validation"],
-        "common": _common_metrics(predictions(folder / "predictions.csv")),
+        "common": _common_metrics(rows),
         "also_tested": {
             Path(name).stem: found for name, found in summary.get("also_tested", {}).items()
         },
@@ -157,7 +157,7 @@ def _read(run: Run, folder: Path):
         "train_seconds": summary["timing"]["train_seconds"],
         "peak_bytes": summary["memory"]["process_bytes"],
     }
-    return record, time
+    return record, time, rows
 
 
 def _cells(sweep):

@@ -61,6 +61,7 @@ def run_all(
 
     Raises:
       KeyboardInterrupt: Ctrl-C; the runs under way saved a checkpoint first.
+      SystemExit: SIGTERM, likewise.
     """
     # Two methods of a sweep may be one and the same run.
     runs = list({run.id: run for run in sweep.runs()}.values())
@@ -90,7 +91,7 @@ def run_all(
                 seconds = time.perf_counter() - started
                 name = f"{run.dataset}, {run.backbone}, {run.method}, seed {run.seed}"
                 say(f"[{done}/{total}] {name}: {state} ({seconds:.0f} s)")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, and what SIGTERM is turned into
         for _, process, _ in active.values():
             process.send_signal(signal.SIGINT)
         for _, process, _ in active.values():
