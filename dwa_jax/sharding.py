@@ -36,3 +36,18 @@ def shard_rows(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]
     if rows % size:
         raise ValueError(f"a batch of {rows} rows does not divide over {size} devices")
     return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def keep_up(values: Any, mesh: Mesh) -> None:
+    """Waits for a step's values where several steps in flight could hang.
+
+    Virtual devices of one CPU share a pool of threads. When steps are queued behind each
+    other, one device's all-reduce can hold the threads that its peer needs to reach it, and
+    XLA ends the process after 40 seconds. Real devices are never waited for.
+
+    Args:
+      values: what the step returned, or a part of it.
+      mesh: the step's.
+    """
+    if mesh.size > 1 and mesh.devices.flat[0].platform == "cpu":
+        jax.block_until_ready(values)

@@ -57,6 +57,7 @@ def endure(preset: str, mode: str, steps: int) -> dict:
         batch = next(stream)
         del batch["row"]
         state, values = run.step(state, sharding.shard_rows(batch, run.mesh))
+        sharding.keep_up(values, run.mesh)
         pending.append(values)
         if len(pending) == _EVERY or step == steps:
             for values in jax.device_get(pending):

@@ -249,6 +249,7 @@ def train(
                         stop.wait_for(run.step.lower(state, batch).compile)
                         compiled.add(shape)
                     state, values = run.step(state, batch)
+                    sharding.keep_up(values, run.mesh)
                     step += 1
                     bar.advance()
                     health.follow(step, epoch + 1, rows, values)
