@@ -1,192 +1,222 @@
-"""What a step costs: ratios between methods first, then milliseconds and memory.
+"""What a step costs, beside PyTorch's: ratios first, then milliseconds, compilation, memory.
 
-python -m experiments.benchmark --suite=step
-python -m experiments.benchmark --suite=full_size
+python -m experiments.benchmark --suite=step     our methods and PyTorch's, small models
+python -m experiments.benchmark --suite=lora     the same over LoRA ranks and lengths
+python -m experiments.benchmark --suite=padding  buckets beside padding to 512 tokens
+python -m experiments.benchmark --suite=compile  layers scanned; a warm cache
+python -m experiments.benchmark --suite=gramian  lambda when the Gramian is taken every k-th step
+python -m experiments.benchmark --suite=memory   peaks, a process each
+python -m experiments.benchmark --suite=full_size  one step of each of the papers' models
+python -m experiments.benchmark --suite=all      all of them but full_size
+
+Models of the papers' size are timed where JAX has a GPU. Needs pip install -e ".[benchmark]".
 """
 
-import json
-import resource
-import statistics
-import subprocess
+import os
 import sys
-import time
+import tempfile
 from pathlib import Path
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
 import jax
-import numpy as np
-from absl import app, flags
+import jax.numpy as jnp
 
-from dwa_jax import backbones, heads, lora, losses, training, trunk, weighting
-from experiments import shapes
+from configs import demo, minilm
+from experiments import command
+from experiments.benchmarks import cost, ours, padding, picture, straying, suites, worker
 from experiments.console import Console
+from experiments.workdir import versions, write_json
 
-_SUITE = flags.DEFINE_enum(
-    "suite",
-    "step",
-    ["step", "full_size", "one_step"],
-    "step: DWA beside constant weights. full_size: one step of each of the papers' models. "
-    "one_step: one step of --shape, for full_size.",
-)
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Interleaved rounds of each timing.", lower_bound=1)
-_SHAPE = flags.DEFINE_enum("shape", "roberta-large", list(shapes.names()), "For one_step.")
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the numbers.")
-
-NUM_CLASSES = 5
-# (row, weighting, gradient scope); the first is what the others are divided by.
-METHODS = (
-    ("constant", "constant", "trainable"),
-    ("dwa representation", "dwa", "representation"),
-    ("dwa trainable", "dwa", "trainable"),
-)
+SUITES = ("step", "lora", "padding", "compile", "memory", "gramian")
+PEERS = {
+    "all": lambda names: [(name, half) for half in (False, True) for name in names],
+    "eager": lambda names: [(name, False) for name in names],
+    "none": lambda names: [],
+}
 
 
-def setup(shape: str, rank: int, method: str, scope: str):
-    """Makes a state with random weights, and its train step.
+def _timed(args, console, rows, methods):
+    from_torch = []
+    if args.peers != "none":
+        from experiments.benchmarks import peers
 
-    Args:
-      shape: one of `shapes.names()`.
-      rank: of LoRA; 0 trains everything.
-      method: of weighting.
-      scope: where the Gramian is taken.
-
-    Returns:
-      (state, step).
-    """
-    config = shapes.get(shape)
-    module = backbones.build(config)
-    params = backbones.init(jax.random.key(0), module)
-    adapter = lora.init(jax.random.key(1), params, rank=rank) if rank else None
-    theta, frozen = trunk.split_parameters(params, adapter)
-    tasks = [
-        training.Task("regression", 1, losses.mse_loss(), "score_mask"),
-        training.Task("classification", NUM_CLASSES, losses.imbalance_loss(), "category_mask"),
-    ]
-    chosen = weighting.get(method, len(tasks))
-    optimizers = training.make_optimizers(
-        total_steps=1000, learning_rate=1e-5, head_learning_rate=1e-4
-    )
-    state = training.init_state(
-        jax.random.key(2),
-        theta,
-        frozen,
-        family=config.family,
-        width=config.hidden_size,
-        tasks=tasks,
-        weighting=chosen,
-        optimizers=optimizers,
-        num_classes=NUM_CLASSES,
-    )
-    step = training.make_step(
-        module,
-        tasks,
-        chosen,
-        optimizers,
-        num_classes=NUM_CLASSES,
-        scope=scope,
-        pooling=heads.default_pooling(config.family),
-        lora_scale=adapter.scale if adapter else 1.0,
-    )
-    return state, step
-
-
-def make_batch(shape: str, rows: int, tokens: int) -> dict[str, np.ndarray]:
-    """Makes a batch of random tokens without padding."""
-    rng = np.random.default_rng(0)
-    vocab = shapes.get(shape).vocab_size
-    return {
-        "input_ids": rng.integers(3, vocab, (rows, tokens), dtype=np.int32),
-        "attention_mask": np.ones((rows, tokens), np.int32),
-        "score": rng.uniform(-1, 1, rows).astype(np.float32),
-        "score_mask": np.ones(rows, np.float32),
-        "category": rng.integers(0, NUM_CLASSES, rows, dtype=np.int32),
-        "category_mask": np.ones(rows, np.float32),
-    }
-
-
-def compare(shape: str, rank: int, rows: int, tokens: int, rounds: int) -> dict:
-    """Times every method of `METHODS` in interleaved rounds of one process.
-
-    Returns:
-      {"shape", ..., "methods": {row: {"ms", "spread_ms", "ratio", "compile_seconds"}}}.
-      A ratio is the median over rounds of a method's time over the first one's.
-    """
-    batch = jax.device_put(make_batch(shape, rows, tokens))
-    runs, compiled = {}, {}
-    for row, method, scope in METHODS:
-        state, step = setup(shape, rank, method, scope)
-        started = time.perf_counter()
-        state, _ = jax.block_until_ready(step(state, batch))
-        compiled[row] = time.perf_counter() - started
-        runs[row] = [state, step]
-    times = {row: [] for row in runs}
-    for _ in range(rounds):
-        for row, run in runs.items():
-            started = time.perf_counter()
-            run[0], _ = jax.block_until_ready(run[1](run[0], batch))
-            times[row].append(1000 * (time.perf_counter() - started))
-    first = METHODS[0][0]
-    methods = {
-        row: {
-            "ms": statistics.median(values),
-            "spread_ms": [min(values), max(values)],
-            "ratio": statistics.median(
-                value / base for value, base in zip(values, times[first], strict=True)
-            ),
-            "compile_seconds": compiled[row],
-        }
-        for row, values in times.items()
-    }
-    return {"shape": shape, "lora_rank": rank, "rows": rows, "tokens": tokens, "methods": methods}
-
-
-def one_step(shape: str) -> dict:
-    """Runs one DWA step at full size: LoRA of rank 128, 2 x 64 tokens.
-
-    Returns:
-      {"shape", "loss_regression", "seconds", "peak_gib"}.
-    """
-    started = time.perf_counter()
-    state, step = setup(shape, 128, "dwa", "trainable")
-    total = lora.count((state.theta, state.frozen))
-    state, metrics = step(state, make_batch(shape, 2, 64))
-    loss = float(metrics["loss_regression"])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return {
-        "shape": shape,
-        "parameters": total,
-        "loss_regression": loss,
-        "seconds": time.perf_counter() - started,
-        "peak_gib": peak,
-    }
-
-
-def _step_suite(console):
-    results = []
-    for shape, rank in (("roberta-small", 0), ("llama-small", 0), ("llama-small", 128)):
-        result = compare(shape, rank, 8, 64, _ROUNDS.value)
-        results.append(result)
-        what = f"LoRA rank {rank}" if rank else "full"
-        rows = {
-            name: f"{values['ratio']:.2f} x   {values['ms']:.0f} ms "
-            f"({values['spread_ms'][0]:.0f} to {values['spread_ms'][1]:.0f}), "
-            f"compiled in {values['compile_seconds']:.1f} s"
-            for name, values in result["methods"].items()
-        }
-        console.table(f"{shape}, {what}, 8 x 64 tokens", rows)
+        # TorchJD maps over the backward pass, which a compiled trunk does not allow.
+        from_torch = [
+            (name, compiled)
+            for name, compiled in PEERS[args.peers](peers.METHODS)
+            if not (compiled and name == "dwa mtl_backward")
+        ]
+    rates, results = {}, []
+    for row in rows:
+        if args.only and args.only not in row.title:
+            continue
+        if row.dtype not in rates:
+            rates[row.dtype] = cost.matrix_rate(jnp.dtype(row.dtype))
+            console.note(f"matrix products, {row.dtype}: {rates[row.dtype] / 1e9:,.0f} GFLOP/s")
+        result = suites.compare(
+            row, methods, from_torch, args.rounds, rates[row.dtype], console.note
+        )
+        results.append(result | {"matrix_rate": rates[row.dtype]})
+        console.table(
+            f"{row.title}: time over {next(iter(methods))}",
+            {name: _describe(values) for name, values in result["contenders"].items()},
+        )
     return results
 
 
-def _full_size_suite(console):
+def _describe(values):
+    parts = [
+        f"{values['ratio']:.2f} x   {values['ms']:.0f} ms ({values['low_ms']:.0f} to "
+        f"{values['high_ms']:.0f})",
+        f"{values['tokens_per_second']:,.0f} tokens/s",
+    ]
+    if "utilisation" in values:
+        parts.append(f"{values['utilisation']:.0%} of the matrix rate")
+    if values["compile_seconds"] >= 1:
+        parts.append(f"compiled in {values['compile_seconds']:.0f} s")
+    return ", ".join(parts)
+
+
+def _on_gpu():
+    return jax.default_backend() == "gpu"
+
+
+def _without_gpu(console):
+    if not _on_gpu():
+        console.note("qwen2-0.5b and roberta-large in bfloat16: not measured, JAX has no GPU here")
+
+
+def step_suite(args, console) -> list[dict]:
+    """Our methods and PyTorch's on small models, or the papers' on a GPU."""
+    results = _timed(args, console, suites.step_rows(_on_gpu()), ours.METHODS)
+    _without_gpu(console)
+    return results
+
+
+def lora_suite(args, console) -> list[dict]:
+    """LoRA over ranks and lengths."""
+    methods = ("constant", "dwa representation", "dwa trainable")
+    results = _timed(args, console, suites.lora_rows(_on_gpu()), methods)
+    _without_gpu(console)
+    return results
+
+
+def _config(args):
+    config = minilm.get_config() if args.backbone else demo.get_config()
+    if args.backbone:
+        config.backbone = args.backbone
+    config.train, config.batch_size = args.train, 8
+    return config
+
+
+def padding_suite(args, console) -> list[dict]:
+    """Buckets beside padding to 512 tokens."""
+    config = _config(args)
+    if not args.backbone:
+        config.scratch.max_positions = padding.PADDED_TO
+    result = padding.measure(config, min(args.rounds, 5))
+    buckets = ", ".join(f"{length}: {count}" for length, count in result["buckets"].items())
+    console.table(
+        f"{args.train or 'generated headlines'}, batches of 8",
+        {
+            "tokens a text": f"{result['mean']:.1f} on average, at most {result['longest']}",
+            "steps an epoch by length": buckets,
+            "real / computed tokens": f"{result['fraction']:.3f}",
+            "an epoch": f"{result['ratio']:.3f} x   {result['epoch_seconds']:.1f} s instead of "
+            f"{result['padded_seconds']:.0f} s padded to {result['padded_to']}",
+        },
+    )
+    return [result]
+
+
+def compile_suite(args, console) -> list[dict]:
+    """Seconds of compilation: by depth, and with a warm cache."""
+    request = {
+        "kind": "compilation",
+        "shape": "roberta-large",
+        "rank": 128,
+        "rows": 2,
+        "tokens": 64,
+        "method": "dwa trainable",
+    }
+    results = []
+    for layers in (6, 24):
+        result = worker.measure({**request, "layers": layers})
+        results.append({**request, "layers": layers, "cache": "none", **result})
+    with tempfile.TemporaryDirectory() as folder:
+        for cache in ("cold", "warm"):
+            result = worker.measure({**request, "layers": 24}, folder)
+            results.append({**request, "layers": 24, "cache": cache, **result})
+    shallow, deep, cold, warm = (one["compile_seconds"] for one in results)
+    console.table(
+        "roberta-large, LoRA rank 128, DWA over trainable: compilation",
+        {
+            "24 layers / 6 layers": f"{deep / shallow:.2f} x   {deep:.1f} s, {shallow:.1f} s",
+            "24 layers, warm cache / cold": f"{warm / cold:.2f} x   {warm:.1f} s, {cold:.1f} s",
+            "tracing, 24 layers": f"{results[1]['trace_seconds']:.1f} s",
+        },
+    )
+    return results
+
+
+def memory_suite(args, console) -> list[dict]:
+    """Peaks of memory, a process each."""
+    methods = list(ours.METHODS)
+    if args.peers != "none" and not _on_gpu():
+        from experiments.benchmarks import peers
+
+        methods += [f"PyTorch {name}" for name in peers.METHODS]
+    results = []
+    rows = suites.step_rows(_on_gpu())
+    for row in rows:
+        if args.only and args.only not in row.title:
+            continue
+        found = {}
+        for method in methods:
+            request = {"kind": "memory", "method": method, **row._asdict()}
+            found[method] = worker.measure(request)
+        results.append({"row": row._asdict(), "title": row.title, "methods": found})
+        first = found[methods[0]]["peak_gib"]
+        console.table(
+            f"{row.title}: peak memory of the process over {methods[0]}",
+            {
+                name: f"{values['peak_gib'] / first:.2f} x   {values['peak_gib']:.2f} GiB"
+                + (
+                    f", the step's own {values['temporary_gib']:.2f} GiB"
+                    if "temporary_gib" in values
+                    else ""
+                )
+                for name, values in found.items()
+            },
+        )
+    return results
+
+
+def gramian_suite(args, console) -> list[dict]:
+    """How far lambda strays where something is carried between two Gramians."""
+    config = _config(args)
+    trunk, representation = straying.record(config, args.steps)
+    results = []
+    for every in (2, 5, 10, 20):
+        found = straying.strayed(trunk, representation, every)
+        results.append({"every": every, "steps": args.steps, "strayed": found})
+        console.table(
+            f"{args.train or 'generated headlines'}, a Gramian every {every} steps: mean "
+            "difference of the regression's lambda",
+            {name: f"{value:.4f}" for name, value in found.items()},
+        )
+    return results
+
+
+def full_size_suite(args, console) -> list[dict]:
+    """One step of each of the papers' models, with random weights."""
     results = []
     for shape in ("roberta-large", "qwen2-0.5b", "tinyllama-1.1b"):
         # A process each, so that one model's peak is not another's.
-        command = [sys.executable, "-m", "experiments.benchmark", "--suite=one_step"]
-        run = subprocess.run(
-            [*command, f"--shape={shape}"], stdout=subprocess.PIPE, text=True, check=False
-        )
-        if run.returncode:
-            sys.exit(f"{shape}: failed with status {run.returncode}")
-        result = json.loads(run.stdout.splitlines()[-1])
+        result = worker.measure({"kind": "one_step", "shape": shape})
         results.append(result)
         console.note(
             f"{shape}: {result['parameters']:,} parameters, one DWA step in "
@@ -195,21 +225,59 @@ def _full_size_suite(console):
     return results
 
 
+def parse(argv: list[str] | None = None):
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    parser = command.Parser(prog="python -m experiments.benchmark", description=__doc__)
+    add = parser.add_argument
+    add("--suite", default="step", choices=[*SUITES, "full_size", "all"])
+    add("--rounds", type=int, default=11, help="interleaved rounds of each timing")
+    add(
+        "--peers",
+        default="eager",
+        choices=list(PEERS),
+        help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
+    )
+    add("--only", default="", help="rows whose title holds this, such as roberta or 'rank 128'")
+    add("--train", default="", help="texts for padding and gramian; generated ones by default")
+    add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
+    add("--steps", type=int, default=200, help="of training, for the suite gramian")
+    add("--output", default="", help="JSON file for the numbers; a picture goes beside it")
+    args = parser.parse_args(argv)
+    if args.rounds < 1:
+        parser.error(f"--rounds={args.rounds} must be at least 1")
+    if args.steps < 21:
+        parser.error(f"--steps={args.steps} must be at least 21")
+    return args
+
+
 def main(argv: list[str]) -> None:
-    """Runs a suite and prints its table."""
-    if len(argv) > 1:
-        app.usage(shorthelp=True, detailed_error=f"unexpected argument {argv[1]!r}", exitcode=2)
+    """Runs suites and prints their tables.
+
+    Raises:
+      ValueError: a mistake of the user's, or something that is not installed.
+      OSError: the output cannot be written.
+    """
+    args = parse(argv)
     console = Console()
-    if _SUITE.value == "one_step":
-        print(json.dumps(one_step(_SHAPE.value)))
-        return
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).touch()  # an unwritable path shows before hours of timing
-    suite = {"step": _step_suite, "full_size": _full_size_suite}[_SUITE.value]
-    results = suite(console)
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    chosen = SUITES if args.suite == "all" else (args.suite,)
+    output = Path(args.output) if args.output else None
+    if output:
+        output.touch()  # an unwritable path shows before hours of timing
+    device = jax.local_devices()[0]
+    found = {
+        "device": f"{device.device_kind}, {os.cpu_count()} cores",
+        "versions": versions(),
+        "rounds": args.rounds,
+        "suites": {},
+    }
+    for name in chosen:
+        results = globals()[f"{name}_suite"](args, console)
+        found["suites"][name] = results
+        if output:
+            write_json(output, found)
+            if name in ("step", "lora") and results:
+                picture.draw(output.with_name(f"{output.stem}_{name}.png"), results)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(lambda: main(sys.argv[1:]))

@@ -35,6 +35,7 @@ def _decoder(family, vocab, width, layers, heads, kv_heads, feed_forward, **more
 
 _SHAPES = {
     "roberta-small": _roberta(8000, 384, 6, 12, 1536),
+    "qwen2-small": _decoder("qwen2", 8000, 512, 4, 8, 2, 1376, tie_word_embeddings=True),
     "llama-small": _decoder("llama", 8000, 512, 4, 8, 8, 1376),
     "roberta-large": _roberta(50265, 1024, 24, 16, 4096),
     "qwen2-0.5b": _decoder("qwen2", 151936, 896, 24, 14, 2, 4864, tie_word_embeddings=True),
@@ -47,12 +48,17 @@ def names() -> tuple[str, ...]:
     return tuple(_SHAPES)
 
 
-def get(name: str) -> BackboneConfig:
+def get(name: str, layers: int | None = None) -> BackboneConfig:
     """Returns a shape.
+
+    Args:
+      name: one of `names()`.
+      layers: another depth than its own.
 
     Raises:
       ValueError: the name is unknown.
     """
     if name not in _SHAPES:
         raise ValueError(f"unknown shape {name!r}; there are: {', '.join(_SHAPES)}")
-    return BackboneConfig.from_huggingface(_SHAPES[name])
+    changed = {} if layers is None else {"num_hidden_layers": layers}
+    return BackboneConfig.from_huggingface({**_SHAPES[name], **changed})

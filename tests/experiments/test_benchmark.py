@@ -1,6 +1,24 @@
+"""The benchmark times what it says: the peers take our step, and costs are counted right."""
+
+import json
+import time
+
+import jax
+import numpy as np
 import pytest
 
 from experiments import benchmark, shapes
+from experiments.benchmarks import (
+    cost,
+    ours,
+    padding,
+    peers,
+    picture,
+    straying,
+    suites,
+    timing,
+    worker,
+)
 
 TINY = {
     "model_type": "qwen2",
@@ -17,20 +35,91 @@ TINY = {
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setitem(shapes._SHAPES, "tiny", TINY)
+    monkeypatch.setitem(shapes._SHAPES, "tiny-roberta", shapes._roberta(50, 16, 1, 2, 16))
 
 
-def test_the_first_method_is_what_the_others_are_divided_by():
-    result = benchmark.compare("tiny", 2, 4, 6, rounds=3)
-    names = [name for name, _, _ in benchmark.METHODS]
-    assert list(result["methods"]) == names
-    assert result["methods"][names[0]]["ratio"] == 1
-    for values in result["methods"].values():
-        assert 0 < values["spread_ms"][0] <= values["ms"] <= values["spread_ms"][1]
+@pytest.mark.parametrize(("shape", "rank"), [("tiny-roberta", 0), ("tiny", 2)])
+def test_pytorch_takes_the_same_steps_as_we_do(shape, rank):
+    model, batch = ours.make_model(shape, rank), ours.make_batch(shape, 4, 6)
+    for method, names in (("constant", peers.METHODS[:1]), ("dwa trainable", peers.METHODS[1:])):
+        runner = ours.Runner(model, ours.METHODS[method], batch)
+        theirs = [peers.Peer(model, runner.state, batch, name) for name in names]
+        for _ in range(4):
+            runner.run()
+            here = [float(runner.metrics[f"loss_{name}"]) for name in ("regression", "imbalance")]
+            for peer in theirs:
+                peer.run()
+                np.testing.assert_allclose(peer.losses, here, rtol=2e-5)
+        assert here[1] < float(np.log(5)) * 3 and np.isfinite(here).all()
+
+
+def test_a_comparison_has_ratios_spreads_and_what_did_not_work():
+    row = suites.Row("tiny", 2, 4, 6)
+    said = []
+    result = suites.compare(
+        row,
+        ("constant", "dwa trainable"),
+        [("constant", False), ("absent", False)],
+        3,
+        1e9,
+        said.append,
+    )
+    found = result["contenders"]
+    assert list(found) == ["constant", "dwa trainable", "PyTorch constant"]
+    assert found["constant"]["ratio"] == 1
+    for values in found.values():
+        assert 0 < values["low_ms"] <= values["ms"] <= values["high_ms"]
+    assert said == ["PyTorch absent: not measured, KeyError: 'absent'"]
+
+
+def test_a_round_divides_by_the_base_of_the_same_round(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    # The machine slows down from call to call; the ratio does not.
+    calls = {"slow": 0, "fast": 0}
+
+    def spend(name, seconds):
+        def run():
+            calls[name] += 1
+            now[0] += seconds * calls[name]
+
+        return run
+
+    contenders = {
+        "fast": timing.Contender(spend("fast", 1.0)),
+        "slow": timing.Contender(spend("slow", 6.0), steps=2),
+    }
+    found = timing.interleave(contenders, 5)
+    assert found["slow"]["ratio"] == 3 and found["fast"]["ms"] == 3000
+    assert found["slow"]["low_ms"] == 6000 and found["slow"]["high_ms"] == 12000
+
+
+def test_operations_are_counted_as_xla_counts_them():
+    model = ours.make_model("tiny", 0)
+    # Unrolled, because XLA counts a loop's body once.
+    state, step = ours.setup(model, ours.METHODS["constant"], unroll=1)
+    rows, tokens = 64, 32
+    batch = ours.make_batch("tiny", rows, tokens)
+    counted = step.lower(state, batch).compile().cost_analysis()["flops"]
+    expected = cost.step_flops(model, ours.METHODS["constant"], rows, tokens)
+    # The rest of XLA's are norms, softmax, rotations and the optimizer.
+    assert 0.4 < expected / counted < 1
+    kernels = 2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 16
+    assert cost.forward_flops(model, rows, tokens) == rows * tokens * (
+        2 * kernels + 4 * tokens * 16
+    )
+
+
+def test_passes_follow_the_scope():
+    passes = {name: cost.backward_passes(method) for name, method in ours.METHODS.items()}
+    assert passes["constant"] == passes["dwa representation"] == 1
+    assert passes["dwa trainable"] == 2 and passes["dwa trainable every 10"] == 1.1
 
 
 def test_one_step_counts_every_parameter():
     with pytest.warns(UserWarning, match="exceeds the full rank"):
-        result = benchmark.one_step("tiny")
+        result = worker.one_step("tiny", rank=128)
     embedding, norms = 50 * 16, 3 * 16
     attention = 16 * 16 * 2 + 16 * 8 * 2 + 16 + 8 + 8
     mlp, factors = 3 * 16 * 16, 128 * (16 + 16) * 5 + 128 * (16 + 8) * 2
@@ -38,10 +127,16 @@ def test_one_step_counts_every_parameter():
     assert result["peak_gib"] > 0
 
 
+def test_a_worker_that_fails_says_with_what():
+    with pytest.raises(ValueError, match="memory of gpt failed: .*unknown shape 'gpt'"):
+        worker.measure(
+            {"kind": "memory", "shape": "gpt", "rank": 0, "rows": 2, "tokens": 4}
+            | {"method": "constant", "dtype": "float32"}
+        )
+
+
 def test_the_papers_models_have_their_published_sizes():
     # The model cards' counts, without heads: 355 M, 494 M and 1.03 B (less the output matrix).
-    import jax
-
     from dwa_jax import backbones
 
     sizes = {}
@@ -57,3 +152,71 @@ def test_the_papers_models_have_their_published_sizes():
 def test_an_unknown_shape_lists_the_shapes():
     with pytest.raises(ValueError, match="'gpt'; there are: roberta-small"):
         shapes.get("gpt")
+
+
+def test_padding_is_timed_at_the_lengths_that_there_are():
+    from configs import demo
+
+    config = demo.get_config()
+    config.generated_rows, config.max_length, config.batch_size = 60, 16, 8
+    config.scratch.update({"width": 16, "layers": 1, "heads": 2, "feed_forward": 16})
+    config.scratch.max_positions, config.max_buckets = 32, 1
+    result = padding.measure(config, 1)
+    assert result["padded_to"] == 32
+    assert sum(result["buckets"].values()) == -(-result["texts"] // 8)
+    steps = result["buckets"].items()
+    assert result["computed_tokens"] == 8 * sum(length * count for length, count in steps)
+    assert result["real_tokens"] == round(result["texts"] * result["mean"])
+    assert result["fraction"] == result["real_tokens"] / result["computed_tokens"]
+
+
+def test_the_program_writes_numbers_and_a_picture(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(suites, "step_rows", lambda gpu: [suites.Row("tiny", 2, 2, 4)])
+    monkeypatch.setattr(ours, "METHODS", {"constant": ours.METHODS["constant"]})
+    monkeypatch.setattr(cost, "matrix_rate", lambda dtype: 1e9)
+    output = tmp_path / "numbers.json"
+    benchmark.main(["--suite=step", "--rounds=1", "--peers=none", f"--output={output}"])
+    (result,) = json.loads(output.read_text())["suites"]["step"]
+    assert list(result["contenders"]) == ["constant"]
+    assert (tmp_path / "numbers_step.png").stat().st_size > 1000
+    shown = capsys.readouterr().out
+    assert "1.00 x" in shown and "not measured, JAX has no GPU here" in shown
+
+
+def test_a_picture_of_nothing_is_not_asked_for(tmp_path):
+    path = tmp_path / "one.png"
+    values = {"ms": 2.0, "low_ms": 1.0, "high_ms": 3.0, "ratio": 1.0}
+    picture.draw(path, [{"title": "a row", "contenders": {"constant": values}}])
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("--rounds=0", "--rounds=0 must be at least 1"), ("--suite=speed", "invalid choice: 'speed'")],
+)
+def test_mistakes_end_in_a_line(argument, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        benchmark.parse([argument])
+    assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_lambda_is_exact_where_what_is_carried_holds():
+    rng = np.random.default_rng(0)
+    representation = rng.uniform(1, 2, (40, 2))
+    steady = straying.strayed(representation * [3, 5], representation, 10)
+    assert steady["ratio to the representation"] == pytest.approx(0, abs=1e-12)
+    assert steady["norm"] > 0.01 and steady["representation alone"] > 0.05
+    constant = np.tile([[1.0, 3.0]], (40, 1))
+    found = straying.strayed(constant, representation, 10)
+    assert found["norm"] == found["moving average of norms"] == found["exact, spread"] == 0
+
+
+def test_strayed_by_hand():
+    trunk = np.array([[1.0, 1.0], [1.0, 3.0], [2.0, 2.0], [3.0, 1.0]])
+    representation = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 2.0], [1.0, 2.0]])
+    found = straying.strayed(trunk, representation, 2)
+    # Steps 1 and 3 are in between; exact lambda is 3/4 and 1/4 there.
+    assert found["norm"] == pytest.approx((0.25 + 0.25) / 2)
+    assert found["representation alone"] == pytest.approx((0.25 + (2 / 3 - 0.25)) / 2)
+    # Ratios (1, 1) and (2, 1), times the representation's norms.
+    assert found["ratio to the representation"] == pytest.approx((0.25 + 0.25) / 2)

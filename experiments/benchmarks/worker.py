@@ -1,0 +1,123 @@
+"""Measurements that need a process of their own: a first compilation, a peak of memory.
+
+python -m experiments.benchmarks.worker '{"kind": "one_step", "shape": "roberta-large"}'
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+
+def measure(request: dict, cache: str | None = None) -> dict:
+    """Runs a request in a process of its own.
+
+    Args:
+      request: "kind" and what the function of that name below takes.
+      cache: folder of compiled programs; by default none is kept.
+
+    Returns:
+      What it measured.
+
+    Raises:
+      ValueError: the process failed; says with what.
+    """
+    with tempfile.TemporaryDirectory() as empty:
+        environment = {
+            **os.environ,
+            "JAX_COMPILATION_CACHE_DIR": cache or empty,
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
+        run = subprocess.run(
+            [sys.executable, "-m", "experiments.benchmarks.worker", json.dumps(request)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    if run.returncode:
+        last = (run.stderr.strip() or f"status {run.returncode}").splitlines()[-1]
+        raise ValueError(f"{request['kind']} of {request['shape']} failed: {last}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def one_step(shape: str, rank: int = 128, rows: int = 2, tokens: int = 64) -> dict:
+    """One DWA step of a model with random weights, and what it took with compilation."""
+    from dwa_jax import lora
+    from experiments.benchmarks import ours, suites
+
+    started = time.perf_counter()
+    state, step = ours.setup(ours.make_model(shape, rank), ours.METHODS["dwa trainable"])
+    total = lora.count((state.theta, state.frozen))
+    state, metrics = step(state, ours.make_batch(shape, rows, tokens))
+    return {
+        "shape": shape,
+        "parameters": total,
+        "loss_regression": float(metrics["loss_regression"]),
+        "seconds": time.perf_counter() - started,
+        "peak_gib": suites.peak_gib(),
+    }
+
+
+def compilation(shape: str, rank: int, rows: int, tokens: int, layers: int, method: str) -> dict:
+    """Lowers and compiles a step; nothing is run."""
+    import jax
+
+    from experiments.benchmarks import ours
+
+    state, step = ours.setup(ours.make_model(shape, rank, layers=layers), ours.METHODS[method])
+    batch = jax.device_put(ours.make_batch(shape, rows, tokens))
+    jax.block_until_ready((state, batch))
+    started = time.perf_counter()
+    lowered = step.lower(state, batch)
+    traced = time.perf_counter()
+    lowered.compile()
+    return {
+        "trace_seconds": traced - started,
+        "compile_seconds": time.perf_counter() - traced,
+    }
+
+
+def memory(shape: str, rank: int, rows: int, tokens: int, method: str, dtype: str) -> dict:
+    """The peak of a process that takes three steps, and what XLA says that the step needs."""
+    import jax
+    import jax.numpy as jnp
+
+    from experiments.benchmarks import ours, suites
+
+    model = ours.make_model(shape, rank, jnp.dtype(dtype))
+    batch = ours.make_batch(shape, rows, tokens)
+    if method in ours.METHODS:
+        runner = ours.Runner(model, ours.METHODS[method], batch)
+        planned = runner.step.lower(runner.state, runner.batch).compile().memory_analysis()
+        run = runner.run
+        planned = {
+            "state_gib": planned.argument_size_in_bytes / 2**30,
+            "temporary_gib": planned.temp_size_in_bytes / 2**30,
+        }
+    else:
+        from experiments.benchmarks import peers
+
+        name = method.removeprefix("PyTorch ")
+        like = "constant" if name == "constant" else "dwa trainable"
+        state, _ = ours.setup(model, ours.METHODS[like])
+        run, planned = peers.Peer(model, state, batch, name).run, {}
+        if jax.default_backend() != "cpu":
+            raise ValueError("on a GPU the two frameworks share one device's memory: not measured")
+    before = suites.peak_gib()
+    for _ in range(3):
+        run()
+    return {"peak_gib": suites.peak_gib(), "before_gib": before, **planned}
+
+
+def main() -> None:
+    """Prints what was measured, as JSON."""
+    request = json.loads(sys.argv[1])
+    kinds = {"one_step": one_step, "compilation": compilation, "memory": memory}
+    print(json.dumps(kinds[request.pop("kind")](**request)))
+
+
+if __name__ == "__main__":
+    main()
