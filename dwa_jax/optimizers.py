@@ -108,10 +108,12 @@ def adamw(
       Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
     """
     adam = optax.scale_by_adam(b1, b2, eps)
-    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
 
     def apply(gradient, state, parameters, good):
-        gradient, _ = clip.update(gradient, optax.EmptyState())
+        if clip_norm:
+            # One factor for all: optax divides leaf by leaf, which writes the gradient again.
+            factor = clip_norm / jnp.maximum(optax.tree.norm(gradient), clip_norm)
+            gradient = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradient)
         _, moved = adam.update(gradient, state)
         rate = schedule(state.count)
         state = guard.choose(good, moved, state)
