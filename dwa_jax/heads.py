@@ -30,19 +30,35 @@ def pool(hidden: jax.Array, attention_mask: jax.Array, how: str) -> jax.Array:
     Raises:
       ValueError: `how` is unknown.
     """
-    mask = attention_mask.astype(bool)
     if how == "mean":
+        mask = attention_mask.astype(bool)
         dtype = jnp.promote_types(hidden.dtype, jnp.float32)
         weights = mask.astype(dtype)[:, :, None]
         total = jnp.sum(hidden.astype(dtype) * weights, axis=1)
         return total / jnp.maximum(weights.sum(axis=1), 1)
-    if how == "first":
-        index = jnp.argmax(mask, axis=1)
-    elif how == "last":
-        index = mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    else:
-        raise ValueError(f"unknown pooling {how!r}; there are: {', '.join(POOLINGS)}")
+    index = position(attention_mask, how)
     return jnp.take_along_axis(hidden, index[:, None, None], axis=1)[:, 0]
+
+
+def position(attention_mask: jax.Array, how: str) -> jax.Array:
+    """Returns where the pooling of one token looks.
+
+    Args:
+      attention_mask: (B, T) 1 for real tokens, with padding on either side.
+      how: "first": the first real token; "last": the last one.
+
+    Returns:
+      (B,) indices.
+
+    Raises:
+      ValueError: `how` is none of the two.
+    """
+    mask = attention_mask.astype(bool)
+    if how == "first":
+        return jnp.argmax(mask, axis=1)
+    if how == "last":
+        return mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
+    raise ValueError(f"unknown pooling {how!r}; there are: {', '.join(POOLINGS)}")
 
 
 def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:

@@ -69,6 +69,14 @@ def make_trunk(
       drives dropout; None turns dropout off.
     """
 
+    if pooling != "mean" and module.config.num_layers > 1:
+
+        def short(theta, frozen, batch, key=None):
+            split = make_split_trunk(module, frozen, pooling=pooling, lora_scale=lora_scale)
+            return split(theta, (batch, key))
+
+        return short
+
     def trunk(theta, frozen, batch, key=None):
         ids, mask = batch["input_ids"], batch["attention_mask"]
         hidden = module.apply(variables(theta, frozen, lora_scale), ids, mask, **_keywords(key))
@@ -116,7 +124,10 @@ def make_split_trunk(
         layer = {name: tree["layer"] for name, tree in joined.items()}
         # A key of its own: the same one would repeat the first layer's dropout.
         key = None if key is None else jax.random.fold_in(key, 1)
-        hidden = upper(after, layer, x, ids, mask, **_keywords(key))
-        return heads.pool(hidden, mask, pooling)
+        if pooling == "mean":
+            hidden = upper(after, layer, x, ids, mask, **_keywords(key))
+            return heads.pool(hidden, mask, pooling)
+        where = heads.position(mask, pooling)
+        return upper(after, layer, x, ids, mask, where, **_keywords(key))[:, 0]
 
     return SplitTrunk(run_lower, top, run_upper)

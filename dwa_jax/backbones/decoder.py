@@ -15,6 +15,7 @@ from dwa_jax.backbones.layers import (
     Embedding,
     RMSNorm,
     Trunk,
+    at,
     rotary_angles,
 )
 
@@ -31,10 +32,11 @@ class DecoderLayer(Block):
     """One layer: attention and feed-forward, each on a normalised copy of its input."""
 
     @nn.compact
-    def __call__(self, x, context, deterministic=True):
+    def __call__(self, x, context, deterministic=True, positions=None):
         mask, angles = context
         normed = self.part(RMSNorm, name="attention_norm")(x)
-        x = x + self.part(Attention, name="attention")(normed, mask, angles, deterministic)
+        attend = self.part(Attention, name="attention")
+        x = at(x, positions) + attend(normed, mask, angles, deterministic, positions)
         normed = self.part(RMSNorm, name="mlp_norm")(x)
         return x + self.part(MLP, gated=True, name="mlp")(normed, deterministic), None
 

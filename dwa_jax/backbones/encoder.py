@@ -8,7 +8,7 @@ Axes: B batch, T tokens, D width.
 import flax.linen as nn
 import jax.numpy as jnp
 
-from dwa_jax.backbones.layers import MLP, Attention, Block, Embedding, LayerNorm, Trunk
+from dwa_jax.backbones.layers import MLP, Attention, Block, Embedding, LayerNorm, Trunk, at
 
 
 def roberta_positions(input_ids, pad_token_id: int):
@@ -51,10 +51,11 @@ class EncoderLayer(Block):
     """One layer: attention and feed-forward, each added to its input and normalised."""
 
     @nn.compact
-    def __call__(self, x, context, deterministic=True):
+    def __call__(self, x, context, deterministic=True, positions=None):
         rate = self.config.hidden_dropout
-        update = self.part(Attention, name="attention")(x, context, None, deterministic)
-        x = x + self.dropout(update, rate, deterministic)
+        attend = self.part(Attention, name="attention")
+        update = attend(x, context, None, deterministic, positions)
+        x = at(x, positions) + self.dropout(update, rate, deterministic)
         x = self.part(LayerNorm, name="attention_norm")(x)
         update = self.part(MLP, name="mlp")(x, deterministic)
         x = x + self.dropout(update, rate, deterministic)

@@ -14,12 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dwa_jax.backbones import low_rank
+from dwa_jax.backbones.attention import attention, wide
 from dwa_jax.backbones.config import BackboneConfig
-
-
-def _wide(dtype):
-    # Not promote_types, which strict dtype promotion forbids for half precision.
-    return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
 def _along_last(vector, x):
@@ -66,13 +63,16 @@ def linear(x, kernel, bias=None, u=None, v=None, *, dtype, dropout_rate=0.0, dro
     Returns:
       (..., O) in `dtype`. Source: Hu et al. 2021, "LoRA", section 4.1.
     """
-    x = x.astype(dtype)
-    y = jnp.dot(x, kernel.astype(dtype))
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
+    if u is None:
+        y = jnp.dot(x, kernel)
+    elif dropout_rate:
+        update = jnp.dot(dropout(x, dropout_rate, dropout_key), u.astype(dtype))
+        y = jnp.dot(x, kernel) + jnp.dot(update, v.astype(dtype))
+    else:
+        y = low_rank.multiply(x, kernel, u.astype(dtype), v.astype(dtype))
     if bias is not None:
         y = y + _along_last(bias.astype(dtype), y)
-    if u is not None:
-        x = dropout(x, dropout_rate, dropout_key)
-        y = y + jnp.dot(jnp.dot(x, u.astype(dtype)), v.astype(dtype))
     return y
 
 
@@ -89,11 +89,11 @@ def layer_norm(x, scale, bias, eps: float):
     Returns:
       (..., D) in x's dtype. Source: Ba et al. 2016, "Layer Normalization".
     """
-    wide = x.astype(_wide(x.dtype))
-    wide = wide - jnp.mean(wide, axis=-1, keepdims=True)
-    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
-    scale, bias = scale.astype(wide.dtype), bias.astype(wide.dtype)
-    return (wide * _along_last(scale, x) + _along_last(bias, x)).astype(x.dtype)
+    y = x.astype(wide(x.dtype))
+    y = y - jnp.mean(y, axis=-1, keepdims=True)
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
+    scale, bias = scale.astype(y.dtype), bias.astype(y.dtype)
+    return (y * _along_last(scale, x) + _along_last(bias, x)).astype(x.dtype)
 
 
 @_recomputed
@@ -108,9 +108,9 @@ def rms_norm(x, scale, eps: float):
     Returns:
       (..., D) in x's dtype. Source: Zhang and Sennrich 2019, "RMSNorm".
     """
-    wide = x.astype(_wide(x.dtype))
-    wide = wide * jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
-    return (wide * _along_last(scale.astype(wide.dtype), x)).astype(x.dtype)
+    y = x.astype(wide(x.dtype))
+    y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + eps)
+    return (y * _along_last(scale.astype(y.dtype), x)).astype(x.dtype)
 
 
 def rotary_angles(positions: int, head_dim: int, theta: float, dtype=jnp.float32):
@@ -127,8 +127,8 @@ def rotary_angles(positions: int, head_dim: int, theta: float, dtype=jnp.float32
     """
     # On the host, so that a device's own power function does not enter the angles.
     frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2) / head_dim)
-    wide = _wide(dtype)
-    angles = jnp.arange(positions, dtype=wide)[:, None] * jnp.asarray(frequencies, wide)[None, :]
+    steps = jnp.arange(positions, dtype=wide(dtype))
+    angles = steps[:, None] * jnp.asarray(frequencies, steps.dtype)[None, :]
     return jnp.cos(angles), jnp.sin(angles)
 
 
@@ -137,46 +137,26 @@ def rotate(x, cos, sin):
 
     Args:
       x: (B, T, H, E).
-      cos: (T, E / 2).
-      sin: (T, E / 2).
+      cos: (T, E / 2), or (B, T, E / 2) where rows differ.
+      sin: likewise.
 
     Returns:
       (B, T, H, E) in x's dtype.
     """
     first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
-    cos, sin = cos[None, :, None, :], sin[None, :, None, :]
+    if cos.ndim == 2:
+        cos, sin = cos[None], sin[None]
+    cos, sin = cos[:, :, None, :], sin[:, :, None, :]
     rotated = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
     return rotated.astype(x.dtype)
 
 
-def attention(query, key, value, mask, *, dropout_rate: float = 0.0, dropout_key=None):
-    """Scaled dot-product attention with grouped query heads.
-
-    Args:
-      query: (B, T, H, E).
-      key: (B, S, K, E); head h of the query reads head h // (H / K).
-      value: (B, S, K, E).
-      mask: boolean, (B, 1 or T, S); True where a query may look.
-      dropout_rate: rate on the probabilities.
-      dropout_key: PRNG key; None for rate 0.
-
-    Returns:
-      (B, T, H, E). A query that may look nowhere gets the mean of the values, so
-      that neither it nor its gradient is NaN.
-    """
-    b, t, h, e = query.shape
-    k = key.shape[2]
-    # Heads lead the contractions: both become plain batched matrix products.
-    query = query.reshape(b, t, k, h // k, e).transpose(0, 2, 3, 1, 4)
-    key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    logits = jnp.einsum("bkgte,bkse->bkgts", query * e**-0.5, key)
-    logits = logits.astype(_wide(logits.dtype))
-    # Half of the lowest number: subtracting the maximum cannot overflow to infinity.
-    logits = jnp.where(mask[:, None, None], logits, 0.5 * jnp.finfo(logits.dtype).min)
-    probabilities = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    probabilities = dropout(probabilities, dropout_rate, dropout_key)
-    mixed = jnp.einsum("bkgts,bkse->bkgte", probabilities, value)
-    return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
+def at(x, positions):
+    """Returns x (B, T, ...) at one position a row, (B, 1, ...); all of it for None."""
+    if positions is None:
+        return x
+    index = positions.reshape(-1, *[1] * (x.ndim - 1))
+    return jnp.take_along_axis(x, index, axis=1)
 
 
 def activation(name: str):
@@ -276,23 +256,31 @@ class Attention(Block):
     """Projections around `attention`, with rotary positions where angles are given."""
 
     @nn.compact
-    def __call__(self, x, mask, angles=None, deterministic=True):
+    def __call__(self, x, mask, angles=None, deterministic=True, positions=None):
         c = self.config
 
-        def project(name, heads):
+        def project(name, heads, x):
             part = self.part(Linear, heads * c.head_dim, c.qkv_bias, name=name)
             return part(x, deterministic).reshape(*x.shape[:2], heads, c.head_dim)
 
-        query = project("query", c.num_heads)
-        key = project("key", c.num_kv_heads)
-        value = project("value", c.num_kv_heads)
+        asking = at(x, positions)
+        query = project("query", c.num_heads, asking)
+        key = project("key", c.num_kv_heads, x)
+        value = project("value", c.num_kv_heads, x)
         if angles is not None:
-            query, key = rotate(query, *angles), rotate(key, *angles)
-        rate = 0.0 if deterministic else c.attention_dropout
-        dropout_key = self.make_rng("dropout") if rate else None
-        mixed = attention(
-            query, key, value, mask, dropout_rate=rate, dropout_key=dropout_key
-        ).reshape(*x.shape[:2], c.num_heads * c.head_dim)
+            key = rotate(key, *angles)
+            if positions is not None:
+                angles = [table[positions][:, None] for table in angles]
+            query = rotate(query, *angles)
+        if mask.shape[1] > 1:
+            mask = at(mask, positions)
+        drop = None
+        if c.attention_dropout and not deterministic:
+            drop = functools.partial(
+                dropout, rate=c.attention_dropout, key=self.make_rng("dropout")
+            )
+        mixed = attention(query, key, value, mask, dropout=drop)
+        mixed = mixed.reshape(*asking.shape[:2], c.num_heads * c.head_dim)
         return self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
 
 
@@ -326,11 +314,14 @@ class Trunk(Block):
 
     unroll: int = 1
     remat: bool = False
+    single: bool = False
 
     def stack(self, layer):
         if self.remat:
             # Inside a scan nothing can be merged across iterations anyway.
-            layer = nn.remat(layer, prevent_cse=False, static_argnums=(3,))
+            layer = nn.remat(layer, prevent_cse=self.single, static_argnums=(3,))
+        if self.single:
+            return self.part(layer)
         count = self.config.num_layers
         scanned = nn.scan(
             layer,
@@ -355,6 +346,21 @@ class Trunk(Block):
     def upper(self, x, attention_mask, *, deterministic=True):
         """Every layer and the final norm, from hidden states: (B, T, D)."""
         return self.finish(self.run(x, attention_mask, deterministic))
+
+    def top(self, x, attention_mask, positions=None, *, deterministic=True):
+        """The only layer of a `single` trunk and the final norm, from hidden states.
+
+        Args:
+          x: (B, T, D).
+          attention_mask: (B, T).
+          positions: (B,) the one token a row that is wanted; None for all.
+          deterministic: whether dropout is off.
+
+        Returns:
+          (B, T, D), or (B, 1, D) at the positions.
+        """
+        context = self.context(attention_mask.astype(bool))
+        return self.finish(self.layers(x, context, deterministic, positions)[0])
 
     def run(self, x, attention_mask, deterministic):
         if self.config.num_layers == 0:

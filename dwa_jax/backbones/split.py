@@ -38,8 +38,10 @@ def split_last_layer(module: Trunk) -> Split:
     Returns:
       lower(variables, input_ids, attention_mask, **options) -> (B, T, D).
       last(tree) -> the last layer's leaves of a "params" or "lora" tree, unstacked.
-      upper(variables, last_variables, x, input_ids, attention_mask, **options) ->
-        (B, T, D) last hidden states, after the final norm where there is one.
+      upper(variables, last_variables, x, input_ids, attention_mask, positions=None,
+        **options) -> (B, T, D) last hidden states, after the final norm where there is
+        one; at `positions` (B,) alone (B, 1, D), for the price of one token a row where
+        the layer's input is not needed whole.
       The options are `deterministic` and `rngs`, as in `module.apply`.
 
     Raises:
@@ -49,7 +51,7 @@ def split_last_layer(module: Trunk) -> Split:
     if count < 1:
         raise BackboneError("a trunk without layers has no last layer")
     below = module.clone(config=dataclasses.replace(module.config, num_layers=count - 1))
-    alone = module.clone(config=dataclasses.replace(module.config, num_layers=1))
+    alone = module.clone(config=dataclasses.replace(module.config, num_layers=1), single=True)
 
     def lower(variables: Mapping, input_ids, attention_mask, **options):
         variables = {
@@ -60,13 +62,21 @@ def split_last_layer(module: Trunk) -> Split:
     def last(tree: Mapping):
         return jax.tree.map(lambda leaf: leaf[-1], dict(tree).get("layers", {}))
 
-    def upper(variables: Mapping, last_variables: Mapping, x, input_ids, attention_mask, **options):
+    def upper(
+        variables: Mapping,
+        last_variables: Mapping,
+        x,
+        input_ids,
+        attention_mask,
+        positions=None,
+        **options,
+    ):
         del input_ids  # no layer looks at them; the signature serves trunks whose layers do
         variables = {
-            name: {**variables.get(name, {}), "layers": jax.tree.map(lambda leaf: leaf[None], tree)}
+            name: {**variables.get(name, {}), "layers": tree}
             for name, tree in last_variables.items()
         }
-        return alone.apply(variables, x, attention_mask, method="upper", **options)
+        return alone.apply(variables, x, attention_mask, positions, method="top", **options)
 
     return Split(lower, last, upper)
 

@@ -1,0 +1,64 @@
+"""Attention head by head is attention in one piece, and its gradients too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dwa_jax.backbones import attention as module
+
+
+def both(monkeypatch, function, cached_bytes):
+    expected = function()
+    monkeypatch.setattr(module, "_CACHED_BYTES", cached_bytes)
+    # A function of its own, or jit would find the first one's program.
+    return expected, function()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("heads_at_a_time", [1, 2])
+def test_value_and_gradients_are_those_of_one_piece(monkeypatch, causal, heads_at_a_time):
+    rng = np.random.default_rng(0)
+    query = jnp.asarray(rng.normal(size=(2, 5, 6, 8)), jnp.float32)
+    key, value = (jnp.asarray(rng.normal(size=(2, 7, 2, 8)), jnp.float32) for _ in range(2))
+    mask = rng.random((2, 5 if causal else 1, 7)) < 0.6
+    mask[0, 0] = False  # a query that may look nowhere
+
+    def gradients():
+        def total(*parts):
+            mixed = module.attention(*parts, jnp.asarray(mask))
+            return jnp.sum(jnp.sin(mixed) * jnp.arange(mixed.size).reshape(mixed.shape)), mixed
+
+        (_, mixed), found = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(
+            query, key, value
+        )
+        return [mixed, *found]
+
+    # 3 query heads share a key; their scores take 3 x 5 x 7 floats.
+    expected, found = both(monkeypatch, gradients, heads_at_a_time * 3 * 5 * 7 * 4)
+    assert module._heads_at_a_time(4, 3 * 5 * 7 * 4) == heads_at_a_time
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+def test_nothing_of_all_heads_scores_is_held(monkeypatch):
+    x = jax.ShapeDtypeStruct((2, 128, 8, 4), jnp.float32)
+    mask = jax.ShapeDtypeStruct((2, 1, 128), bool)
+
+    def sizes():
+        def total(query, key, value, mask):
+            return jnp.sum(module.attention(query, key, value, mask) ** 2)
+
+        lowered = jax.jit(jax.grad(total, argnums=(0, 1, 2))).lower(x, x, x, mask)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    whole, parts = both(monkeypatch, sizes, 128 * 128 * 4)
+    assert whole > 2 * 8 * 128 * 128 * 4 > 2 * parts
+
+
+def test_groups_divide_the_heads(monkeypatch):
+    monkeypatch.setattr(module, "_CACHED_BYTES", 1000)
+    assert module._heads_at_a_time(12, 10) == 12
+    assert module._heads_at_a_time(12, 100) == 6
+    assert module._heads_at_a_time(7, 300) == 1
+    assert module._heads_at_a_time(4, 5000) == 1
