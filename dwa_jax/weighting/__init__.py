@@ -17,7 +17,7 @@ from dwa_jax.weighting.famo import famo
 from dwa_jax.weighting.from_losses import dynamic_weight_average, geometric_mean, random, stch
 from dwa_jax.weighting.learned_scales import imtl_l, uncertainty
 from dwa_jax.weighting.norms import db_mtl, equal_gradient, gradnorm
-from dwa_jax.weighting.protocol import Signals, Weighed, Weighting
+from dwa_jax.weighting.protocol import Signals, Weighed, Weighting, decide
 from dwa_jax.weighting.surgery import gradvac, pcgrad
 
 METHODS: dict[str, Callable[..., Weighting]] = {
@@ -80,4 +80,4 @@ def get(name: str, num_tasks: int = 2, **options) -> Weighting:
         raise ValueError(f"weighting {name!r}: {error}; its options: {accepted}") from None
 
 
-__all__ = ["METHODS", "Signals", "Weighed", "Weighting", "get", "names"]
+__all__ = ["METHODS", "Signals", "Weighed", "Weighting", "decide", "get", "names"]
