@@ -50,9 +50,8 @@ def step(params, state, moments, batch):
 
 if __name__ == "__main__":
     key, (phi, state) = jax.random.key(0), METHOD.init(jax.random.key(1))
-    theta = Network().init(key, draw(key)["picture"])
     psi = {name: jnp.zeros((32, 1)) for name in ("down", "size", "right")}
-    params = {"theta": theta, "psi": psi, "phi": phi}
+    params = {"theta": Network().init(key, draw(key)["picture"]), "psi": psi, "phi": phi}
     moments = OPTIMIZER.init(params)
     for number in range(301):
         params, state, moments, g = step(params, state, moments, draw(jax.random.key(number)))

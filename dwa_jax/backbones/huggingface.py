@@ -89,8 +89,7 @@ def load(path_or_id, *, dtype=jnp.float32, param_dtype=jnp.float32, **options):
       **options: `remat`, `unroll` and `lora_dropout`, as in `build`.
 
     Returns:
-      (module, params); `module.apply({"params": params}, input_ids, attention_mask)`
-      gives (B, T, D) last hidden states.
+      (module, params), to be called as at the head of `dwa_jax.backbones`.
 
     Raises:
       BackboneError: nothing found, an unsupported configuration, a damaged file, or
