@@ -7,13 +7,14 @@ parameters and two pure functions, in float32 or wider whatever the trunk comput
 import jax
 import jax.numpy as jnp
 
+from dwa_jax import backbones
+
 POOLINGS = ("first", "last", "mean")
-_DEFAULT_POOLING = {"bert": "first", "roberta": "first", "llama": "last", "qwen2": "last"}
 
 
 def default_pooling(family: str) -> str:
     """Returns the pooling of the family's own classifier: first token or last real token."""
-    return _DEFAULT_POOLING[family]
+    return _classifier(family).pooling
 
 
 def pool(hidden: jax.Array, attention_mask: jax.Array, how: str) -> jax.Array:
@@ -66,8 +67,8 @@ def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
 
     Args:
       key: split between the matrices.
-      family: "bert" and "roberta": dense, tanh, out_proj; "llama" and "qwen2": one
-        matrix without bias.
+      family: a name in `backbones.FAMILIES`, whose classifier gives the shape. "bert" and
+        "roberta": dense, tanh, out_proj; "llama" and "qwen2": one matrix without bias.
       width: D.
       outputs: K.
 
@@ -78,11 +79,10 @@ def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
     Raises:
       ValueError: the family is unknown.
     """
-    if family not in _DEFAULT_POOLING:
-        raise ValueError(f"unknown family {family!r}; there are: {', '.join(_DEFAULT_POOLING)}")
+    shape = _classifier(family).tensors
     dense_key, out_key = jax.random.split(key)
     out = 0.02 * jax.random.normal(out_key, (width, outputs))
-    if family in ("llama", "qwen2"):
+    if ("score", "kernel") in shape:
         return {"score": {"kernel": out}}
     return {
         "dense": {
@@ -91,6 +91,13 @@ def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
         },
         "out_proj": {"kernel": out, "bias": jnp.zeros((outputs,))},
     }
+
+
+def _classifier(family):
+    if family not in backbones.FAMILIES:
+        known = ", ".join(backbones.FAMILIES)
+        raise ValueError(f"unknown family {family!r}; there are: {known}")
+    return backbones.FAMILIES[family].classifier
 
 
 def apply(params: dict, pooled: jax.Array) -> jax.Array:

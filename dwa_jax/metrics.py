@@ -32,18 +32,19 @@ def evaluate(
       category_mask: (B,), the same for categories.
 
     Returns:
-      A dict of Python floats, with K-long lists for the metrics by category:
-        mse, mae, rmse: errors of the score;
-        r2: 1 - sum of squared errors / sum of squared deviations of the true scores;
-        pearson, spearman (tied scores share their mean rank), cosine (not centred);
-        accuracy;
-        precision_weighted, recall_weighted, f1_weighted: means over categories weighted by
-          their true rows; a precision without predictions counts as 0;
-        f1_macro: the plain mean over categories that occur as label or as prediction;
-        mse_by_class: errors of the score by true category, over rows that have both labels;
-        balanced_mse: mean of mse_by_class over the categories that occur;
-        accuracy_by_class: share of a category's rows that were found (its recall);
-        confusion: K x K counts, row the true and column the predicted category.
+      A dict of Python floats, or of K-long lists for the metrics by category.
+
+      * mse, mae, rmse: errors of the score;
+      * r2: 1 - sum of squared errors / sum of squared deviations of the true scores;
+      * pearson, spearman (tied scores share their mean rank), cosine (not centred);
+      * accuracy;
+      * precision_weighted, recall_weighted, f1_weighted: means over categories weighted by
+        their true rows; a precision without predictions counts as 0;
+      * f1_macro: the plain mean over categories that occur as label or as prediction;
+      * mse_by_class: errors of the score by true category, over rows that have both labels;
+      * balanced_mse: mean of mse_by_class over the categories that occur;
+      * accuracy_by_class: share of a category's rows that were found (its recall);
+      * confusion: K x K counts, row the true and column the predicted category.
 
     Raises:
       ValueError: if shapes differ or a category that counts is out of range.

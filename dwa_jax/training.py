@@ -17,7 +17,7 @@ from dwa_jax import gradients, guard, heads, losses
 from dwa_jax.optimizers import Optimizers
 from dwa_jax.optimizers import make_optimizers as make_optimizers
 from dwa_jax.trunk import make_split_trunk, make_trunk
-from dwa_jax.weighting import Signals, Weighting
+from dwa_jax.weighting import Signals, Weighting, decide
 
 
 class Task(NamedTuple):
@@ -140,13 +140,6 @@ def init_state(
     )
 
 
-class _Decision(NamedTuple):
-    coefficients: jax.Array
-    state: Any
-    metrics: dict
-    gradient: Any
-
-
 def make_step(
     module: nn.Module,
     tasks: Sequence[Task],
@@ -247,18 +240,8 @@ def make_step(
         def weigh(task_losses, gramian, class_losses):
             if gramian is None:
                 gramian = jnp.zeros((num_tasks, num_tasks), task_losses.dtype)
-            signals = jax.lax.stop_gradient(
-                Signals(task_losses, gramian, class_losses, own, present)
-            )
-
-            def objective(variables):
-                weighed = weighting.weigh(variables, state.weighting, signals)
-                return weighed.objective, weighed
-
-            (_, weighed), gradient = jax.value_and_grad(objective, has_aux=True)(
-                state.phi["weighting"]
-            )
-            return _Decision(weighed.coefficients, weighed.state, weighed.metrics, gradient)
+            signals = Signals(task_losses, gramian, class_losses, own, present)
+            return decide(weighting, state.phi["weighting"], state.weighting, signals)
 
         key = jax.random.fold_in(state.key, state.step) if dropout else None
         rows = (batch, key)

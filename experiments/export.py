@@ -57,7 +57,7 @@ def export(
     if form not in FORMATS:
         raise ValueError(f"--format={form!r} is not one of {', '.join(FORMATS)}")
     settings = run.module.config
-    classifier = backbones.CLASSIFIERS[settings.family]
+    classifier = backbones.FAMILIES[settings.family].classifier
     if run.pooling != classifier.pooling:
         raise ValueError(
             f"pooling={run.pooling!r} has no counterpart in transformers, whose "
@@ -117,7 +117,7 @@ def _write_peft(run, folder):
             "lora_dropout": run.config.lora_dropout,
             "bias": "none",
             "target_modules": backbones.peft.target_modules(settings, factors),
-            "modules_to_save": list(backbones.CLASSIFIERS[settings.family].modules),
+            "modules_to_save": list(backbones.FAMILIES[settings.family].classifier.modules),
             "inference_mode": True,
         }
         write_json(place / backbones.peft.CONFIG, about)
@@ -159,7 +159,7 @@ def _trunk_config(run):
 
 
 def _config(run, task):
-    classifier = backbones.CLASSIFIERS[run.module.config.family]
+    classifier = backbones.FAMILIES[run.module.config.family].classifier
     config = _trunk_config(run) | {"architectures": [classifier.architecture]}
     if task.name == "regression":
         config |= {"problem_type": "regression", "id2label": {"0": "score"}}

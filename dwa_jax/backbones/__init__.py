@@ -5,18 +5,25 @@
 """
 
 from dwa_jax.backbones import peft
-from dwa_jax.backbones.classifier import CLASSIFIERS, head_to_huggingface
+from dwa_jax.backbones.classifier import Classifier
 from dwa_jax.backbones.config import BackboneConfig, BackboneError
-from dwa_jax.backbones.families import FAMILIES
+from dwa_jax.backbones.families import FAMILIES, Family
 from dwa_jax.backbones.files import save_tensors
-from dwa_jax.backbones.huggingface import build, init, load, to_huggingface
+from dwa_jax.backbones.huggingface import (
+    build,
+    head_to_huggingface,
+    init,
+    load,
+    to_huggingface,
+)
 from dwa_jax.backbones.split import split_last_layer
 
 __all__ = [
-    "CLASSIFIERS",
     "FAMILIES",
     "BackboneConfig",
     "BackboneError",
+    "Classifier",
+    "Family",
     "build",
     "head_to_huggingface",
     "init",

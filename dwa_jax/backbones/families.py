@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dwa_jax.backbones import config as configs
 from dwa_jax.backbones import names
+from dwa_jax.backbones.classifier import Classifier, dense_classifier, score_classifier
 from dwa_jax.backbones.config import BackboneConfig
 from dwa_jax.backbones.decoder import Decoder
 from dwa_jax.backbones.encoder import Encoder
@@ -20,12 +21,15 @@ from dwa_jax.backbones.layers import Trunk
 class Family(NamedTuple):
     """One family of trunks.
 
-    module: the Linen module.
-    prefix: what its tensors' names open with inside a model that has a head.
-    tensors: configuration -> table of names.
-    ignored: regular expressions of whole names (without prefix) that are no part of
-      the trunk: heads, and buffers that are computed.
-    read, write: `config.json` dictionary -> configuration, and back.
+    Attributes:
+      module: the Linen module.
+      prefix: what its tensors' names open with inside a model that has a head.
+      tensors: configuration -> table of names.
+      ignored: regular expressions of whole names (without prefix) that are no part of
+        the trunk: heads, and buffers that are computed.
+      read: `config.json` dictionary -> configuration.
+      write: and back.
+      classifier: gives our heads their pooling and their shape.
     """
 
     module: type[Trunk]
@@ -34,6 +38,7 @@ class Family(NamedTuple):
     ignored: tuple[str, ...]
     read: Callable[[dict], BackboneConfig]
     write: Callable[[BackboneConfig], dict]
+    classifier: Classifier
 
 
 _BUFFERS = (r"embeddings\.position_ids", r"embeddings\.token_type_ids")
@@ -53,6 +58,12 @@ FAMILIES = {
         (*_BUFFERS, *_ENCODER_HEADS, r"cls\..*"),
         configs.read_encoder,
         configs.write_encoder,
+        dense_classifier(
+            "BertForSequenceClassification",
+            ("pooler", "classifier"),
+            "bert.pooler.dense",
+            "classifier",
+        ),
     ),
     "roberta": Family(
         Encoder,
@@ -61,6 +72,12 @@ FAMILIES = {
         (*_BUFFERS, *_ENCODER_HEADS, r"lm_head\..*"),
         configs.read_encoder,
         configs.write_encoder,
+        dense_classifier(
+            "RobertaForSequenceClassification",
+            ("classifier",),
+            "classifier.dense",
+            "classifier.out_proj",
+        ),
     ),
     "llama": Family(
         Decoder,
@@ -69,6 +86,7 @@ FAMILIES = {
         _DECODER_REST,
         configs.read_decoder,
         configs.write_decoder,
+        score_classifier("LlamaForSequenceClassification"),
     ),
     "qwen2": Family(
         Decoder,
@@ -77,5 +95,6 @@ FAMILIES = {
         _DECODER_REST,
         configs.read_decoder,
         configs.write_decoder,
+        score_classifier("Qwen2ForSequenceClassification"),
     ),
 }

@@ -89,8 +89,7 @@ def load(path_or_id, *, dtype=jnp.float32, param_dtype=jnp.float32, **options):
       **options: `remat`, `unroll` and `lora_dropout`, as in `build`.
 
     Returns:
-      (module, params); `module.apply({"params": params}, input_ids, attention_mask)`
-      gives (B, T, D) last hidden states.
+      (module, params), to be called as at the head of `dwa_jax.backbones`.
 
     Raises:
       BackboneError: nothing found, an unsupported configuration, a damaged file, or
@@ -187,4 +186,31 @@ def to_huggingface(config: BackboneConfig, params: dict, *, prefix: str = "") ->
             raise BackboneError(f"{'/'.join(entry.path)} is {value.shape}, of layers of {shape}")
         for name, part in zip(entry.names(config.num_layers), value, strict=True):
             tensors[prefix + name] = np.ascontiguousarray(part.T if entry.transpose else part)
+    return tensors
+
+
+def head_to_huggingface(family: str, head: dict) -> dict[str, np.ndarray]:
+    """Names a head's parameters the way the family's own classifier does.
+
+    Args:
+      family: a name in `FAMILIES`.
+      head: what `heads.init` made: {"dense", "out_proj"} or {"score"}.
+
+    Returns:
+      Name -> array; matrices are (outputs, D).
+
+    Raises:
+      BackboneError: an unknown family, or a head of another family's shape.
+    """
+    if family not in FAMILIES:
+        raise BackboneError(f"family {family!r} has no classifier; one of {', '.join(FAMILIES)}")
+    table = FAMILIES[family].classifier.tensors
+    given = {(module, leaf) for module, leaves in head.items() for leaf in leaves}
+    if given != set(table):
+        odd = sorted("/".join(path) for path in given ^ set(table))
+        raise BackboneError(f"head of {family}: missing or unexpected {', '.join(odd)}")
+    tensors = {}
+    for (module, leaf), name in table.items():
+        value = np.asarray(head[module][leaf])
+        tensors[name] = np.ascontiguousarray(value.T if leaf == "kernel" else value)
     return tensors

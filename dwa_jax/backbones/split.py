@@ -25,24 +25,24 @@ def split_last_layer(module: Trunk) -> Split:
     """Cuts a trunk into everything below its last layer, and that layer.
 
     With `last_variables = {"params": last(params)}`, and "lora" likewise where there
-    are low-rank updates,
+    are low-rank updates, this equals `module.apply(variables, ids, mask)`::
 
         upper(variables, last_variables, lower(variables, ids, mask), ids, mask)
 
-    equals `module.apply(variables, ids, mask)`. GradNorm (Chen et al. 2018) takes its
-    gradients there.
+    GradNorm (Chen et al. 2018) takes its gradients there.
 
     Args:
       module: from `build` or `load`, with at least one layer.
 
     Returns:
-      lower(variables, input_ids, attention_mask, **options) -> (B, T, D).
-      last(tree) -> the last layer's leaves of a "params" or "lora" tree, unstacked.
-      upper(variables, last_variables, x, input_ids, attention_mask, positions=None,
+      Three functions, whose options are `deterministic` and `rngs`, as in `module.apply`.
+
+      * lower(variables, input_ids, attention_mask, **options) -> (B, T, D).
+      * last(tree) -> the last layer's leaves of a "params" or "lora" tree, unstacked.
+      * upper(variables, last_variables, x, input_ids, attention_mask, positions=None,
         **options) -> (B, T, D) last hidden states, after the final norm where there is
         one; at `positions` (B,) alone (B, 1, D), for the price of one token a row where
-        the layer's input is not needed whole.
-      The options are `deterministic` and `rngs`, as in `module.apply`.
+        the layer does not need all of them.
 
     Raises:
       BackboneError: a trunk without layers.

@@ -1,7 +1,7 @@
 """Headlines: the built-in data set, made-up currency news scored by its own grammar.
 
 The score is how good the news is for the currency or pair named first. It is built
-from the parts of the headline, so it has to be read and not just looked up:
+from the parts of the headline, so it has to be read and not just looked up::
 
     strength          "surges" is far up, "dips" is a little down
     degree            "slides sharply" is stronger, "slides slightly" weaker

@@ -23,6 +23,7 @@ from dwa_jax.losses.protocol import (
     TaskLoss,
     class_proportions,
     count_labels,
+    labelled_mean,
 )
 from dwa_jax.losses.regression import lds_loss, mse_loss, squared_error
 
@@ -65,6 +66,7 @@ __all__ = [
     "focal_loss",
     "imbalance",
     "imbalance_loss",
+    "labelled_mean",
     "lds_loss",
     "logit_adjusted_loss",
     "mse_loss",

@@ -1,4 +1,8 @@
-"""Task weighting: every method behind one protocol. A new one is a file and a line below."""
+"""Task weighting: every method behind one protocol.
+
+A new one is a file and a line in `METHODS`; from outside, `METHODS["mine"] = mine` before it is
+asked for.
+"""
 
 import difflib
 import inspect
@@ -13,10 +17,10 @@ from dwa_jax.weighting.famo import famo
 from dwa_jax.weighting.from_losses import dynamic_weight_average, geometric_mean, random, stch
 from dwa_jax.weighting.learned_scales import imtl_l, uncertainty
 from dwa_jax.weighting.norms import db_mtl, equal_gradient, gradnorm
-from dwa_jax.weighting.protocol import Signals, Weighed, Weighting
+from dwa_jax.weighting.protocol import Signals, Weighed, Weighting, decide
 from dwa_jax.weighting.surgery import gradvac, pcgrad
 
-_METHODS: dict[str, Callable[..., Weighting]] = {
+METHODS: dict[str, Callable[..., Weighting]] = {
     "constant": constant,
     "single_task": single_task,
     "dwa": dwa,
@@ -48,7 +52,7 @@ _METHODS: dict[str, Callable[..., Weighting]] = {
 
 def names() -> tuple[str, ...]:
     """Returns every registered name."""
-    return tuple(_METHODS)
+    return tuple(METHODS)
 
 
 def get(name: str, num_tasks: int = 2, **options) -> Weighting:
@@ -65,15 +69,15 @@ def get(name: str, num_tasks: int = 2, **options) -> Weighting:
     Raises:
       ValueError: the name or an option is unknown, or an option is out of range.
     """
-    if name not in _METHODS:
-        near = difflib.get_close_matches(name, _METHODS, n=1)
+    if name not in METHODS:
+        near = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise ValueError(f"unknown weighting {name!r}; {hint}there are: {', '.join(names())}")
     try:
-        return _METHODS[name](num_tasks, **options)
+        return METHODS[name](num_tasks, **options)
     except TypeError as error:
-        accepted = [p for p in inspect.signature(_METHODS[name]).parameters if p != "num_tasks"]
+        accepted = [p for p in inspect.signature(METHODS[name]).parameters if p != "num_tasks"]
         raise ValueError(f"weighting {name!r}: {error}; its options: {accepted}") from None
 
 
-__all__ = ["Signals", "Weighed", "Weighting", "get", "names"]
+__all__ = ["METHODS", "Signals", "Weighed", "Weighting", "decide", "get", "names"]

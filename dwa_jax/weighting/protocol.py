@@ -18,15 +18,16 @@ class Signals(NamedTuple):
     Attributes:
       losses: (N,) task losses over the whole batch.
       gramian: (N, N) inner products of the tasks' gradients.
-      class_losses: (K,) mean cross-entropy of each class's rows, 0 for an absent class.
-      class_proportions: (K,) share of each class among the labelled rows.
+      class_losses: (K,) mean cross-entropy of each class's rows, 0 for an absent class;
+        None where no task has classes.
+      class_proportions: (K,) share of each class among the labelled rows, or None.
       present: (N,) booleans, true where the batch has labels for the task; None: all.
     """
 
     losses: jax.Array
     gramian: jax.Array
-    class_losses: jax.Array
-    class_proportions: jax.Array
+    class_losses: jax.Array | None = None
+    class_proportions: jax.Array | None = None
     present: jax.Array | None = None
 
 
@@ -38,12 +39,14 @@ class Weighed(NamedTuple):
       objective: () what the method's own variables descend on.
       state: the method's next state.
       metrics: dict of small arrays, (N,) or (), for the log.
+      gradient: of the objective in the method's own variables; methods leave it to `decide`.
     """
 
     coefficients: jax.Array
     objective: jax.Array
     state: Any
     metrics: dict[str, jax.Array]
+    gradient: Any = ()
 
 
 class Weighting(NamedTuple):
@@ -59,6 +62,28 @@ class Weighting(NamedTuple):
     init: Callable[[jax.Array], tuple[Any, Any]]
     weigh: Callable[[Any, Any, Signals], Weighed]
     uses_gramian: bool = True
+
+
+def decide(method: Weighting, variables: Any, state: Any, signals: Signals) -> Weighed:
+    """One step of a method, with the gradient that its own variables descend along.
+
+    Args:
+      method: any.
+      variables: what it learns by descent.
+      state: what it carries.
+      signals: one step's; nothing is differentiated through them.
+
+    Returns:
+      What the method says, its `gradient` filled in: a tree like `variables`.
+    """
+    signals = jax.lax.stop_gradient(signals)
+
+    def objective(variables):
+        weighed = method.weigh(variables, state, signals)
+        return weighed.objective, weighed
+
+    gradient, weighed = jax.grad(objective, has_aux=True)(variables)
+    return weighed._replace(gradient=gradient)
 
 
 def present_mask(signals: Signals) -> jax.Array:

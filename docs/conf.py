@@ -1,0 +1,92 @@
+"""The site: python -m sphinx -W -n docs build/site, after pip install -e ".[docs]".
+
+Nothing is loaded from elsewhere, neither while it is built nor while it is read.
+"""
+
+import os
+import re
+import sys
+from pathlib import Path
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx import addnodes
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "docs" / "examples")]
+# Notebooks run in processes of their own.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+project = "dwa_jax"
+author = "The dwa_jax developers"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints", "results.json", "timing.json", "**/report.md"]
+# A name in single backticks is code; most are arguments or options, with no page of their own.
+default_role = "code"
+
+html_theme = "furo"
+html_title = "dwa_jax"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+# The sweeps' reports are whole pages; they keep their names.
+html_extra_path = ["../experiments/results"]
+
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+
+# Notebooks have no outputs in the repository: the site shows what they give today.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+python_use_unqualified_type_names = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+# Types of other packages: their own sites would have to be read to link to them.
+nitpick_ignore_regex = [("py:.*", r"(?!dwa_jax|experiments).*")]
+
+
+def _inline_math(translator, node):
+    translator.body.append(tex2mathml(node.astext(), as_block=False))
+    raise nodes.SkipNode
+
+
+def _block_math(translator, node):
+    # The papers' numbers, which are not in sequence here.
+    source, _, tag = node.astext().partition(r"\tag{")
+    number = f'<span class="eqno">({tag.rstrip().rstrip("}")})</span>' if tag else ""
+    equation = tex2mathml(source.strip(), as_block=True)
+    translator.body.append(f'<div class="math">{equation}{number}</div>')
+    raise nodes.SkipNode
+
+
+def _link_to_reports(app, doctree):
+    # The README links to a report's text; here the whole page lies at the site's root.
+    for node in list(doctree.findall(addnodes.pending_xref)):
+        found = re.search(r"experiments/results/(\w+)/report", node["reftarget"])
+        if found:
+            page = "../" * app.env.current_document.docname.count("/")
+            link = nodes.reference("", "", refuri=f"{page}{found[1]}/report.html", internal=False)
+            link += nodes.inline("", node.astext())
+            node.replace_self(link)
+
+
+def _plain_signs(app, what, name, obj, options, lines):
+    # |x| and ** are mathematics and Python in these docstrings, not markup.
+    for number, line in enumerate(lines):
+        if not line.lstrip().startswith(">>>"):
+            lines[number] = line.replace("|", "\\|").replace("**", "\\*\\*")
+
+
+def setup(app):
+    """Registers equations as MathML, which every browser draws, and the links to reports."""
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
+    app.connect("autodoc-process-docstring", _plain_signs, priority=400)
+    app.connect("doctree-read", _link_to_reports)
+
+
+html_math_renderer = "mathml"

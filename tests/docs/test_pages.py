@@ -1,0 +1,107 @@
+"""What the site tells a reader to do: its notebooks, and the commands of its pages."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from configs import base
+from experiments import export, predict
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [path for path in DOCS.rglob("*.md") if "_build" not in path.parts]
+COMMAND = re.compile(r"^    (.*python -m (\w+\.\w+) .*)$", re.MULTILINE)
+
+
+@pytest.fixture
+def pictures(monkeypatch):
+    """The lines of every picture that is shown."""
+    shown = []
+    matplotlib.use("Agg")
+
+    def show():
+        shown.append([line.get_ydata() for line in plt.gca().lines])
+        plt.close("all")
+
+    monkeypatch.setattr(plt, "show", show)
+    return shown
+
+
+def execute(name, monkeypatch, tmp_path):
+    """Runs a notebook's cells one after another; returns its names."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    path = DOCS / "notebooks" / f"{name}.ipynb"
+    names = {"__name__": "__main__"}
+    for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"]):
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+            exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
+    return names
+
+
+def test_the_notebook_that_fine_tunes(monkeypatch, tmp_path, pictures, capsys):
+    names = execute("fine_tune_on_your_csv", monkeypatch, tmp_path)
+    assert names["summary"]["test"]["r2"] > 0.7
+    soars, slips, little = (found.score for found in names["predictor"](names["texts"]))
+    assert soars > little > slips
+    assert "category" in capsys.readouterr().out
+    (lines,) = pictures
+    assert len(lines[1]) == len(names["rows"]) > 30
+
+
+def test_the_notebook_that_compares_weightings(monkeypatch, tmp_path, pictures, capsys):
+    names = execute("compare_weightings", monkeypatch, tmp_path)
+    (lines,) = pictures
+    constant, dwa, floored = (np.asarray(line) for line in lines)
+    np.testing.assert_allclose(constant, 0.75, atol=1e-6)
+    assert np.ptp(dwa) > 0.1 and len(dwa) == len(constant)
+    steps = names["runs"]["dwa(floor=0.1)"][1]
+    assert min(step["weight_classification"] for step in steps) >= 0.1 - 1e-6
+    # Up to the first update the two runs are one.
+    assert abs(dwa[0] - floored[0]) < 1e-6
+    assert capsys.readouterr().out.count("MSE") == 3
+
+
+def test_getting_started_as_it_is_written(tmp_path):
+    page = (DOCS / "getting_started.md").read_text("utf-8")
+    commands = [shlex.split(match[0]) for match in COMMAND.findall(page)]
+    assert [argv[2].split(".")[1] for argv in commands] == [
+        *("main", "main", "predict", "export"),
+    ]
+    writes = re.search(r"```python\n(import csv.*?)```", page, re.DOTALL)[1]
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+    look = next(argv for argv in commands if "--dry_run" in argv)
+    both = f"{writes}\nimport runpy, sys\nsys.argv = {look[2:]!r}\n"
+    both += f"runpy.run_module({look[2]!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", both], **options, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "480" in done.stdout and "thresholds" in done.stdout
+    assert len((tmp_path / "mine.csv").read_text("utf-8").splitlines()) == 601
+    assert not (tmp_path / "runs").exists()
+    for argv in commands:
+        if argv[2].endswith("predict"):
+            assert predict.parse(argv[3:]).input == "mine.csv"
+        if argv[2].endswith("export"):
+            assert export.parse(argv[3:]).format == "transformers"
+
+
+def test_every_key_and_file_that_a_page_names_is_there():
+    config = base.get_config()
+    keys, files = set(), set()
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        keys |= set(re.findall(r"--config\.(\w+)", text)) - {"KEY"}
+        files |= set(re.findall(r"(?:configs|docs)/[\w/]+\.(?:py|md)", text))
+    assert len(keys) > 10 and keys <= set(config)
+    assert len(files) > 5 and not [name for name in files if not (ROOT / name).exists()]
