@@ -14,22 +14,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags
 
 from dwa_jax import backbones, heads, lora, losses, training, trunk, weighting
-from experiments import shapes
+from experiments import command, shapes
 from experiments.console import Console
-
-_SUITE = flags.DEFINE_enum(
-    "suite",
-    "step",
-    ["step", "full_size", "one_step"],
-    "step: DWA beside constant weights. full_size: one step of each of the papers' models. "
-    "one_step: one step of --shape, for full_size.",
-)
-_ROUNDS = flags.DEFINE_integer("rounds", 9, "Interleaved rounds of each timing.", lower_bound=1)
-_SHAPE = flags.DEFINE_enum("shape", "roberta-large", list(shapes.names()), "For one_step.")
-_OUTPUT = flags.DEFINE_string("output", "", "JSON file for the numbers.")
 
 NUM_CLASSES = 5
 # (row, weighting, gradient scope); the first is what the others are divided by.
@@ -160,10 +148,10 @@ def one_step(shape: str) -> dict:
     }
 
 
-def _step_suite(console):
+def _step_suite(console, rounds):
     results = []
     for shape, rank in (("roberta-small", 0), ("llama-small", 0), ("llama-small", 128)):
-        result = compare(shape, rank, 8, 64, _ROUNDS.value)
+        result = compare(shape, rank, 8, 64, rounds)
         results.append(result)
         what = f"LoRA rank {rank}" if rank else "full"
         rows = {
@@ -176,13 +164,13 @@ def _step_suite(console):
     return results
 
 
-def _full_size_suite(console):
+def _full_size_suite(console, rounds):
     results = []
     for shape in ("roberta-large", "qwen2-0.5b", "tinyllama-1.1b"):
         # A process each, so that one model's peak is not another's.
-        command = [sys.executable, "-m", "experiments.benchmark", "--suite=one_step"]
+        program = [sys.executable, "-m", "experiments.benchmark", "--suite=one_step"]
         run = subprocess.run(
-            [*command, f"--shape={shape}"], stdout=subprocess.PIPE, text=True, check=False
+            [*program, f"--shape={shape}"], stdout=subprocess.PIPE, text=True, check=False
         )
         if run.returncode:
             sys.exit(f"{shape}: failed with status {run.returncode}")
@@ -195,21 +183,44 @@ def _full_size_suite(console):
     return results
 
 
-def main(argv: list[str]) -> None:
-    """Runs a suite and prints its table."""
-    if len(argv) > 1:
-        app.usage(shorthelp=True, detailed_error=f"unexpected argument {argv[1]!r}", exitcode=2)
-    console = Console()
-    if _SUITE.value == "one_step":
-        print(json.dumps(one_step(_SHAPE.value)))
+def parse(argv: list[str] | None = None):
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    parser = command.Parser(prog="python -m experiments.benchmark", description=__doc__)
+    parser.add_argument(
+        "--suite",
+        choices=["step", "full_size", "one_step"],
+        default="step",
+        help="step: DWA beside constant weights; full_size: one step of each of the papers' "
+        "models; one_step: one step of --shape, for full_size",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, help="interleaved rounds of each timing of step"
+    )
+    parser.add_argument("--shape", choices=shapes.names(), default="roberta-large")
+    parser.add_argument("--output", default="", help="JSON file for the numbers")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    """Runs a suite and prints its table.
+
+    Raises:
+      ValueError: an option is out of its range.
+      OSError: the output cannot be written.
+    """
+    options = parse()
+    if options.rounds < 1:
+        raise ValueError(f"--rounds={options.rounds} must be at least 1")
+    if options.suite == "one_step":
+        print(json.dumps(one_step(options.shape)))
         return
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).touch()  # an unwritable path shows before hours of timing
-    suite = {"step": _step_suite, "full_size": _full_size_suite}[_SUITE.value]
-    results = suite(console)
-    if _OUTPUT.value:
-        Path(_OUTPUT.value).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
+    if options.output:
+        Path(options.output).touch()  # an unwritable path shows before hours of timing
+    suite = {"step": _step_suite, "full_size": _full_size_suite}[options.suite]
+    results = suite(Console(), options.rounds)
+    if options.output:
+        Path(options.output).write_text(json.dumps(results, indent=2) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command.run(main)
