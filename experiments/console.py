@@ -43,7 +43,7 @@ class Console:
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int):
-        """Shows a bar of `total` steps; yields one with `advance`, `show` and `say`."""
+        """Shows a bar of `total` steps; yields one with `advance`, `show` and `telling`."""
         columns = (
             TextColumn("training"),
             BarColumn(bar_width=20),
@@ -90,11 +90,16 @@ class _Bar:
             for task in sorted(tasks, reverse=True)
         ]
         rate = f"{record['tokens_per_second']:,.0f} tokens/s"
-        self.say(f"loss x weight: {', '.join(shown)}")
-        self._progress.update(self._task, rate=rate)
+        text = f"loss x weight: {', '.join(shown)}"
+        self._progress.update(self._task, values=text, rate=rate)
 
-    def say(self, text):
+    @contextlib.contextmanager
+    def telling(self, text):
+        (task,) = self._progress.tasks
+        before = task.fields["values"]
         self._progress.update(self._task, values=text)
+        yield
+        self._progress.update(self._task, values=before)
 
 
 def _short(value):

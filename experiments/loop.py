@@ -246,9 +246,9 @@ def train(
                     rows = batch.pop("row")
                     batch = sharding.shard_rows(batch, run.mesh)
                     if shape not in compiled:
-                        bar.say(f"compiling for {shape[0]} x {shape[1]} tokens")
                         # Ahead of the call, which finds it, while the state is still whole.
-                        stop.wait_for(run.step.lower(state, batch).compile)
+                        with bar.telling(f"compiling for {shape[0]} x {shape[1]} tokens"):
+                            stop.wait_for(run.step.lower(state, batch).compile)
                         compiled.add(shape)
                     state, values = run.step(state, batch)
                     sharding.keep_up(values, run.mesh)

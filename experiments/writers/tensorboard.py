@@ -1,6 +1,7 @@
 """Event files for TensorBoard, without TensorFlow: tensorboard --logdir=WORKDIR/tensorboard"""
 
 import os
+import shlex
 import socket
 import time
 from pathlib import Path
@@ -40,7 +41,7 @@ class TensorBoard:
         self._file.flush()
         for path in earlier:
             path.unlink()
-        opening.say(f"TensorBoard: tensorboard --logdir={folder}")
+        opening.say(f"TensorBoard: tensorboard --logdir={shlex.quote(str(folder))}")
 
     def write(self, record: dict) -> None:
         """Appends a record's numbers.
