@@ -12,9 +12,8 @@ from jax.extend import core
 
 from dwa_jax import trunk
 
-# The backward pass works on one layer at a time: beside what the forward pass saved of it, it
-# holds about half as much again in intermediate gradients, on top of the layer's own share.
-# Fitted to XLA's count of the step for CPUs; see `estimate`.
+# The backward pass works on one layer at a time. What it holds of its own for it, beside what
+# the forward pass saved, is so many times the latter: fitted to XLA's count for CPUs.
 _WORKING = 1.5
 
 
@@ -24,8 +23,8 @@ def estimate(config, model, setup, shapes: Sequence[tuple[int, int]]) -> dict[st
     Parameters, optimizer states and gradients follow from their shapes. Activations are
     what differentiating the trunk saves for the backward pass, before the compiler decides
     what it rather computes again, and the backward pass's own arrays of one layer. Together
-    they were within 10 % of `compiled.memory_analysis()` of the whole step in float32 on
-    CPUs. There, bfloat16 takes as much as float32, which this does not count.
+    they were within 15 % of `compiled.memory_analysis()` of the whole step on CPUs, for
+    small models in float32; there bfloat16 takes as much, which this does not count.
 
     Args:
       config: the whole configuration.
