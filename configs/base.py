@@ -138,6 +138,8 @@ def get_config() -> ConfigDict:
     config.eval_batch_size = 32
     # Steps between two records in metrics.jsonl.
     config.log_every = 10
+    # Where the records of metrics.jsonl go besides: tensorboard, wandb, with commas between.
+    config.writers = ""
 
     # --- Checkpoints: one an epoch and one at a signal, and in between what a crash may cost
     # Most steps; 0 where the minutes alone say.

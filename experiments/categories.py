@@ -2,10 +2,11 @@
 
 import itertools
 
+from experiments.corpus import Corpus
 from experiments.trained import Trained
 
 
-def intervals(run: Trained) -> list[str] | None:
+def intervals(run: Trained | Corpus) -> list[str] | None:
     """Writes each category's scores, such as "(-0.20, 0.15]"; None where there are none."""
     if run.thresholds is None:
         return None

@@ -3,15 +3,22 @@
 import argparse
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose complaints are one line; no option can be abbreviated."""
+    """A parser whose complaints are one line; no option can be abbreviated.
+
+    Every program has --traceback, which is `run`'s.
+    """
 
     def __init__(self, **options):
         super().__init__(
             allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
+        self.add_argument(
+            "--traceback", action="store_true", help="shows where in the code an error was raised"
         )
 
     def error(self, message: str) -> None:
@@ -35,6 +42,25 @@ def run(program: Callable[[], None]) -> None:
         program()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except (ValueError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    except Exception as error:
+        words = words_of(error)
+        if words is None:
+            raise
+        if "--traceback" in sys.argv:
+            traceback.print_exc()
+        print(f"error: {words}", file=sys.stderr)
         sys.exit(2)
+
+
+def words_of(error: Exception) -> str | None:
+    """Returns the line that says what its user can mend; None where it is a fault of ours."""
+    words = " ".join(str(error).split())
+    if isinstance(error, ValueError | OSError):
+        return words
+    # By its name: not every program imports jax.
+    if type(error).__name__ == "JaxRuntimeError" and words.startswith("RESOURCE_EXHAUSTED"):
+        return (
+            "the device's memory is full; smaller batches, shorter texts, more microbatches, remat "
+            f"or LoRA need less ({words})"
+        )
+    return None

@@ -206,7 +206,8 @@ def main(argv: list[str]) -> None:
     output = Path(args.output).absolute()
     check_folder(output, MARKER)  # before the model is read
     run = trained.load(args.workdir)
-    made_by = shlex.join(["python", "-m", "experiments.export", *argv])
+    given = [argument for argument in argv if argument != "--traceback"]
+    made_by = shlex.join(["python", "-m", "experiments.export", *given])
     export(run, args.format, output, made_by=made_by, license=args.license)
     tasks = ", ".join(task.name for task in run.tasks)
     print(f"{args.output}: {tasks}, for {args.format}; README.md says how to open them")

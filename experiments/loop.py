@@ -13,7 +13,7 @@ from experiments.decisions import decide
 from experiments.health import Health
 from experiments.pipeline import Corpus, Run
 from experiments.signals import Interrupted, Stop
-from experiments.workdir import MetricsFile
+from experiments.writers import Log
 
 HIGHER_IS_BETTER = frozenset(
     {
@@ -173,7 +173,7 @@ def train(
     corpus: Corpus,
     batches: dict[str, data.Batches],
     checkpoints: Checkpoints,
-    log: MetricsFile,
+    log: Log,
     console,
 ) -> tuple[object, Progress]:
     """Trains to the end, or continues where the last checkpoint is.
@@ -184,7 +184,7 @@ def train(
       corpus: labelled rows.
       batches: of each split.
       checkpoints: where states go.
-      log: metrics.jsonl.
+      log: metrics.jsonl, and what goes beside it.
       console: an `experiments.console.Console`.
 
     Returns:
@@ -193,7 +193,8 @@ def train(
     Raises:
       Interrupted: a signal came; the latest state is saved.
       Diverged: too many updates in a row were left out.
-      ValueError: there are checkpoints, but none fits or none is intact.
+      ValueError: there are checkpoints, but none fits or none is intact, or a writer beside
+        metrics.jsonl cannot begin.
       OSError: a checkpoint or a record cannot be written.
     """
     state, progress = run.state, Progress()
@@ -246,7 +247,8 @@ def train(
                     batch = sharding.shard_rows(batch, run.mesh)
                     if shape not in compiled:
                         # Ahead of the call, which finds it, while the state is still whole.
-                        stop.wait_for(run.step.lower(state, batch).compile)
+                        with bar.telling(f"compiling for {shape[0]} x {shape[1]} tokens"):
+                            stop.wait_for(run.step.lower(state, batch).compile)
                         compiled.add(shape)
                     state, values = run.step(state, batch)
                     sharding.keep_up(values, run.mesh)

@@ -5,7 +5,6 @@ python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KE
 
 import contextlib
 import os
-import resource
 import sys
 import time
 import traceback
@@ -17,20 +16,32 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from experiments import signals
+from experiments import signals, usage
 
 if __name__ == "__main__":
     # The imports below take seconds, in which a signal would end in a traceback.
     signals.end_at_once()
+    usage.answer(sys.argv[1:], __doc__)
 
 import jax
-import numpy as np
 from absl import app, flags
 from ml_collections import config_flags
 
 from dwa_jax import lora
 from dwa_jax.checkpoints import Checkpoints
-from experiments import left_out, loop, pipeline, plots, preview, validation, workdir
+from experiments import (
+    command,
+    left_out,
+    loop,
+    memory,
+    overview,
+    pipeline,
+    plots,
+    preview,
+    validation,
+    workdir,
+    writers,
+)
 from experiments.console import Console
 from experiments.health import Diverged
 
@@ -68,6 +79,7 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
 
 def _run(config, folder, console, started, held):
     validation.check(config)
+    chosen = writers.choose(config.writers)
     workdir.open_folder(folder, config.to_dict())
     begun = (folder / "config.json").exists()
     if begun:
@@ -99,12 +111,14 @@ def _run(config, folder, console, started, held):
         "weighting and losses": lora.count(setup.state.phi),
     }
     total = lora.count(setup.state.frozen) + sum(trained.values())
-    describe(console, config, corpus, batches, model, trained, total, setup, folder)
+    needs = memory.estimate(config, model, setup, batches["train"].shapes)
+    overview.describe(console, config, corpus, batches, model, setup, trained, total, needs, folder)
     model.tokenizer.save_pretrained(folder / "tokenizer")
     workdir.write_json(folder / "backbone.json", model.module.config.to_huggingface())
 
     checkpoints = Checkpoints(folder / "checkpoints")
-    log = workdir.MetricsFile(folder / "metrics.jsonl")
+    log = writers.Log(folder, config.to_dict(), chosen, console.note)
+    held.callback(log.close)
     before = time.perf_counter()
     try:
         state, progress = loop.train(config, setup, corpus, batches, checkpoints, log, console)
@@ -141,11 +155,12 @@ def _run(config, folder, console, started, held):
             "seconds": time.perf_counter() - started,
             "setup_seconds": before - started,
         },
-        "memory": memory(),
+        "memory": memory.peak(),
         "left_out": left_out.summarize(corpus.left_out),
         "notes": [*corpus.notes, *notes],
     }
     workdir.write_json(folder / "summary.json", summary)
+    log.conclude(summary, int(state.step))
     return summary
 
 
@@ -171,56 +186,6 @@ def check_step(setup, batches) -> None:
         raise ValueError(f"the train step cannot be built: {error}") from error
 
 
-def memory() -> dict[str, int]:
-    """Returns peak bytes of the process, and of each device that reports them."""
-    peak = {"process_bytes": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
-    for device in jax.local_devices():
-        stats = device.memory_stats() or {}
-        if "peak_bytes_in_use" in stats:
-            peak[f"{device.platform}_{device.id}_bytes"] = stats["peak_bytes_in_use"]
-    return peak
-
-
-def describe(console, config, corpus, batches, model, trained, total, setup, folder) -> None:
-    """Prints what is about to run."""
-    settings = model.module.config
-    train = corpus.categories["train"]
-    counts = np.bincount(train[train >= 0], minlength=config.num_classes)
-    sizes = ", ".join(f"{split} {len(rows)}" for split, rows in corpus.rows.items())
-    rows = {
-        "model": f"{settings.family}, {settings.num_layers} layers of {settings.hidden_size}, "
-        f"{config.dtype}" + (f", LoRA rank {config.lora_rank}" if config.lora_rank else ""),
-        "parameters": f"{sum(trained.values()):,} trained of {total:,}",
-        "rows": sizes,
-        "shapes": ", ".join(f"{rows} x {tokens}" for rows, tokens in batches["train"].shapes)
-        + f" ({1 - batches['train'].padding_fraction(0):.0%} real tokens)",
-        "weighting": f"{config.weighting}, {config.preset}; Gramian over {config.gradient_scope}",
-        "steps": f"{setup.total_steps} ({config.epochs} epochs of {len(batches['train'])})",
-        "devices": f"{setup.mesh.size} x {setup.mesh.devices.flat[0].device_kind}",
-        "folder": str(folder),
-    }
-    if corpus.thresholds is not None:
-        rows["thresholds"] = ", ".join(f"{value:+.3f}" for value in corpus.thresholds)
-    rows["classes"] = ", ".join(f"{k}: {count}" for k, count in enumerate(counts))
-    console.table("dwa_jax", rows)
-
-
-def conclude(console: Console, summary: dict, folder: Path) -> None:
-    """Prints the final numbers."""
-    split = summary["predictions"]
-    result = summary[split]
-    names = ("mse", "mae", "r2", "pearson", "accuracy", "f1_macro", "balanced_mse")
-    rows = {name: result[name] for name in names if result[name] is not None}
-    rows |= {
-        "best epoch": f"{summary['best_epoch']} of {summary['epochs']}",
-        "time": f"{summary['timing']['seconds']:.0f} s",
-        "folder": folder,
-    }
-    if summary["skipped_steps"]:
-        rows["updates left out"] = f"{summary['skipped_steps']}, see metrics.jsonl"
-    console.table(f"{split} split", rows)
-
-
 def main(argv: list[str]) -> None:
     """Runs the program; it ends with one line and status 2 after a mistake of the user's,
     and with status 3 where training diverged.
@@ -229,7 +194,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         _fail(f"unexpected argument {argv[1]!r}; options are --config, --workdir, --config.KEY")
     if flags.FLAGS["config"].value is None:
-        _fail("give a configuration: --config=configs/demo.py")
+        _fail(f"give a configuration, --config=FILE; there are: {_configurations()}; see --help")
     name = Path(_config_path()).stem
     try:
         config = _CONFIG.value.lock()
@@ -246,17 +211,20 @@ def main(argv: list[str]) -> None:
             workdir.open_folder(folder, config.to_dict())
             console.note(f"{folder} holds this run, finished; its numbers are in {finished}")
             return
-        conclude(console, run(config, folder, console, started), folder)
+        overview.conclude(console, run(config, folder, console, started), folder)
     except loop.Interrupted as stop:
         console.note(f"{stop}; saved. The same command continues the run.")
         _end(128 + stop.signum)
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         _end(3)
-    except (ValueError, OSError) as error:
+    except Exception as error:
+        words = command.words_of(error)
+        if words is None:
+            raise
         if _TRACEBACK.value:
             traceback.print_exc()
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {words}", file=sys.stderr)
         _end(2)
 
 
@@ -282,8 +250,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     paths = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
     path = paths[-1] if paths else None
     if path is not None and not Path(path).is_file():
-        found = ", ".join(str(p) for p in sorted(Path("configs").glob("[a-z]*.py")))
-        _fail(f"--config={path}: no such file; there are: {found}")
+        _fail(f"--config={path}: no such file; there are: {_configurations()}")
     try:
         return flags.FLAGS(argv)
     except Exception as error:  # a configuration is code and may raise anything
@@ -292,6 +259,10 @@ def parse_flags(argv: list[str]) -> list[str]:
         if isinstance(error, flags.Error | AttributeError | KeyError | TypeError | ValueError):
             _fail(_one_line(error))
         _fail(f"{path} cannot be loaded: {type(error).__name__}: {_last_line(error)}")
+
+
+def _configurations():
+    return ", ".join(map(str, usage.configurations()))
 
 
 def _last_line(error):

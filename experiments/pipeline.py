@@ -135,6 +135,7 @@ class Run:
     mesh: Any
     tasks: list[training.Task]
     total_steps: int
+    uses_gramian: bool
 
 
 def make_optimizers(config, total_steps: int) -> training.Optimizers:
@@ -228,4 +229,5 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
         **common,
     )
     predict = training.make_predict(model.module, tasks, **common)
-    return Run(sharding.replicate(state, mesh), step, predict, mesh, tasks, total_steps)
+    state = sharding.replicate(state, mesh)
+    return Run(state, step, predict, mesh, tasks, total_steps, method.uses_gramian)

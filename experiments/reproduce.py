@@ -123,7 +123,7 @@ def command(arguments: list[str]) -> str:
         name, _, value = argument.partition("=")
         if name == "--weights":
             argument = f"{name}={value.partition('=')[0]}=FOLDER"
-        if name not in ("--workdir", "--report_only", "--data"):
+        if name not in ("--workdir", "--report_only", "--data", "--traceback"):
             kept.append(argument)
     return " ".join(["python -m experiments.reproduce", *kept])
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import transformers
 
 from configs import base
 from dwa_jax import data
-from experiments import main, pipeline
+from experiments import main, overview, pipeline
 from experiments.console import Console
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,20 @@ def test_the_folder_holds_what_it_promises(finished):
     assert summary["timing"]["seconds"] > 0 and summary["memory"]["process_bytes"] > 0
     assert {path.stem for path in (folder / "plots").glob("*.png")} == PLOTS
     assert any((folder / "checkpoints").iterdir())
+
+
+def test_the_end_shows_test_beside_validation_within_80_columns(finished, monkeypatch, capsys):
+    _, summary = finished
+    monkeypatch.setenv("COLUMNS", "80")
+    overview.conclude(Console(), summary, Path("runs/tiny"))
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert re.search(r"^ +test +validation", printed, re.M)
+    mse = [f"{summary[split]['mse']:.4f}" for split in ("test", "validation")]
+    assert re.search(rf"^ *mse +{mse[0]} +{mse[1]}", printed, re.M)
+    assert f"{summary['best_epoch']} of 2, by the mse of validation" in printed
+    assert re.search(r"peak memory +[0-9.]+ [MG]iB", printed)
+    assert "runs/tiny/predictions.csv" in printed
 
 
 def test_predictions_are_the_test_split_and_give_its_metrics(finished):
@@ -334,7 +349,11 @@ def test_lora_on_hugging_face_weights_and_files_with_different_labels(qwen, tmp_
     assert sum(map(sum, summary["test"]["confusion"])) == 12
     printed = capsys.readouterr().out
     assert "rank 12 exceeds the full rank of" in printed and "attention/key" in printed
-    assert "trained of" in printed
+    assert re.search(r"trained +[0-9,]+ of [0-9,]+ parameters \([0-9.]+%\): LoRA rank 12", printed)
+    assert re.search(r"classes +0 +\[-1, .*1 +\(.*2 +\(", printed, re.S)
+    assert re.search(
+        r"memory +about [0-9.]+ [KM]iB of arrays in the largest step, a device", printed
+    )
 
 
 def command(folder, *options):

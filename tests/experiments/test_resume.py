@@ -18,6 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
@@ -42,6 +43,7 @@ SETTINGS = {
     "gramian_every": 2,
     "log_every": 1,
     "checkpoint_every": 2,
+    "writers": "tensorboard",
 }
 SHAPE = {"vocab_size": 300, "width": 16, "layers": 1, "heads": 2, "feed_forward": 32}
 
@@ -208,6 +210,16 @@ def assert_same_run(whole, broken):
     for name in ("timing", "memory"):
         del one[name], other[name]
     assert one == other
+    # Nor does TensorBoard show a step twice, or another than metrics.jsonl has.
+    read = EventAccumulator(str(broken / "tensorboard"), size_guidance={"scalars": 0}).Reload()
+    losses = [(point.step, point.value) for point in read.Scalars("train/loss_regression")]
+    assert losses == [
+        (record["step"], np.float32(record["loss_regression"]))
+        for record in records(broken)
+        if record["kind"] == "step"
+    ]
+    evaluations = [record for record in records(broken) if record["kind"] == "evaluation"]
+    assert len(read.Scalars("validation/mse")) == len(evaluations)
 
 
 class _Compilations(logging.Handler):

@@ -1,0 +1,76 @@
+"""Help without waiting, and mistakes without tracebacks unless asked."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+from absl import flags
+
+from configs import base
+from experiments import command, main, usage
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
+
+
+def test_help_lists_options_and_configurations_without_importing_jax():
+    program = [sys.executable, "-X", "importtime", "-m", "experiments.main", "--help"]
+    result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "ast" in imported and not imported & {"jax", "numpy", "absl", "transformers"}
+    for name in NAMES:
+        assert f"\n  {name} " in result.stdout
+    assert "B9: Qwen2-0.5B" in result.stdout
+    for flag in flags.FLAGS.flags_by_module_dict()[main.__name__]:
+        assert f"\n  --{flag.name}" in result.stdout
+
+
+def test_help_on_a_configuration_has_every_key_and_marks_what_differs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = usage.keys(Path("configs/demo.py")).splitlines()
+    for key in base.get_config():
+        assert any(line[2:].startswith(f"--config.{key}") for line in lines), key
+    assert "* --config.generated_rows=6000" in lines
+    assert "  --config.seed=42" in lines and "  --config.scratch.width=128" in lines
+    where = lines.index("  --config.log_every=10")
+    assert lines[where + 1].strip() == "Steps between two records in metrics.jsonl."
+
+
+def test_help_on_what_is_no_configuration_is_one_line(tmp_path, capsys):
+    path = tmp_path / "wrong.py"
+    path.write_text("def get_config():\n    return nothing\n")
+    with pytest.raises(SystemExit, match="2"):
+        usage.answer(["-h", f"--config={path}"], "")
+    assert "wrong.py cannot be loaded: NameError: name 'nothing'" in capsys.readouterr().err
+
+
+def test_without_a_configuration_those_there_are_named(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main.main(["main"])
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1 and all(f"{name}.py" in printed for name in NAMES)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_a_program_shows_where_it_failed_only_if_asked(monkeypatch, capsys, asked):
+    monkeypatch.setattr(sys, "argv", ["program", *(["--traceback"] if asked else [])])
+
+    def program():
+        command.Parser().parse_args()
+        raise ValueError("what\nis wrong")
+
+    with pytest.raises(SystemExit, match="2"):
+        command.run(program)
+    printed = capsys.readouterr().err
+    assert printed.endswith("error: what is wrong\n")
+    assert ("Traceback" in printed) == asked and (asked or printed.count("\n") == 1)
+
+
+def test_a_device_whose_memory_is_full_is_no_fault_of_ours():
+    with pytest.raises(jax.errors.JaxRuntimeError) as error:
+        jax.numpy.zeros((10**6, 10**9)).block_until_ready()
+    assert "memory is full; smaller batches" in command.words_of(error.value)
+    assert command.words_of(TypeError("a fault of ours")) is None
