@@ -9,7 +9,8 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from experiments.sweeps import formatting, report
+from experiments import formatting
+from experiments.sweeps import report
 
 BASELINE = "constant"
 BETTER, WORSE, UNSURE = "dwa, stratifier kmeans", "dwa & das <literal>", "gradnorm | alpha=1.5"
