@@ -233,7 +233,7 @@ _STYLE = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.1rem 4rem; }
+main { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.1rem 4rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: .6rem 0 .4rem; letter-spacing: -.01em; }
 h2 { font-size: 1.3rem; line-height: 1.25; margin: 2.8rem 0 .6rem; padding-top: 1rem;
   border-top: 1px solid var(--line); }
@@ -244,7 +244,7 @@ ul { padding-left: 1.2rem; }
 h1 + p { font-size: 1.08rem; color: var(--soft); }
 .note, figcaption { color: var(--soft); font-size: .85rem; line-height: 1.45; max-width: 46rem; }
 .scroll { overflow-x: auto; margin: .7rem 0 .4rem; max-width: 100%; }
-table { border-collapse: collapse; font-size: .86rem; line-height: 1.35;
+table { border-collapse: collapse; font-size: .86rem; line-height: 1.35; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .36rem .6rem; text-align: right; white-space: nowrap; font-weight: 400;
   border-bottom: 1px solid var(--line); }

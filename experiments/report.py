@@ -58,7 +58,7 @@ def page(runs: Sequence[Run]) -> str:
         title = f"Run {runs[0].name}"
     else:
         title = f"{len(runs)} runs side by side"
-    blocks = [Heading(1, title), Paragraph(_first(runs)), *_notes(runs)]
+    blocks = [Heading(1, title), *_first(runs), *_notes(runs)]
     blocks += training.overview(runs) + training.configurations(runs)
     blocks += predictions.results(runs) + training.curves(runs)
     blocks += predictions.scores(runs) + predictions.predicted_vs_true(runs)
@@ -69,20 +69,22 @@ def page(runs: Sequence[Run]) -> str:
 
 def _first(runs):
     if len(runs) == 1:
-        return f"Judged by the {runs[0].graded_on}." if runs[0].graded else "Nothing to judge yet."
-    numbered = training.headings(runs)
-    return f"{', '.join(numbered)}. Numbers and colours are the same throughout the page."
+        return [Paragraph(str(runs[0].folder))]
+    named = zip(training.headings(runs), runs, strict=True)
+    return [
+        Paragraph("Numbers and colours are the same throughout the page."),
+        Bullets([f"{name}: {run.folder}" for name, run in named]),
+    ]
 
 
 def _notes(runs):
-    """What a reader must know before comparing."""
-    notes = []
-    for name, run in zip(training.headings(runs), runs, strict=True):
+    """What a reader must know before believing or comparing."""
+    notes, named = [], list(zip(training.headings(runs), runs, strict=True))
+    for name, run in named:
         if not run.summary:
             notes.append(
-                f"{name} is not finished: there is no summary.json. What is shown is as far as "
-                "it went, its metrics are of the validation split, and its thresholds are not "
-                "known yet."
+                f"{name} is not finished: there is no summary.json. It is shown as far as it "
+                "went, judged by the validation split; its thresholds are not known yet."
             )
         elif run.summary["predictions"] != "test":
             notes.append(
@@ -91,16 +93,27 @@ def _notes(runs):
             )
         if run.skipped:
             notes.append(f"{name}: {run.skipped} updates were left out, see metrics.jsonl.")
-    if not folder.same_rows(runs):
-        notes.append("The runs predicted different rows: their figures are not comparable.")
-    elif not folder.same_labels(runs):
-        notes.append(
-            "The runs predicted the same rows, whose true classes are not the same: what is said "
-            "of classes, accuracy and F1 is each run's own."
-        )
-    return (
-        [Box("Before you compare" if len(runs) > 1 else "Note", [Bullets(notes)])] if notes else []
-    )
+    predicted = [(name, run) for name, run in named if run.predictions is not None]
+    if predicted:
+        first, other = predicted[0]
+        rows = [name for name, run in predicted if not folder.same_rows(run, other)]
+        if rows:
+            notes.append(
+                f"Other rows than those of {first} were predicted by {', '.join(rows)}: figures "
+                "of different rows cannot be compared."
+            )
+        classes = [
+            name
+            for name, run in predicted
+            if name not in rows and not folder.same_classes(run, other)
+        ]
+        if classes:
+            notes.append(
+                f"The same rows as in {first} have other true classes in {', '.join(classes)}: "
+                "accuracy, F1 and all that is said of classes is each run's own."
+            )
+    title = "Before you compare" if len(runs) > 1 else "Note"
+    return [Box(title, [Bullets(notes)])] if notes else []
 
 
 def main() -> None:

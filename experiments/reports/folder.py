@@ -163,16 +163,12 @@ def _summary(path, num_classes):
     return summary
 
 
-def same_rows(runs: Sequence[Run]) -> bool:
-    """Says whether all runs that have predictions have them of the same texts and scores."""
-    known = [run.predictions for run in runs if run.predictions is not None]
-    return all(
-        rows.texts == known[0].texts and np.array_equal(rows.scores, known[0].scores, True)
-        for rows in known
-    )
+def same_rows(one: Run, other: Run) -> bool:
+    """Says whether two runs, which have predictions, predicted the same texts and scores."""
+    ours, theirs = one.predictions, other.predictions
+    return ours.texts == theirs.texts and np.array_equal(ours.scores, theirs.scores, True)
 
 
-def same_labels(runs: Sequence[Run]) -> bool:
-    """Says whether the true categories of the same rows are the same in all runs."""
-    known = [run.predictions for run in runs if run.predictions is not None]
-    return all(np.array_equal(rows.categories, known[0].categories) for rows in known)
+def same_classes(one: Run, other: Run) -> bool:
+    """Says whether the same rows have the same true categories in two runs."""
+    return np.array_equal(one.predictions.categories, other.predictions.categories)

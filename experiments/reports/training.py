@@ -56,7 +56,6 @@ def overview(runs: Sequence[Run]) -> list:
         ],
         "seconds": [duration(_inner(run, "timing").get("seconds")) for run in runs],
         "peak memory": [size(_inner(run, "memory").get("process_bytes")) for run in runs],
-        "folder": [str(run.folder) for run in runs],
     }
     return [Heading(2, "What ran"), _across(runs, "", rows)]
 
