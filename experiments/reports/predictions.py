@@ -93,8 +93,7 @@ def scores(runs: Sequence[Run]) -> list:
             continue
         svg = pictures.scores(f"scores-{i}", look, true, predicted, run.thresholds)
         caption = f"{run.split}: {len(true)} true scores, {len(predicted)} predicted."
-        if predicted.size and np.abs(predicted).max() > pictures.REACH:
-            caption += f" Those beyond ±{pictures.REACH:g} are counted there."
+        caption += _beyond(predicted)
         alt = f"Histogram of true and predicted scores, {look.label}, {caption}"
         figures.append(Figure(f"scores-{i}", svg, alt, caption))
     if not figures:
@@ -117,6 +116,11 @@ def scores(runs: Sequence[Run]) -> list:
         rows.append([Cell("stratifier"), *map(Cell, stratifiers)])
         blocks.append(Table(["class", *headings(runs)], rows))
     return blocks
+
+
+def _beyond(predicted):
+    far = int((np.abs(predicted) > pictures.REACH).sum())
+    return f" {far} predicted beyond ±{pictures.REACH:g} are drawn there." if far else ""
 
 
 def _class_name(runs, k):
@@ -143,6 +147,7 @@ def predicted_vs_true(runs: Sequence[Run]) -> list:
         svg = pictures.predicted_vs_true(f"scatter-{i}", look, true, predicted)
         caption = f"{run.split}: {len(true)} rows"
         caption += f", {pictures.DOTS} of them drawn." if len(true) > pictures.DOTS else "."
+        caption += _beyond(predicted)
         alt = f"Predicted over true scores, {look.label}, {caption}"
         figures.append(Figure(f"scatter-{i}", svg, alt, caption))
     if not figures:
