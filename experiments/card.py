@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterable
 
 from configs import base
+from experiments import settings
 from experiments.categories import intervals, labels
 from experiments.trained import Trained
 
@@ -73,18 +74,10 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
 
 def training_command(run: Trained) -> str:
     """Returns the command of the run: every key that is not at its default."""
-    changes = _changes(run.config.to_dict(), base.get_config().to_dict())
-    options = [f"--config.{key}={value}" for key, value in changes]
+    changed = settings.changes(run.config.to_dict(), base.get_config().to_dict())
+    options = [f"--config.{key}={value}" for key, value in changed.items()]
     command = ["python", "-m", "experiments.main", "--config=configs/base.py", *options]
     return shlex.join([*command, f"--workdir={run.folder}"])
-
-
-def _changes(config, defaults, prefix=""):
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _changes(value, defaults[key], f"{prefix}{key}.")
-        elif value != defaults[key]:
-            yield f"{prefix}{key}", value
 
 
 def _opening(run, form):
@@ -114,7 +107,8 @@ def _opening(run, form):
 
 
 def _categories(run):
-    names, ranges = labels(run), intervals(run)
+    ranges = intervals(run.thresholds)
+    names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
     if ranges is None:
         return [f"* {k}: {name}" for k, name in enumerate(names)]
     rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]

@@ -164,7 +164,7 @@ def _config(run, task):
     if task.name == "regression":
         config |= {"problem_type": "regression", "id2label": {"0": "score"}}
     else:
-        names = labels(run)
+        names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
         config |= {
             "problem_type": "single_label_classification",
             "id2label": {str(k): name for k, name in enumerate(names)},

@@ -64,7 +64,7 @@ def classes(config, corpus) -> list[str]:
     numbers = [str(k) for k in range(config.num_classes)]
     given = list(config.category_names)
     names = [f"{k} {name}" for k, name in zip(numbers, given, strict=True)] if given else numbers
-    ranges = intervals(corpus) or [""] * len(names)
+    ranges = intervals(corpus.thresholds) or [""] * len(names)
     # As numbers of columns, for they stand below each other.
     wide, far = max(map(len, names)), max(map(len, ranges))
     lines = [

@@ -1,6 +1,5 @@
 """A finished run, read back from its folder: what predicting and exporting start from."""
 
-import json
 import os
 import warnings
 from dataclasses import dataclass
@@ -82,7 +81,7 @@ def load(path: str | os.PathLike) -> Trained:
         module, params, adapter = _began_from(config, model_key, tokenizer, folder)
     else:
         # All of the trunk is in the checkpoint: what it began from need not be there.
-        source = _read_json(folder / "backbone.json")
+        source = workdir.read_json(_existing(folder / "backbone.json"))
         settings = backbones.BackboneConfig.from_huggingface(source)
         module = backbones.build(settings, **pipeline.module_options(config))
         params = jax.eval_shape(lambda key: backbones.init(key, module), model_key)
@@ -112,7 +111,7 @@ def _read_config(folder):
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    stored = _read_json(path).get("config")
+    stored = workdir.read_json(path).get("config")
     if not isinstance(stored, dict):
         raise ValueError(f"{path} is damaged: it has no config")
     config = base.get_config()
@@ -135,7 +134,7 @@ def _read_summary(folder):
             f"the run in {folder} is not finished: there is no summary.json; the command that "
             "began it continues it"
         )
-    summary = _read_json(path)
+    summary = workdir.read_json(path)
     if "thresholds" not in summary:
         raise ValueError(f"{path} is damaged: it has no thresholds")
     return summary
@@ -145,18 +144,6 @@ def _existing(path):
     if not path.exists():
         raise ValueError(f"{path} is gone, without which the run in {path.parent} cannot be used")
     return path
-
-
-def _read_json(path):
-    try:
-        value = json.loads(_existing(path).read_text("utf-8"))
-    except (ValueError, RecursionError) as error:
-        if not path.exists():
-            raise
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is damaged: it holds no object")
-    return value
 
 
 def _began_from(config, key, tokenizer, folder):
@@ -194,7 +181,7 @@ def _restore(folder, config, settings, tasks, theta, frozen, mesh):
         )
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         target = jax.tree.map(lambda leaf: _target(leaf, everywhere), shapes)
-        progress = _read_json(path / str(latest) / "checkpoint.json")["progress"]
+        progress = workdir.read_json(_existing(path / str(latest) / "checkpoint.json"))["progress"]
         step = progress["best_step"] or latest
         state, _ = checkpoints.restore(target._replace(frozen=frozen), step)
         return state

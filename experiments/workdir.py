@@ -19,6 +19,7 @@ import platform
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -89,6 +90,22 @@ def write_json(path: Path, value) -> None:
     text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
+
+
+def read_json(path: Path) -> dict:
+    """Reads a JSON file that holds an object.
+
+    Raises:
+      ValueError: it is damaged.
+      OSError: it cannot be read.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} is damaged: it holds no object")
+    return value
 
 
 def digest(parts) -> str:
@@ -279,3 +296,70 @@ def write_predictions(path: Path, rows, predictions: dict[str, np.ndarray]) -> N
             ]
             line += [float(probabilities[i, k]) for k in range(num_classes)]
             writer.writerow(line)
+
+
+class Predictions(NamedTuple):
+    """What predictions.csv holds: N rows, K categories.
+
+    Attributes:
+      texts: N strings.
+      scores: (N,) true, NaN where the row has none.
+      predicted_scores: (N,), NaN for a run without regression.
+      categories: (N,) true, -1 where the row has none.
+      predicted_categories: (N,).
+      probabilities: (N, K), or None for a run without classification.
+    """
+
+    texts: list[str]
+    scores: np.ndarray
+    predicted_scores: np.ndarray
+    categories: np.ndarray
+    predicted_categories: np.ndarray
+    probabilities: np.ndarray | None
+
+
+def read_predictions(path: Path) -> Predictions:
+    """Reads predictions.csv.
+
+    Args:
+      path: the file.
+
+    Returns:
+      Its rows, in their order.
+
+    Raises:
+      ValueError: it is damaged; says where.
+      OSError: it cannot be read.
+    """
+    number = 1
+    kinds = {"text": str, "score": float, "predicted_score": float}
+    kinds |= {"category": int, "predicted_category": int}
+    missing = {float: math.nan, int: -1}
+    # A text may be longer than the 128 KiB that the module takes by itself.
+    previous = csv.field_size_limit(2**31 - 1)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            lines = csv.reader(file)
+            header = next(lines, [])
+            num_classes = len(header) - len(kinds)
+            kinds |= {f"probability_{k}": float for k in range(num_classes)}
+            if header != list(kinds):
+                raise ValueError("its columns are not those of a run's predictions")
+            columns: dict[str, list] = {name: [] for name in kinds}
+            for line in lines:
+                number = lines.line_num
+                for (name, kind), cell in zip(kinds.items(), line, strict=True):
+                    columns[name].append(kind(cell) if cell or kind is str else missing[kind])
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged at line {number}: {error}") from None
+    finally:
+        csv.field_size_limit(previous)
+    probabilities = [columns[f"probability_{k}"] for k in range(num_classes)]
+    return Predictions(
+        columns["text"],
+        np.array(columns["score"], float),
+        np.array(columns["predicted_score"], float),
+        np.array(columns["category"], int),
+        np.array(columns["predicted_category"], int),
+        np.array(probabilities, float).T if num_classes else None,
+    )

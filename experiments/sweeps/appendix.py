@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
+from experiments.document import DASH, Bullets, Cell, Code, Figure, Heading, Table
+from experiments.formatting import mean, places
 from experiments.sweeps import lookup, pictures
 from experiments.sweeps.comparison import COMMON_THRESHOLDS
-from experiments.sweeps.document import DASH, Bullets, Cell, Code, Figure, Heading, Table
-from experiments.sweeps.formatting import mean, places
 
 
 def thresholds(results: dict, place: Path) -> list:

@@ -4,9 +4,7 @@
 seconds and bytes, which it does not, are kept apart in `timing`.
 """
 
-import csv
 import json
-import math
 import os
 import platform
 import subprocess
@@ -34,22 +32,15 @@ def predictions(path: Path) -> comparison.Predictions:
     Returns:
       Its rows, with categories under the common labelling too.
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-
-    def column(name, kind, missing):
-        return np.array([kind(row[name]) if row[name] else missing for row in rows])
-
-    score = column("score", float, math.nan)
-    predicted = column("predicted_score", float, math.nan)
+    rows = workdir.read_predictions(path)
     return comparison.Predictions(
-        texts=[data.normalize_text(row["text"]) for row in rows],
-        score=score,
-        predicted_score=predicted,
-        category=column("category", int, -1),
-        predicted_category=column("predicted_category", int, -1),
-        common_category=_common(score),
-        common_predicted=_common(predicted),
+        texts=[data.normalize_text(text) for text in rows.texts],
+        score=rows.scores,
+        predicted_score=rows.predicted_scores,
+        category=rows.categories,
+        predicted_category=rows.predicted_categories,
+        common_category=_common(rows.scores),
+        common_predicted=_common(rows.predicted_scores),
     )
 
 

@@ -5,8 +5,8 @@
 
 import re
 
-from experiments.sweeps import formatting
-from experiments.sweeps.document import DASH, Cell
+from experiments import formatting
+from experiments.document import DASH, Cell
 
 LEVEL = 0.05  # of significance, after correction
 LOWER_IS_BETTER = ("mse", "balanced_mse")

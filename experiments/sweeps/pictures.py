@@ -1,23 +1,15 @@
-"""The pictures of a sweep, each as a PNG file and as SVG to be set into a page.
+"""The pictures of a sweep, each as a PNG file and as SVG to be set into a page."""
 
-Within the SVG the ink is `currentColor`, so that it follows a page's light or dark scheme, and
-text stays text.
-"""
-
-import io
 import itertools
 import math
-import re
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from experiments.drawing import INK, STYLE, shorten, to_svg
 
-_INK = "#1c1e20"  # becomes currentColor: no other colour may equal it
 _COLOURS = {
     "regression": "#3b7dc4",
     "classification": "#d9822b",
@@ -26,31 +18,6 @@ _COLOURS = {
     "beta": "#c2527d",
 }
 _BETTER, _WORSE, _OPEN = "#2f9e63", "#cc4b44", "#7d8590"
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "sweep",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#888888",
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    **{
-        f"{part}.{key}": _INK
-        for part, key in (
-            ("text", "color"),
-            ("axes", "labelcolor"),
-            ("axes", "edgecolor"),
-            ("xtick", "color"),
-            ("ytick", "color"),
-            ("axes", "titlecolor"),
-        )
-    },
-}
 _POINTS = 120  # a curve's, at most: more than its panel has pixels to show
 
 # Panel title -> the names of curves that belong in it: a prefix, or the names themselves.
@@ -87,9 +54,9 @@ def forest(path: Path, rows: list[Difference], label: str) -> str:
     Returns:
       The SVG.
     """
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.4, 1.0 + 0.3 * len(rows)), layout="constrained")
-        axes.axvline(0, color=_INK, linewidth=0.9)
+        axes.axvline(0, color=INK, linewidth=0.9)
         for y, row in enumerate(rows):
             colour = {"better": _BETTER, "worse": _WORSE}.get(row.mark, _OPEN)
             axes.plot([row.low, row.high], [y, y], color=colour, linewidth=2)
@@ -97,7 +64,7 @@ def forest(path: Path, rows: list[Difference], label: str) -> str:
             axes.scatter(known, [y + 0.26] * len(known), s=7, color=_OPEN, alpha=0.7, linewidths=0)
             fill = colour if row.mark else "none"
             axes.scatter([row.difference], [y], s=34, color=fill, edgecolors=colour, zorder=3)
-        axes.set(yticks=range(len(rows)), yticklabels=[_short(row.method) for row in rows])
+        axes.set(yticks=range(len(rows)), yticklabels=[shorten(row.method) for row in rows])
         axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel=label)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
@@ -124,7 +91,7 @@ def curves(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
     columns = [title for title in _PANELS if any(p[title] for p in panels.values())]
     if not panels:
         return None
-    with plt.rc_context(_STYLE | {"font.size": 8}):
+    with plt.rc_context(STYLE | {"font.size": 8}):
         # Placed by hand: a solver's time grows with the square of the panels.
         width, height = 2.0 * len(columns) + 0.6, 1.5 * len(panels) + 1.15
         figure, grid = plt.subplots(
@@ -155,7 +122,7 @@ def curves(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
                 axes.locator_params(axis="y", nbins=4)
             # Over the row, not on an axis, of which the first may be empty.
             grid[row, 0].annotate(
-                _short(method, 60),
+                shorten(method, 60),
                 (0, 1),
                 (0, 19 if row == 0 else 5),
                 xycoords="axes fraction",
@@ -192,7 +159,7 @@ def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, lis
     if not kept:
         return None
     numbers = sorted({x for points in kept.values() for x, _ in points})
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         rows, columns = math.ceil(len(kept) / 2), min(2, len(kept))
         figure, grid = plt.subplots(
             rows, columns, figsize=(3.7 * columns, 2.5 * rows), squeeze=False, layout="constrained"
@@ -238,7 +205,7 @@ def thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, l
       The SVG.
     """
     names = list(by_stratifier)
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         height = 0.32 * len(names) + 0.5
         figure, (top, low) = plt.subplots(
             2,
@@ -263,8 +230,8 @@ def thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, l
                     alpha=0.2 if k % 2 == 0 else 0.5,
                     linewidth=0,
                 )
-            low.scatter(by_stratifier[name], [y] * (len(cuts) - 2), marker="|", s=130, color=_INK)
-        low.set(yticks=range(len(names)), yticklabels=[_short(name) for name in names])
+            low.scatter(by_stratifier[name], [y] * (len(cuts) - 2), marker="|", s=130, color=INK)
+        low.set(yticks=range(len(names)), yticklabels=[shorten(name) for name in names])
         low.set(ylim=(len(names) - 0.4, -0.6), xlim=(first, last), xlabel="score")
         low.grid(axis="y", visible=False)
         low.tick_params(axis="y", length=0)
@@ -290,10 +257,6 @@ def _curve(axes, name, curve):
     return key, line
 
 
-def _short(name, limit=34):
-    return name if len(name) <= limit else name[: limit - 1] + "…"
-
-
 def _finish(figure, path):
     # The layout is the dear part, and the same for both files.
     if figure.get_layout_engine() is not None:
@@ -301,22 +264,4 @@ def _finish(figure, path):
         figure.set_layout_engine("none")
     # The PNG is for pages of unknown background, so it brings its own.
     figure.savefig(path, dpi=110, facecolor="white")
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    plt.close(figure)
-    return _inline(text.getvalue(), path.stem)
-
-
-def _inline(svg, name):
-    """Takes off what only a file of its own needs, and makes ids unlike those of other pictures."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"<!--.*?-->\s*", "", svg, flags=re.DOTALL)
-    prefix = re.sub(r"[^A-Za-z0-9]+", "-", name)
-    svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
-    svg = re.sub(r"url\(#", f"url(#{prefix}-", svg)
-    svg = re.sub(r'(xlink:)?href="#', f'href="#{prefix}-', svg)
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"', "", svg)
-    svg = svg.replace(_INK, "currentColor")
-    # Text without a colour of its own is black: it has to follow the page as well.
-    return svg.replace("<svg ", '<svg fill="currentColor" ', 1)
+    return to_svg(figure, path.stem)

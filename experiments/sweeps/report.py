@@ -7,9 +7,8 @@ import itertools
 import re
 from pathlib import Path
 
-from experiments.sweeps import appendix, document, formatting, lookup, pictures
-from experiments.sweeps.comparison import COMMON_THRESHOLDS
-from experiments.sweeps.document import (
+from experiments import document, formatting
+from experiments.document import (
     DASH,
     Box,
     Cell,
@@ -18,7 +17,9 @@ from experiments.sweeps.document import (
     Paragraph,
     Table,
 )
-from experiments.sweeps.formatting import fixed, mean, p_value, places, signed, spread
+from experiments.formatting import fixed, mean, p_value, places, signed, spread
+from experiments.sweeps import appendix, lookup, pictures
+from experiments.sweeps.comparison import COMMON_THRESHOLDS
 
 _DAGGER = "†"
 _METRICS = {
@@ -49,7 +50,8 @@ def write(results: dict, timing: dict, folder: Path) -> None:
     )
     blocks += [*appendix.reading(results), *appendix.settings(results, timing)]
     (folder / "report.md").write_text(document.markdown(blocks, place.name), encoding="utf-8")
-    (folder / "report.html").write_text(document.page(results["title"], blocks), encoding="utf-8")
+    page = document.page(results["title"], blocks, made_by="experiments.reproduce")
+    (folder / "report.html").write_text(page, encoding="utf-8")
 
 
 def summarize(results: dict) -> str:

@@ -1,7 +1,6 @@
 """The report of a sweep, written from results made up here."""
 
 import copy
-import html.parser
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -9,7 +8,9 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from experiments.sweeps import formatting, report
+from experiments import formatting
+from experiments.sweeps import report
+from tests.experiments.pages import Page
 
 BASELINE = "constant"
 BETTER, WORSE, UNSURE = "dwa, stratifier kmeans", "dwa & das <literal>", "gradnorm | alpha=1.5"
@@ -138,42 +139,6 @@ def make_timing(results):
     return {"runs": dict.fromkeys(finished, time), "machine": "2 cores"}
 
 
-class _Page(html.parser.HTMLParser):
-    """Collects what a page loads and its tables' cells, and holds it to balanced tags."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.loads, self.tags, self.ids, self.rows = [], [], set(), [], []
-        self.strong = []
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        self.open.append(tag)
-        if tag == "tr":
-            self.rows.append([])
-        elif tag in ("td", "th"):
-            self.rows[-1].append("")
-
-    def handle_startendtag(self, tag, attrs):
-        self.tags.add(tag)
-        for name, value in attrs:
-            if name in ("src", "href", "xlink:href", "data", "srcset", "action"):
-                self.loads.append(value)
-            if name == "id":
-                self.ids.append(value)
-            if tag == "strong":
-                self.strong.append([value, ""])
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if {"td", "th"} & set(self.open):
-            self.rows[-1][-1] += data
-        if "strong" in self.open:
-            self.strong[-1][1] += data
-
-
 @pytest.fixture(scope="module")
 def results():
     return make_results()
@@ -194,7 +159,7 @@ def source(folder):
 
 @pytest.fixture(scope="module")
 def page(source):
-    page = _Page()
+    page = Page()
     page.feed(source)
     page.close()
     return page
@@ -313,7 +278,7 @@ def test_a_sweep_of_which_nothing_finished_still_has_a_report(tmp_path, results)
     for run in empty["runs"]:
         run |= {"status": "missing", "error": None}
     report.write(empty, {"runs": {}, "machine": "2 cores"}, tmp_path)
-    page = _Page()
+    page = Page()
     page.feed((tmp_path / "report.html").read_text("utf-8"))
     assert _main_rows(page)[BASELINE][1:] == ["0/5", *["–"] * 11]
     assert "0 of 50 runs finished, 50 missing" in report.summarize(empty)

@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from experiments.sweeps.document import DASH
+from experiments.document import DASH
 
 MINUS = "−"
 

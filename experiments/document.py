@@ -2,9 +2,12 @@
 
 import html
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 DASH = "–"  # where there is no number
+_LONG = 60  # characters from which on a cell is given more room
+_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Cell(NamedTuple):
@@ -56,6 +59,12 @@ class Figure(NamedTuple):
     caption: str
 
 
+class Gallery(NamedTuple):
+    """Small figures side by side, as many in a row as there is room for."""
+
+    figures: list[Figure]
+
+
 class Box(NamedTuple):
     """Blocks set apart under a title; `folded` ones are opened by the reader."""
 
@@ -77,19 +86,31 @@ def markdown(blocks: list, pictures: str) -> str:
     return "\n\n".join(_markdown(block, pictures) for block in blocks) + "\n"
 
 
-def page(title: str, blocks: list) -> str:
-    """Writes the blocks as one HTML page that loads nothing.
+def page(title: str, blocks: list, made_by: str) -> str:
+    """Writes the blocks as one HTML page that loads nothing and runs nothing.
 
     Args:
       title: of the window.
       blocks: of the page.
+      made_by: the program, which the page's head names; see `is_page`.
 
     Returns:
       The page, also well-formed as XML.
     """
     return _PAGE.format(
-        title=html.escape(title), style=_STYLE, body="\n".join(_html(block) for block in blocks)
+        title=_escape(title),
+        generator=_GENERATOR.format(made_by),
+        style=_STYLE,
+        body="\n".join(_html(block) for block in blocks),
     )
+
+
+def is_page(path: Path, made_by: str) -> bool:
+    """Says whether a file is a page that this program made."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return _GENERATOR.format(made_by).encode() in file.read(len(_PAGE))
 
 
 def _markdown(block, pictures):
@@ -106,6 +127,8 @@ def _markdown(block, pictures):
             return _markdown_table(block)
         case Figure(name, _, alt, caption):
             return f"![{_plain(alt)}]({pictures}/{name}.png)\n\n{_plain(caption)}"
+        case Gallery(figures):
+            return "\n\n".join(_markdown(one, pictures) for one in figures)
         case Box(title, inner):
             body = "\n\n".join(_markdown(one, pictures) for one in inner)
             return f"**{_plain(title)}**\n\n{body}"
@@ -135,52 +158,66 @@ def _cell(text):
     return _plain(text).replace("|", r"\|") or " "
 
 
+def clean(text: str) -> str:
+    """Replaces what no page can hold: control characters, and halves of a character."""
+    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _escape(text):
+    return html.escape(clean(text))
+
+
 def _html(block):
     match block:
         case Heading(level, text):
-            return f"<h{level}>{html.escape(text)}</h{level}>"
+            return f"<h{level}>{_escape(text)}</h{level}>"
         case Paragraph(text):
-            return f"<p>{html.escape(text)}</p>"
+            return f"<p>{_escape(text)}</p>"
         case Bullets(items):
-            return "<ul>" + "".join(f"<li>{html.escape(item)}</li>" for item in items) + "</ul>"
+            return "<ul>" + "".join(f"<li>{_escape(item)}</li>" for item in items) + "</ul>"
         case Code(text):
-            return f"<pre><code>{html.escape(text)}</code></pre>"
+            return f"<pre><code>{_escape(text)}</code></pre>"
         case Table():
             return _html_table(block)
         case Figure(_, svg, alt, caption):
-            label = html.escape(alt, quote=True)
+            label = _escape(alt)
             return (
                 f'<figure><div class="scroll" role="img" aria-label="{label}">{svg}</div>'
-                f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+                f"<figcaption>{_escape(caption)}</figcaption></figure>"
             )
+        case Gallery(figures):
+            return f'<div class="gallery">{"".join(map(_html, figures))}</div>'
         case Box(title, inner, folded):
             body = "\n".join(_html(one) for one in inner)
             if folded:
-                return f"<details><summary>{html.escape(title)}</summary>\n{body}\n</details>"
-            return f"<aside><h3>{html.escape(title)}</h3>\n{body}\n</aside>"
+                return f"<details><summary>{_escape(title)}</summary>\n{body}\n</details>"
+            return f"<aside><h3>{_escape(title)}</h3>\n{body}\n</aside>"
     raise TypeError(f"no block: {block!r}")
 
 
 def _html_table(table):
-    def kind(i):
-        return ' class="text"' if i < table.text_columns else ""
+    def kind(i, length=0):
+        if i >= table.text_columns:
+            return ""
+        return ' class="text long"' if length > _LONG else ' class="text"'
 
     head = "".join(
-        f'<th scope="col"{kind(i)}>{html.escape(text)}</th>' for i, text in enumerate(table.head)
+        f'<th scope="col"{kind(i)}>{_escape(text)}</th>' for i, text in enumerate(table.head)
     )
     rows = []
     for row in table.rows:
         cells = []
-        for i, (text, mark, detail) in enumerate(row):
-            text = html.escape(text)
+        for i, cell in enumerate(row):
+            text, mark, detail = cell
+            text = _escape(text)
             if detail:
-                text += f" <small>{html.escape(detail)}</small>"
+                text += f" <small>{_escape(detail)}</small>"
             if mark:
                 text = f'<strong class="{mark}">{text}</strong>'
             tag, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
-            cells.append(f"<{tag}{scope}{kind(i)}>{text}</{tag}>")
+            cells.append(f"<{tag}{scope}{kind(i, len(cell.text))}>{text}</{tag}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    caption = f'<p class="note">{html.escape(table.caption)}</p>' if table.caption else ""
+    caption = f'<p class="note">{_escape(table.caption)}</p>' if table.caption else ""
     return (
         f'<div class="scroll" tabindex="0"><table><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{chr(10).join(rows)}</tbody></table></div>{caption}"
@@ -196,7 +233,7 @@ _STYLE = """
 html { -webkit-text-size-adjust: 100%; }
 body { margin: 0; background: var(--paper); color: var(--ink);
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
-main { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.1rem 4rem; }
+main { max-width: 78rem; margin: 0 auto; padding: 1.5rem 1.1rem 4rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.75rem; line-height: 1.2; margin: .6rem 0 .4rem; letter-spacing: -.01em; }
 h2 { font-size: 1.3rem; line-height: 1.25; margin: 2.8rem 0 .6rem; padding-top: 1rem;
   border-top: 1px solid var(--line); }
@@ -207,12 +244,13 @@ ul { padding-left: 1.2rem; }
 h1 + p { font-size: 1.08rem; color: var(--soft); }
 .note, figcaption { color: var(--soft); font-size: .85rem; line-height: 1.45; max-width: 46rem; }
 .scroll { overflow-x: auto; margin: .7rem 0 .4rem; max-width: 100%; }
-table { border-collapse: collapse; font-size: .86rem; line-height: 1.35;
+table { border-collapse: collapse; font-size: .86rem; line-height: 1.35; overflow-wrap: normal;
   font-variant-numeric: tabular-nums; }
 th, td { padding: .36rem .6rem; text-align: right; white-space: nowrap; font-weight: 400;
   border-bottom: 1px solid var(--line); }
 th.text, td.text { text-align: left; }
-td.text { white-space: normal; min-width: 9rem; }
+td.text { white-space: normal; min-width: 9rem; overflow-wrap: anywhere; }
+td.long { min-width: 17rem; }
 thead th { color: var(--soft); font-size: .78rem; vertical-align: bottom; white-space: normal;
   border-bottom: 1px solid var(--soft); }
 tbody th { font-weight: 500; }
@@ -226,6 +264,10 @@ figure { margin: 1rem 0 1.6rem; }
 svg { display: block; max-width: none; height: auto; }
 svg text { font-family: inherit !important; }
 @media (min-width: 40rem) { svg { max-width: 100%; } }
+.gallery { display: grid; gap: .4rem 1rem; margin: .7rem 0;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); }
+.gallery figure { margin: 0 0 .6rem; min-width: 0; }
+.gallery svg { max-width: 100%; }
 pre { overflow-x: auto; background: var(--panel); padding: .7rem .9rem; border-radius: 6px;
   font-size: .82rem; }
 aside { background: var(--panel); border-left: 3px solid var(--accent); border-radius: 0 6px 6px 0;
@@ -237,11 +279,15 @@ details { margin: .9rem 0; }
 summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 """
 
+_GENERATOR = '<meta name="generator" content="dwa_jax {}"/>'
+# Nothing is loaded and no script runs, whatever a text may hold.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8"/>
+{generator}
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
 <title>{title}</title>
 <style>{style}</style>
 </head>
