@@ -30,8 +30,9 @@ def get_config() -> ConfigDict:
     config.dropout = True
     # Recomputes activations in the backward pass: less memory, about a third more time.
     config.remat = False
-    # Layers unrolled in the compiled program: 1 scans them, 0 unrolls all of them.
-    config.unroll = 1
+    # Layers side by side in the compiled program: 1 scans them; 0 is all of up to 12 on a CPU,
+    # where it saves a tenth of the step, and otherwise 1.
+    config.unroll = 0
     # Regular expressions over parameter paths that do not train (without LoRA).
     config.freeze = ()
 

@@ -42,7 +42,7 @@ def module_options(config) -> dict:
         # Frozen weights need no more precision than the arithmetic has.
         "param_dtype": dtype if uses_lora(config) else jnp.float32,
         "remat": config.remat,
-        "unroll": config.unroll or 10_000,
+        "unroll": config.unroll,
         "lora_dropout": config.lora_dropout,
     }
 

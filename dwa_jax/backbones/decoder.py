@@ -49,8 +49,10 @@ class Decoder(Trunk):
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
-      unroll: layers a step of the scan; `config.num_layers` is a plain loop.
+      unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
+        (without remat), else 1.
       remat: whether the backward pass recomputes each layer.
+      single: a trunk of one layer whose parameters are not stacked, for `top`.
 
     Called as `Encoder` is. Rotary positions are relative, so padding on the left
     shifts nothing.

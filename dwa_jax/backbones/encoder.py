@@ -70,8 +70,10 @@ class Encoder(Trunk):
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
-      unroll: layers a step of the scan; `config.num_layers` is a plain loop.
+      unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
+        (without remat), else 1.
       remat: whether the backward pass recomputes each layer.
+      single: a trunk of one layer whose parameters are not stacked, for `top`.
 
     `module.apply({"params": params}, input_ids, attention_mask, deterministic=True)`
     takes (B, T) integers and 0/1 and returns (B, T, D) last hidden states; with

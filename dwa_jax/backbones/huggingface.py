@@ -25,7 +25,7 @@ def build(
     dtype=jnp.float32,
     param_dtype=jnp.float32,
     remat: bool = False,
-    unroll: int = 1,
+    unroll: int = 0,
     lora_dropout: float = 0.0,
 ) -> Trunk:
     """Makes the module of a configuration.
@@ -35,7 +35,8 @@ def build(
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       remat: whether the backward pass recomputes each layer.
-      unroll: layers a step of the scan; `config.num_layers` is a plain loop.
+      unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
+        (without remat), else 1.
       lora_dropout: dropout rate on the input of low-rank updates.
 
     Returns:

@@ -24,6 +24,8 @@ def _along_last(vector, x):
     return vector.reshape((1,) * (x.ndim - 1) + vector.shape)
 
 
+_FLAT_LAYERS = 12
+
 # For cheap elementwise work: the backward pass starts again from the inputs, which are
 # kept anyway and in the compute dtype, instead of storing wide intermediates. Saves a
 # quarter of a layer's memory and is no slower. Inside a scan nothing needs prevent_cse.
@@ -312,24 +314,30 @@ class Trunk(Block):
     `embed`, `context` (what every layer is given beside x) and `finish`.
     """
 
-    unroll: int = 1
+    unroll: int = 0
     remat: bool = False
     single: bool = False
 
     def stack(self, layer):
+        count = self.config.num_layers
+        unroll = min(self.unroll, count)
+        if not unroll:
+            # A CPU's loop costs a tenth of the step; compiling more layers, more than that.
+            flat = jax.default_backend() == "cpu" and count <= _FLAT_LAYERS and not self.remat
+            unroll = count if flat else 1
         if self.remat:
             # Inside a scan nothing can be merged across iterations anyway.
-            layer = nn.remat(layer, prevent_cse=self.single, static_argnums=(3,))
+            merges = self.single or unroll == count
+            layer = nn.remat(layer, prevent_cse=merges, static_argnums=(3,))
         if self.single:
             return self.part(layer)
-        count = self.config.num_layers
         scanned = nn.scan(
             layer,
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=count,
-            unroll=max(1, min(self.unroll, count)),
+            unroll=max(unroll, 1),
         )
         return self.part(scanned)
 

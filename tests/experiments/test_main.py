@@ -206,7 +206,7 @@ def test_every_other_way_to_train_runs_through_the_program(tmp_path, capsys):
         tmp_path / "run",
         dtype="bfloat16",
         remat=True,
-        unroll=0,
+        unroll=2,
         freeze=("embeddings/word",),
         gradient_scope="last_layer",
         gramian_every=3,
