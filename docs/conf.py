@@ -30,6 +30,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 # The sweeps' reports are whole pages; they keep their names.
 html_extra_path = ["../experiments/results"]
 
@@ -46,6 +47,7 @@ autodoc_typehints = "signature"
 python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 # Types of other packages: their own sites would have to be read to link to them.
 nitpick_ignore_regex = [("py:.*", r"(?!dwa_jax|experiments).*")]
 
@@ -82,10 +84,16 @@ def _plain_signs(app, what, name, obj, options, lines):
             lines[number] = line.replace("|", "\\|").replace("**", "\\*\\*")
 
 
+def _skip_fields(app, what, name, obj, skip, options):
+    # "Alias for field number 0": the class's docstring says what a field is.
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
     """Registers equations as MathML, which every browser draws, and the links to reports."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
     app.connect("autodoc-process-docstring", _plain_signs, priority=400)
+    app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _link_to_reports)
 
 

@@ -53,7 +53,7 @@ if __name__ == "__main__":
     psi = {name: jnp.zeros((32, 1)) for name in ("down", "size", "right")}
     params = {"theta": Network().init(key, draw(key)["picture"]), "psi": psi, "phi": phi}
     moments = OPTIMIZER.init(params)
-    for number in range(301):
+    for number in range(201):
         params, state, moments, g = step(params, state, moments, draw(jax.random.key(number)))
         if number % 50 == 0:
             print(number, "losses", g.losses, "coefficients", g.weighed.coefficients)

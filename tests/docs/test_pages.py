@@ -61,14 +61,16 @@ def test_the_notebook_that_fine_tunes(monkeypatch, tmp_path, pictures, capsys):
 def test_the_notebook_that_compares_weightings(monkeypatch, tmp_path, pictures, capsys):
     names = execute("compare_weightings", monkeypatch, tmp_path)
     (lines,) = pictures
-    constant, dwa, floored = (np.asarray(line) for line in lines)
+    constant, uncertainty, dwa, floored = (np.asarray(line) for line in lines)
     np.testing.assert_allclose(constant, 0.75, atol=1e-6)
-    assert np.ptp(dwa) > 0.1 and len(dwa) == len(constant)
-    steps = names["runs"]["dwa(floor=0.1)"][1]
-    assert min(step["weight_classification"] for step in steps) >= 0.1 - 1e-6
-    # Up to the first update the two runs are one.
-    assert abs(dwa[0] - floored[0]) < 1e-6
-    assert capsys.readouterr().out.count("MSE") == 3
+    assert abs(uncertainty[0] - 0.5) < 1e-6 and np.ptp(uncertainty) > 0.05
+    # As the text says: from equal weights to nearly all on one, unless a floor holds them.
+    assert abs(dwa[0] - 0.5) < 1e-6 and dwa[-1] > 0.98 and dwa[-1] > floored[-1]
+    for name, run in names["runs"].items():
+        assert np.all(run["losses"][-1] < run["losses"][0]), name
+    squared, entropy = np.stack([run["losses"][-1] for run in names["runs"].values()]).T
+    assert squared[2] < squared[0] and entropy[2] > entropy[0]
+    assert capsys.readouterr().out.count("squared error") == 4
 
 
 def test_getting_started_as_it_is_written(tmp_path):
