@@ -137,6 +137,10 @@ def _data(run):
     held = [f"{split}: {config[split]}" for split in ("validation", "test") if config[split]]
     split = ", ".join(held) or f"{tuple(config.fractions)} of the rows, seed {config.seed}"
     lines.append(f"* train, validation, test: {split}")
+    by_machine = run.summary.get("machine_scored") or {}
+    if by_machine:
+        counts = ", ".join(f"{split}: {count}" for split, count in by_machine.items())
+        lines.append(f"* scores that VADER gave, not people: {counts}")
     left = run.summary.get("left_out", {}).get("count", 0)
     return [*lines, f"* {left} bad rows left out"] if left else lines
 

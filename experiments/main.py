@@ -143,6 +143,7 @@ def _run(config, folder, console, started, held):
         },
         "memory": memory(),
         "left_out": left_out.summarize(corpus.left_out),
+        "machine_scored": corpus.machine_scored,
         "notes": [*corpus.notes, *notes],
     }
     workdir.write_json(folder / "summary.json", summary)

@@ -6,7 +6,8 @@ python -m experiments.predict --workdir=DIR < LINES > JSONL
 The input is a .csv, .jsonl or .parquet file; the output has the same format, rows in the same
 order with all their columns, and behind them predicted_score, predicted_category (and
 predicted_name, where the run has names), probability_0 to probability_K-1. Without --input
-each line of standard input is a text; without --output JSON lines go to standard output.
+each line of standard input is a text; without --output JSON lines go to standard output. CSV
+and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
 """
 
 import os
@@ -25,7 +26,8 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dwa_jax.data import DataError
+from dwa_jax.data import DataError, compression
+from dwa_jax.data.rows import BadRow
 from experiments import command, occlusion, sinks, tables
 from experiments.predictor import Predictor
 from experiments.whole import check_file, whole_file
@@ -63,6 +65,7 @@ def predict_table(
     *,
     on_bad_row: str,
     explain: str = "none",
+    compressed: str = "",
     show=lambda rows, share: None,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
@@ -73,6 +76,7 @@ def predict_table(
       destination: the file to make, or an open one.
       on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
       explain: "none" or "occlusion".
+      compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
       show: told how many rows are done, and the share of the table where that is known.
 
     Returns:
@@ -82,7 +86,7 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    sink, done, left_out = sinks.Sink(destination, source, added), 0, []
+    sink, done, left_out = sinks.Sink(destination, source, added, compressed), 0, []
     try:
         for chunk in source.chunks():
             kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
@@ -128,7 +132,7 @@ def _usable(predictor, source, chunk, on_bad_row, left_out):
         left_out.append(message)
 
     for i, text in enumerate(chunk.texts):
-        if isinstance(text, tables.Bad):
+        if isinstance(text, BadRow):
             bad(f"{name}, row {chunk.numbers[i]}: {text.problem}")
         else:
             kept.append(i)
@@ -177,9 +181,7 @@ def _explained(predictor, texts, found) -> Iterator[list[dict]]:
 def _source(args, predictor, added):
     column = args.text_column or predictor.run.config.text_column
     rows = _BATCHES * predictor.batch_size
-    to = Path(args.output).suffix.lower() if args.output != "-" else ".jsonl"
-    if to not in tables.FORMATS:
-        raise ValueError(f"--output={args.output}: name a file of {', '.join(tables.FORMATS)}")
+    to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesSource(sys.stdin, "standard input", to, column, rows)
@@ -225,6 +227,7 @@ def predict(args) -> None:
     options = {
         "on_bad_row": args.on_bad_row or predictor.run.config.on_bad_row,
         "explain": args.explain,
+        "compressed": compression.suffixes(Path(args.output))[1],
         "show": show,
     }
     with bar:
