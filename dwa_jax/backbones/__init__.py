@@ -10,6 +10,7 @@ from dwa_jax.backbones.config import BackboneConfig, BackboneError
 from dwa_jax.backbones.families import FAMILIES
 from dwa_jax.backbones.files import save_tensors
 from dwa_jax.backbones.huggingface import build, init, load, to_huggingface
+from dwa_jax.backbones.layers import Trunk
 from dwa_jax.backbones.split import split_last_layer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "FAMILIES",
     "BackboneConfig",
     "BackboneError",
+    "Trunk",
     "build",
     "head_to_huggingface",
     "init",

@@ -8,11 +8,14 @@ G query heads that share one of them, E width of one head, R rank, I in, O out.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from dwa_jax.backbones.config import BackboneConfig
 
@@ -33,7 +36,7 @@ def _along_last(vector, x):
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
-def dropout(x, rate: float, key):
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Zeroes each element with probability `rate` and scales the rest to keep the mean.
 
     Args:
@@ -43,14 +46,29 @@ def dropout(x, rate: float, key):
 
     Returns:
       An array like x.
+
+    Raises:
+      ValueError: there is no key and the rate is not 0.
     """
     if rate == 0.0:
         return x
+    if key is None:
+        raise ValueError(f"dropout of rate {rate} needs a key")
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def linear(x, kernel, bias=None, u=None, v=None, *, dtype, dropout_rate=0.0, dropout_key=None):
+def linear(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    u: jax.Array | None = None,
+    v: jax.Array | None = None,
+    *,
+    dtype: DTypeLike,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
     """Computes x W + b, plus the low-rank update (dropout(x) U) V where there is one.
 
     Args:
@@ -70,14 +88,14 @@ def linear(x, kernel, bias=None, u=None, v=None, *, dtype, dropout_rate=0.0, dro
     y = jnp.dot(x, kernel.astype(dtype))
     if bias is not None:
         y = y + _along_last(bias.astype(dtype), y)
-    if u is not None:
+    if u is not None and v is not None:
         x = dropout(x, dropout_rate, dropout_key)
         y = y + jnp.dot(jnp.dot(x, u.astype(dtype)), v.astype(dtype))
     return y
 
 
 @_recomputed
-def layer_norm(x, scale, bias, eps: float):
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts.
 
     Args:
@@ -97,7 +115,7 @@ def layer_norm(x, scale, bias, eps: float):
 
 
 @_recomputed
-def rms_norm(x, scale, eps: float):
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """Divides the last axis by its root mean square, then scales.
 
     Args:
@@ -113,7 +131,9 @@ def rms_norm(x, scale, eps: float):
     return (wide * _along_last(scale.astype(wide.dtype), x)).astype(x.dtype)
 
 
-def rotary_angles(positions: int, head_dim: int, theta: float, dtype=jnp.float32):
+def rotary_angles(
+    positions: int, head_dim: int, theta: float, dtype: DTypeLike = jnp.float32
+) -> tuple[jax.Array, jax.Array]:
     """Returns cos and sin of each position's angles, position / theta^(2 i / E).
 
     Args:
@@ -132,7 +152,7 @@ def rotary_angles(positions: int, head_dim: int, theta: float, dtype=jnp.float32
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x, cos, sin):
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Rotates the pairs (x_i, x_{i + E/2}) of every head by its position's angles.
 
     Args:
@@ -149,7 +169,15 @@ def rotate(x, cos, sin):
     return rotated.astype(x.dtype)
 
 
-def attention(query, key, value, mask, *, dropout_rate: float = 0.0, dropout_key=None):
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    *,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
     """Scaled dot-product attention with grouped query heads.
 
     Args:
@@ -179,7 +207,7 @@ def attention(query, key, value, mask, *, dropout_rate: float = 0.0, dropout_key
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 
-def activation(name: str):
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """Returns the elementwise function behind a `hidden_act` name.
 
     Args:
@@ -203,18 +231,18 @@ class Block(nn.Module):
     """The fields every part of a trunk has."""
 
     config: BackboneConfig
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
     lora_dropout: float = 0.0
 
-    def matrix_init(self):
+    def matrix_init(self) -> Callable[..., jax.Array]:
         return nn.initializers.normal(self.config.initializer_range)
 
-    def dropout(self, x, rate, deterministic):
+    def dropout(self, x: jax.Array, rate: float, deterministic: bool) -> jax.Array:
         rate = 0.0 if deterministic else rate
         return dropout(x, rate, self.make_rng("dropout") if rate else None)
 
-    def part(self, cls, *args, **kwargs):
+    def part(self, cls: Callable, *args: Any, **kwargs: Any) -> Any:
         return cls(self.config, self.dtype, self.param_dtype, self.lora_dropout, *args, **kwargs)
 
 
@@ -225,7 +253,7 @@ class Linear(Block):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x, deterministic=True):
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.matrix_init(), shape, self.param_dtype)
         bias = None
@@ -233,7 +261,8 @@ class Linear(Block):
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         if not self.has_variable("lora", "u"):
             return linear(x, kernel, bias, dtype=self.dtype)
-        u, v = self.get_variable("lora", "u"), self.get_variable("lora", "v")
+        u: jax.Array = self.get_variable("lora", "u")
+        v: jax.Array = self.get_variable("lora", "v")
         rate = 0.0 if deterministic else self.lora_dropout
         key = self.make_rng("dropout") if rate else None
         return linear(x, kernel, bias, u, v, dtype=self.dtype, dropout_rate=rate, dropout_key=key)
@@ -245,7 +274,7 @@ class Embedding(Block):
     rows: int = 0
 
     @nn.compact
-    def __call__(self, ids):
+    def __call__(self, ids: jax.Array) -> jax.Array:
         shape = (self.rows, self.config.hidden_size)
         table = self.param("embedding", self.matrix_init(), shape, self.param_dtype)
         # An id outside the table (a tokenizer of another model) becomes NaN, not a wrong row.
@@ -256,7 +285,7 @@ class LayerNorm(Block):
     """`layer_norm` and its weights."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
@@ -267,7 +296,7 @@ class RMSNorm(Block):
     """`rms_norm` and its weights."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         return rms_norm(x, scale, self.config.norm_eps)
 
@@ -276,7 +305,13 @@ class Attention(Block):
     """Projections around `attention`, with rotary positions where angles are given."""
 
     @nn.compact
-    def __call__(self, x, mask, angles=None, deterministic=True):
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        angles: tuple[jax.Array, jax.Array] | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
         c = self.config
 
         def project(name, heads):
@@ -302,7 +337,7 @@ class MLP(Block):
     gated: bool = False
 
     @nn.compact
-    def __call__(self, x, deterministic=True):
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
         act = activation(c.activation)
 
@@ -327,7 +362,7 @@ class Trunk(Block):
     unroll: int = 1
     remat: bool = False
 
-    def stack(self, layer):
+    def stack(self, layer: type[nn.Module]) -> Any:
         if self.remat:
             # Inside a scan nothing can be merged across iterations anyway.
             layer = nn.remat(layer, prevent_cse=False, static_argnums=(3,))
@@ -342,27 +377,42 @@ class Trunk(Block):
         )
         return self.part(scanned)
 
-    def __call__(self, input_ids, attention_mask, *, deterministic=True):
+    def __call__(
+        self, input_ids: jax.Array, attention_mask: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
         x = self.lower(input_ids, attention_mask, deterministic=deterministic)
         return self.finish(x)
 
-    def lower(self, input_ids, attention_mask, *, deterministic=True):
+    def lower(
+        self, input_ids: jax.Array, attention_mask: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
         """Embeddings and every layer, without the final norm: (B, T, D)."""
         self.check(input_ids, attention_mask)
         x = self.embed(input_ids, deterministic)
         return self.run(x, attention_mask, deterministic)
 
-    def upper(self, x, attention_mask, *, deterministic=True):
+    def upper(
+        self, x: jax.Array, attention_mask: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
         """Every layer and the final norm, from hidden states: (B, T, D)."""
         return self.finish(self.run(x, attention_mask, deterministic))
 
-    def run(self, x, attention_mask, deterministic):
+    def embed(self, input_ids: jax.Array, deterministic: bool) -> jax.Array:
+        raise NotImplementedError
+
+    def context(self, attention_mask: jax.Array) -> Any:
+        raise NotImplementedError
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def run(self, x: jax.Array, attention_mask: jax.Array, deterministic: bool) -> jax.Array:
         if self.config.num_layers == 0:
             return x
         context = self.context(attention_mask.astype(bool))
         return self.layers(x, context, deterministic)[0]
 
-    def check(self, input_ids, attention_mask):
+    def check(self, input_ids: jax.Array, attention_mask: jax.Array) -> None:
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
             raise ValueError(
                 "input_ids and attention_mask must both be (batch, tokens), got "

@@ -14,7 +14,7 @@ import lzma
 import os
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from dwa_jax.data.rows import one_line
 
@@ -54,13 +54,13 @@ def expand(raw: BinaryIO, compression: str) -> BinaryIO:
     """
     if not compression:
         return raw
-    stream: BinaryIO
+    stream: Any
     if compression == ".gz":
         stream = gzip.GzipFile(fileobj=raw)
     elif compression == ".bz2":
         stream = bz2.BZ2File(raw)
     elif compression == ".xz":
-        stream = lzma.LZMAFile(raw)  # noqa: SIM115  (the caller closes the file itself)
+        stream = lzma.LZMAFile(raw)  # noqa: SIM115
     else:
         import pyarrow
 
@@ -72,13 +72,13 @@ def expand(raw: BinaryIO, compression: str) -> BinaryIO:
 class _Bounded(io.RawIOBase):
     """A decompressed stream that ends in an error after so many bytes."""
 
-    def __init__(self, stream: BinaryIO, compression: str, most: int):
+    def __init__(self, stream: Any, compression: str, most: int):
         self._stream, self._compression, self._left = stream, compression, most
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer) -> int:
+    def readinto(self, buffer: Any) -> int:
         try:
             found = self._stream.read(len(buffer))
         # What each of the libraries raises on a file that is cut short or damaged.
@@ -109,17 +109,16 @@ def create(path: Path, compression: str, files: contextlib.ExitStack) -> BinaryI
         OSError: it cannot be made.
     """
     raw = files.enter_context(path.open("xb"))
+    stream: Any = raw
     if compression == ".gz":
         # Neither name nor time: the same rows are the same bytes under every name.
-        return files.enter_context(gzip.GzipFile("", "wb", fileobj=raw, mtime=0))
-    if compression == ".bz2":
-        return files.enter_context(bz2.BZ2File(raw, "wb"))
-    if compression == ".xz":
-        return files.enter_context(lzma.LZMAFile(raw, "wb"))
-    if compression == ".zst":
+        stream = gzip.GzipFile("", "wb", fileobj=raw, mtime=0)
+    elif compression == ".bz2":
+        stream = bz2.BZ2File(raw, "wb")
+    elif compression == ".xz":
+        stream = lzma.LZMAFile(raw, "wb")  # noqa: SIM115
+    elif compression == ".zst":
         import pyarrow
 
-        return files.enter_context(
-            pyarrow.CompressedOutputStream(pyarrow.PythonFile(raw, "w"), "zstd")
-        )
-    return raw
+        stream = pyarrow.CompressedOutputStream(pyarrow.PythonFile(raw, "w"), "zstd")
+    return files.enter_context(stream)

@@ -18,6 +18,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dwa_jax.data import compression, text_files
 from dwa_jax.data.rows import BadRow, DataError, one_line, shorten
@@ -154,7 +155,7 @@ def _parquet(path: Path, columns: Sequence[str], optional: Sequence[str]) -> Rec
         raise DataError(f"{path}: not a readable Parquet file: {one_line(error)}") from None
 
 
-def parquet_cells(array) -> list[object]:
+def parquet_cells(array: Any) -> list[object]:
     """Returns an Arrow array as Python values, with a BadRow for each that cannot be one."""
     try:
         return array.to_pylist()
@@ -162,7 +163,7 @@ def parquet_cells(array) -> list[object]:
         return [_cell(value) for value in array]
 
 
-def _cell(value) -> object:
+def _cell(value: Any) -> object:
     try:
         return value.as_py()
     except UnicodeDecodeError as error:

@@ -45,7 +45,7 @@ class Rows:
     categories: np.ndarray
     origin: list[tuple[str, int]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lengths = {
             "texts": len(self.texts),
             "scores": len(self.scores),

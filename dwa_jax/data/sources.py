@@ -97,7 +97,11 @@ def read(
     if len(set(columns)) != len(columns):
         raise ValueError(f"text, score and category must be different columns, got {columns}")
     optional = [score_column] if unscored and score_column is not None else []
-    texts, scores, categories, origin, bad = [], [], [], [], []
+    texts: list[str] = []
+    scores: list[float] = []
+    categories: list[int] = []
+    origin: list[tuple[str, int]] = []
+    bad: list[LeftOut] = []
     for path in paths:
         # A file's name may hold bytes that are no UTF-8, which no message could be printed with.
         file = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
@@ -106,7 +110,7 @@ def read(
             try:
                 if isinstance(cells, BadRow):
                     raise _Problem(cells.problem)
-                named = dict(zip(columns, cells, strict=True))
+                named: dict[str | None, object] = dict(zip(columns, cells, strict=True))
                 text = _text(named[text_column])
                 score = _score(named.get(score_column), score_range)
                 category = _category(named.get(category_column), category_names, num_classes)
