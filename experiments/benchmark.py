@@ -118,7 +118,7 @@ def compare(shape: str, rank: int, rows: int, tokens: int, rounds: int) -> dict:
         state, _ = jax.block_until_ready(step(state, batch))
         compiled[row] = time.perf_counter() - started
         runs[row] = [state, step]
-    times = {row: [] for row in runs}
+    times: dict[str, list[float]] = {row: [] for row in runs}
     for _ in range(rounds):
         for row, run in runs.items():
             started = time.perf_counter()

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 from configs import base
 from experiments.categories import intervals, labels
@@ -28,7 +29,7 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     """
     config = run.config
     backbone = config.backbone
-    header = {"license": license, "pipeline_tag": "text-classification"}
+    header: dict[str, Any] = {"license": license, "pipeline_tag": "text-classification"}
     header["library_name"] = form
     header["tags"] = ["sentiment-analysis", "dwa_jax"]
     if backbone != "scratch":

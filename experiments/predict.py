@@ -10,6 +10,7 @@ each line of standard input is a text; without --output JSON lines go to standar
 and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
 """
 
+import io
 import os
 import sys
 import time
@@ -86,7 +87,8 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    sink, done, left_out = sinks.Sink(destination, source, added, compressed), 0, []
+    sink, done = sinks.Sink(destination, source, added, compressed), 0
+    left_out: list[str] = []
     try:
         for chunk in source.chunks():
             kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
@@ -107,7 +109,8 @@ def predict_table(
 
 def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     """Returns the columns that are added: name -> type."""
-    run, added = predictor.run, {}
+    run = predictor.run
+    added: dict[str, type] = {}
     tasks = [task.name for task in run.tasks]
     if "regression" in tasks:
         added["predicted_score"] = float
@@ -183,7 +186,9 @@ def _source(args, predictor, added):
     rows = _BATCHES * predictor.batch_size
     to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        # What stands for it, in a notebook for instance, may hold texts already.
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesSource(sys.stdin, "standard input", to, column, rows)
     source = tables.open_source(Path(args.input), column, rows, list(added))
     if args.output == "-" and source.suffix == ".parquet":
@@ -233,7 +238,8 @@ def predict(args) -> None:
     with bar:
         task = bar.add_task("", total=None, values="")
         if args.output == "-":
-            sys.stdout.reconfigure(encoding="utf-8")
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")
             done, left_out = predict_table(predictor, source, sys.stdout, **options)
         else:
             with whole_file(Path(args.output), overwrite=args.overwrite) as path:

@@ -239,6 +239,7 @@ class LinesSource(Source):
 
     def chunks(self):
         for chunk in super().chunks():
+            rows: Any
             if self.suffix == ".csv":
                 rows = [[text] for text in chunk.rows]
             elif self.suffix == ".jsonl":
