@@ -49,7 +49,8 @@ def get_config() -> ConfigDict:
     # are its own, and the keys above but lora_dropout stay as they are.
     config.lora_adapter = ""
 
-    # --- Data: files (CSV, JSONL, Parquet) or hub:NAME:SPLIT, several with commas between
+    # --- Data: files (CSV, JSONL, also .gz, .bz2, .xz, .zst; Parquet), patterns such as
+    # data/*.csv, or hub:NAME[[:CONFIG]:SPLIT]; several with commas between
     config.train = ""
     # Given splits; where both are "" the training rows are split by `fractions`.
     config.validation = ""
@@ -72,6 +73,9 @@ def get_config() -> ConfigDict:
     config.score_range = ()
     # Categories of rows without one come from their scores by the thresholds.
     config.derive_categories = True
+    # "vader" gives rows without a score VADER's (the extra `vader`), in every split: notes and
+    # summary.json say how many. "" leaves them without.
+    config.label_with = ""
     # "error" stops at a bad row, "skip" leaves it out and says so.
     config.on_bad_row = "error"
     # Users become @user and links http, as Twitter models were trained.

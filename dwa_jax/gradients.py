@@ -6,6 +6,7 @@ The engine knows no method: it hands losses and Gramian to `weigh` and multiplie
 the coefficients that come back. Axis letters: N tasks, M microbatches, B rows, D width.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ class SplitTrunk(NamedTuple):
     last: Callable[[Any], Any]
     upper: Callable[[Any, Any, Any], Any]
 
-    def __call__(self, theta, batch):
+    def __call__(self, theta: Any, batch: Any) -> Any:
         """Runs the whole trunk."""
         return self.upper(self.last(theta), self.lower(theta, batch), batch)
 
@@ -154,6 +155,7 @@ def mixed_gradients(
     rows = tuple(range(num_tasks)) if gramian_rows is None else tuple(gramian_rows)
     every_step = uses_gramian and scope == "trainable" and ratios is None
     parts = (trunk, heads, theta, psi, phi)
+    run: _Whole | _Accumulated
     if microbatches == 1:
         run = _Whole(parts, batch, num_tasks, rows)
     else:
@@ -182,14 +184,14 @@ def mixed_gradients(
             kept = 1 if ratios is None else ratios
             return (*finish(matrix, theta_of), jnp.where(cheap > 0, ratio, kept))
 
-        def estimated():
-            matrix = ratios[:, None] * run.representation_gramian() * ratios[None, :]
-            return (*finish(matrix, run.mix_at_representation), ratios)
+        def estimated(last):
+            matrix = last[:, None] * run.representation_gramian() * last[None, :]
+            return (*finish(matrix, run.mix_at_representation), last)
 
         if ratios is None:
             out = refreshed()
         else:
-            out = jax.lax.cond(refresh, refreshed, estimated)
+            out = jax.lax.cond(refresh, refreshed, functools.partial(estimated, ratios))
     theta_grad, psi_grad, phi_grad, norms, weighed, ratio = out
     return Gradients(theta_grad, psi_grad, phi_grad, run.losses, norms, run.aux, weighed, ratio)
 
@@ -197,7 +199,7 @@ def mixed_gradients(
 class _Whole:
     """The engine's passes over a batch that is held in one piece."""
 
-    def __init__(self, parts, batch, num_tasks, rows):
+    def __init__(self, parts: tuple, batch: Any, num_tasks: int, rows: Sequence[int]):
         trunk, heads, theta, psi, phi = parts
         self.rows, self.num_tasks = rows, num_tasks
         if isinstance(trunk, SplitTrunk):
@@ -277,7 +279,9 @@ class _Whole:
 class _Accumulated:
     """The engine's passes over a batch in M parts whose shares of everything add up."""
 
-    def __init__(self, parts, batch, num_tasks, rows, keep_tasks):
+    def __init__(
+        self, parts: tuple, batch: Any, num_tasks: int, rows: Sequence[int], keep_tasks: bool
+    ):
         self.parts, self.batch = parts, batch
         self.rows, self.num_tasks = rows, num_tasks
 

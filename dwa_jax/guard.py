@@ -49,7 +49,7 @@ def init(num_series: int, window: int = 0) -> Guard:
     """
     if window and window < 2:
         raise ValueError(f"spike_window must be at least 2, not {window}")
-    rings = ()
+    rings: Window | tuple[()] = ()
     if window:
         rings = Window(
             jnp.zeros((window, num_series), jnp.float32), jnp.zeros((num_series,), jnp.int32)

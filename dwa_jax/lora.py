@@ -9,6 +9,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -148,6 +149,6 @@ def replace_factors(lora: Lora, factors: Mapping) -> Lora:
     return dataclasses.replace(lora, factors=dict(factors))
 
 
-def count(tree) -> int:
+def count(tree: Any) -> int:
     """Returns how many numbers a tree of arrays holds."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))

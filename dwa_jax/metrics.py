@@ -6,19 +6,21 @@ entries by category of categories without rows.
 """
 
 import math
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def evaluate(
-    scores,
-    predicted_scores,
-    categories,
-    predicted_categories,
-    num_classes,
-    score_mask=None,
-    category_mask=None,
-):
+    scores: ArrayLike,
+    predicted_scores: ArrayLike,
+    categories: ArrayLike,
+    predicted_categories: ArrayLike,
+    num_classes: int,
+    score_mask: ArrayLike | None = None,
+    category_mask: ArrayLike | None = None,
+) -> dict[str, Any]:
     """Compares predictions with labels, each task over the rows that are labelled for it.
 
     Args:
@@ -142,14 +144,14 @@ def _ranks(values):
     return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
 
 
-def _like(scores, values, name):
+def _like(scores: np.ndarray, values: ArrayLike, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.shape != scores.shape:
         raise ValueError(f"{name} has shape {values.shape}, expected {scores.shape} as scores")
     return values
 
 
-def _mask(scores, mask, name):
+def _mask(scores: np.ndarray, mask: ArrayLike | None, name: str) -> np.ndarray:
     if mask is None:
         return np.ones(scores.shape, bool)
     return _like(scores, mask, name).astype(bool)

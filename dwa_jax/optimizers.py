@@ -1,5 +1,6 @@
 """The three optimizers: of the trunk, of the heads, and of what losses and weighting learn."""
 
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -68,10 +69,10 @@ def make_optimizers(
         flat = paths.flatten(tree)
         return paths.unflatten({path: bool(pattern.search(path)) for path in flat})
 
-    decay = {"weight_decay": weight_decay, "mask": decay_mask}
+    decaying = functools.partial(adamw, weight_decay=weight_decay, mask=decay_mask)
     return Optimizers(
-        adamw(schedule(learning_rate), clip_norm=clip_norm, **decay),
-        adamw(schedule(head_learning_rate), **decay),
+        decaying(schedule(learning_rate), clip_norm=clip_norm),
+        decaying(schedule(head_learning_rate)),
         optax.adam(phi_learning_rate),
         schedule(learning_rate),
     )

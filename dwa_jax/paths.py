@@ -42,15 +42,15 @@ def assign(tree: Mapping, rules: Sequence[tuple[str, Any]], default: Any = None)
             compiled.append((re.compile(pattern), value))
         except (re.error, TypeError) as error:
             raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    for pattern, _ in compiled:
-        if not any(pattern.search(path) for path in flat):
+    for regex, _ in compiled:
+        if not any(regex.search(path) for path in flat):
             known = ", ".join(sorted(flat)[:8])
             raise ValueError(
-                f"the pattern {pattern.pattern!r} matches no parameter; paths look like: {known}"
+                f"the pattern {regex.pattern!r} matches no parameter; paths look like: {known}"
             )
     return unflatten(
         {
-            path: next((value for pattern, value in compiled if pattern.search(path)), default)
+            path: next((value for regex, value in compiled if regex.search(path)), default)
             for path in flat
         }
     )

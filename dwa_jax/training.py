@@ -6,14 +6,14 @@ K categories, M microbatches.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import linen as nn
 
 from dwa_jax import gradients, guard, heads, losses
+from dwa_jax.backbones import Trunk
 from dwa_jax.optimizers import Optimizers
 from dwa_jax.optimizers import make_optimizers as make_optimizers
 from dwa_jax.trunk import make_split_trunk, make_trunk
@@ -141,7 +141,7 @@ def init_state(
 
 
 def make_step(
-    module: nn.Module,
+    module: Trunk,
     tasks: Sequence[Task],
     weighting: Weighting,
     optimizers: Optimizers,
@@ -223,7 +223,7 @@ def make_step(
 
         return apply
 
-    def step(state: TrainState, batch: dict):
+    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
         num_scores, counts = losses.count_labels(batch, num_classes)
         own = losses.class_proportions("batch", counts, counts)
         average = state.proportions
@@ -248,13 +248,13 @@ def make_step(
         if microbatches > 1:
             keys = None if key is None else jax.random.split(key, microbatches)
             rows = (_split_rows(batch, microbatches), keys)
+
+        def whole(theta, batch):
+            return trunk(theta, state.frozen, *batch)
+
+        shared: Callable[[Any, Any], jax.Array] | gradients.SplitTrunk = whole
         if scope == "last_layer":
             shared = make_split_trunk(module, state.frozen, pooling=pooling, lora_scale=lora_scale)
-        else:
-
-            def shared(theta, batch):
-                return trunk(theta, state.frozen, *batch)
-
         result = gradients.mixed_gradients(
             shared,
             task_heads(statistics),
@@ -360,9 +360,22 @@ def _metrics(names, result, norms, cross_entropy, phi):
     return metrics
 
 
+class Parameters(Protocol):
+    """What predicting needs: a `TrainState`, or a model that is read back without one."""
+
+    @property
+    def theta(self) -> Any: ...
+
+    @property
+    def frozen(self) -> Any: ...
+
+    @property
+    def psi(self) -> Any: ...
+
+
 def make_predict(
-    module: nn.Module, tasks: Sequence[Task], *, pooling: str, lora_scale: float = 1.0
-) -> Callable[[TrainState, dict], dict[str, jax.Array]]:
+    module: Trunk, tasks: Sequence[Task], *, pooling: str, lora_scale: float = 1.0
+) -> Callable[[Parameters, dict], dict[str, jax.Array]]:
     """Makes the jitted forward pass without dropout, (state, batch) -> {task: (B, outputs)}."""
     trunk = make_trunk(module, pooling=pooling, lora_scale=lora_scale)
 

@@ -6,9 +6,9 @@ Axis letters: B rows, T tokens, D width, L layers.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
-from flax import linen as nn
 
 from dwa_jax import backbones, heads, lora, paths
 from dwa_jax.gradients import SplitTrunk
@@ -55,7 +55,7 @@ def _keywords(key):
 
 
 def make_trunk(
-    module: nn.Module, *, pooling: str, lora_scale: float = 1.0
+    module: backbones.Trunk, *, pooling: str, lora_scale: float = 1.0
 ) -> Callable[[dict, dict, dict, jax.Array | None], jax.Array]:
     """Makes (theta, frozen, batch, key) -> (B, D) pooled hidden states.
 
@@ -79,14 +79,16 @@ def make_trunk(
 
     def trunk(theta, frozen, batch, key=None):
         ids, mask = batch["input_ids"], batch["attention_mask"]
-        hidden = module.apply(variables(theta, frozen, lora_scale), ids, mask, **_keywords(key))
+        hidden: Any = module.apply(
+            variables(theta, frozen, lora_scale), ids, mask, **_keywords(key)
+        )
         return heads.pool(hidden, mask, pooling)
 
     return trunk
 
 
 def make_split_trunk(
-    module: nn.Module, frozen: dict, *, pooling: str, lora_scale: float = 1.0
+    module: backbones.Trunk, frozen: dict, *, pooling: str, lora_scale: float = 1.0
 ) -> SplitTrunk:
     """Makes the same trunk in two pieces, for the gradient scope "last_layer".
 

@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable
+from typing import Any
 
 from configs import base
 from experiments import settings
@@ -29,7 +30,7 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     """
     config = run.config
     backbone = config.backbone
-    header = {"license": license, "pipeline_tag": "text-classification"}
+    header: dict[str, Any] = {"license": license, "pipeline_tag": "text-classification"}
     header["library_name"] = form
     header["tags"] = ["sentiment-analysis", "dwa_jax"]
     if backbone != "scratch":
@@ -131,6 +132,10 @@ def _data(run):
     held = [f"{split}: {config[split]}" for split in ("validation", "test") if config[split]]
     split = ", ".join(held) or f"{tuple(config.fractions)} of the rows, seed {config.seed}"
     lines.append(f"* train, validation, test: {split}")
+    by_machine = run.summary.get("machine_scored") or {}
+    if by_machine:
+        counts = ", ".join(f"{split}: {count}" for split, count in by_machine.items())
+        lines.append(f"* scores that VADER gave, not people: {counts}")
     left = run.summary.get("left_out", {}).get("count", 0)
     return [*lines, f"* {left} bad rows left out"] if left else lines
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dwa_jax import data, stratify
+from dwa_jax.data import vader
 from experiments import left_out, spec
 
 
@@ -20,6 +21,8 @@ class Corpus:
       thresholds: (K-1,), or None where no row has a score.
       notes: sentences for the reader: rows left out, duplicates dropped.
       left_out: the bad rows of all files, where `on_bad_row` is "skip".
+      machine_scored: split -> how many of its scores `label_with` gave; without those that
+        people gave all of.
     """
 
     rows: dict[str, data.Rows]
@@ -27,6 +30,7 @@ class Corpus:
     thresholds: np.ndarray | None
     notes: list[str] = field(default_factory=list)
     left_out: list[data.LeftOut] = field(default_factory=list)
+    machine_scored: dict[str, int] = field(default_factory=dict)
 
 
 def _files(text: str, key: str) -> list[str]:
@@ -34,7 +38,9 @@ def _files(text: str, key: str) -> list[str]:
     for name in (part.strip() for part in text.split(",")):
         if not name:
             continue
-        is_pattern = any(c in name for c in "*?[") and not Path(name).exists()
+        # The brackets of hub:NAME:train[:100] are a slice.
+        is_file = name.startswith("hub:") or Path(name).exists()
+        is_pattern = not is_file and any(c in name for c in "*?[")
         matches = sorted(glob.glob(name)) if is_pattern else [name]
         if not matches:
             raise ValueError(f"{key}={name!r} matches no file")
@@ -53,6 +59,7 @@ def read_corpus(config) -> Corpus:
     """
     notes: list[str] = []
     bad: list[data.LeftOut] = []
+    machine_scored: set[tuple[str, int]] = set()
 
     def read(key, files=None):
         rows, skipped = data.read(
@@ -64,10 +71,14 @@ def read_corpus(config) -> Corpus:
             num_classes=config.num_classes,
             score_range=tuple(config.score_range) or None,
             on_bad_row=config.on_bad_row,
+            unscored=config.label_with == "vader",
         )
         if skipped:
             notes.append(left_out.note(key, skipped))
             bad.extend(skipped)
+        if config.label_with == "vader":
+            rows, filled = vader.fill_scores(rows)
+            machine_scored.update(rows.origin[i] for i in np.flatnonzero(filled))
         return rows
 
     if config.train:
@@ -108,6 +119,16 @@ def read_corpus(config) -> Corpus:
         if dropped:
             notes.append(f"{name}: {dropped} rows left out, whose text the run trains on")
 
+    by_machine = {}
+    if config.label_with == "vader":
+        for split, part in rows.items():
+            count = sum(where in machine_scored for where in part.origin)
+            if count:
+                by_machine[split] = count
+                notes.append(_machine_scored(split, count, len(part)))
+        if not by_machine:
+            notes.append("label_with='vader' gave no score: every row has one")
+
     thresholds = None
     scores = rows["train"].scores
     scores = scores[~np.isnan(scores)]
@@ -129,7 +150,14 @@ def read_corpus(config) -> Corpus:
             )
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
-    return Corpus(rows, categories, thresholds, notes, bad)
+    return Corpus(rows, categories, thresholds, notes, bad, by_machine)
+
+
+def _machine_scored(split, count, total):
+    note = f"{split}: {count} of {total} scores are VADER's (vaderSentiment {vader.version()})"
+    if split == "train":
+        return note
+    return f"{note}: its metrics tell agreement with VADER there, not with people"
 
 
 def _categories(rows, thresholds, config):

@@ -49,7 +49,9 @@ def endure(preset: str, mode: str, steps: int) -> dict:
     config.epochs = -(-steps // per_epoch)
     run = pipeline.make_run(config, corpus, model, per_epoch, state_key)
     state, run.state = run.state, None
-    lowest, highest, pending = {}, {}, []
+    lowest: dict[str, float] = {}
+    highest: dict[str, float] = {}
+    pending: list[dict] = []
     losses, memory = [], []
     for step in range(1, steps + 1):
         if (step - 1) % per_epoch == 0:
@@ -131,7 +133,9 @@ def main() -> None:
         raise ValueError(f"--steps={options.steps} must be at least 20")
     console = Console()
     result = endure(options.preset, options.mode, options.steps)
-    rows = {name: f"{low:.4g} to {high:.4g}" for name, (low, high) in result["ranges"].items()}
+    rows: dict[str, object] = {
+        name: f"{low:.4g} to {high:.4g}" for name, (low, high) in result["ranges"].items()
+    }
     first, last = result["losses"]
     rows["loss_regression, mean"] = f"{first:.4g} in the first tenth, {last:.4g} in the last"
     rows["updates left out"] = result["skipped"]

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections.abc import Sequence
 
 from experiments.document import DASH
 
@@ -31,13 +32,13 @@ def signed(value: float | None, decimals: int) -> str:
     return f"+{text}" if positive else text
 
 
-def mean(values: list[float | None]) -> float | None:
+def mean(values: Sequence[float | None]) -> float | None:
     """Returns the mean of what is there, None of nothing."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     return statistics.fmean(known) if known else None
 
 
-def spread(values: list[float | None], decimals: int) -> str:
+def spread(values: Sequence[float | None], decimals: int) -> str:
     """Writes mean ± standard deviation (n - 1) over seeds; of one seed the value alone."""
     known = [value for value in values if value is not None and math.isfinite(value)]
     text = fixed(mean(known), decimals)

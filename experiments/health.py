@@ -45,8 +45,9 @@ class Health:
         """
         self._most, self._in_a_row, self._origin = max_bad_steps, in_a_row, origin
         self._last_saved, self._log, self._console = last_saved, log, console
-        self._pending = deque()
-        self._noted, self._left = 0, set()
+        self._pending: deque[tuple] = deque()
+        self._noted = 0
+        self._left: set[str] = set()
 
     def follow(self, step: int, epoch: int, rows: np.ndarray, values: dict) -> None:
         """Takes note of a step that was started, and looks at those that are through.

@@ -114,9 +114,13 @@ def predict(
     stop = stop or Stop()
     for batch in batches.sequential():
         rows = batch["row"]
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        inputs = sharding.shard_rows(inputs, run.mesh)
-        result = stop.wait_for(lambda inputs=inputs: jax.device_get(run.predict(state, inputs)))
+        tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        inputs = sharding.shard_rows(tokens, run.mesh)
+
+        def work(inputs=inputs):
+            return jax.device_get(run.predict(state, inputs))
+
+        result = stop.wait_for(work)
         for name, values in result.items():
             if name not in outputs:
                 outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
@@ -244,13 +248,13 @@ def train(
                     tokens, padded = int(batch["attention_mask"].sum()), batch["input_ids"].size
                     shape = batch["input_ids"].shape
                     rows = batch.pop("row")
-                    batch = sharding.shard_rows(batch, run.mesh)
+                    placed = sharding.shard_rows(batch, run.mesh)
                     if shape not in compiled:
                         # Ahead of the call, which finds it, while the state is still whole.
                         with bar.telling(f"compiling for {shape[0]} x {shape[1]} tokens"):
-                            stop.wait_for(run.step.lower(state, batch).compile)
+                            stop.wait_for(run.step.lower(state, placed).compile)
                         compiled.add(shape)
-                    state, values = run.step(state, batch)
+                    state, values = run.step(state, placed)
                     sharding.keep_up(values, run.mesh)
                     step += 1
                     bar.advance()

@@ -10,6 +10,7 @@ import time
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any, NoReturn
 
 # Before the libraries that read them are imported: no start-up chatter.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -157,6 +158,7 @@ def _run(config, folder, console, started, held):
         },
         "memory": memory.peak(),
         "left_out": left_out.summarize(corpus.left_out),
+        "machine_scored": corpus.machine_scored,
         "notes": [*corpus.notes, *notes],
     }
     workdir.write_json(folder / "summary.json", summary)
@@ -237,10 +239,11 @@ def _end(status):
 
 
 def _config_path():
-    return flags.FLAGS["config"].config_filename
+    flag: Any = flags.FLAGS["config"]  # of ml_collections, which says nothing of types
+    return flag.config_filename
 
 
-def _fail(message):
+def _fail(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 

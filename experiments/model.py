@@ -65,6 +65,7 @@ def load_model(config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = N
     if config.backbone == "scratch":
         shape = config.scratch
         if tokenizer is None:
+            assert corpus is not None, "a new tokenizer is trained on a corpus"
             tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
         settings = backbones.BackboneConfig.from_huggingface(
             {

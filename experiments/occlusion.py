@@ -48,10 +48,10 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
     place = {i: at for at, i in enumerate(usable)}
     for i, (row, word) in enumerate(owners):
         entry, at = explained[row][word], place.get(i)
-        if whole.score is not None:
+        if whole.score is not None and without.score is not None:
             lost = None if at is None else abs(whole.score[row]) - abs(without.score[at])
             entry["score"] = _rounded(lost)
-        if whole.probabilities is not None:
+        if whole.probabilities is not None and without.probabilities is not None:
             category = whole.category[row]
             lost = None
             if at is not None:

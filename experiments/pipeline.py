@@ -127,9 +127,18 @@ def make_weighting(config, num_tasks: int) -> weighting.Weighting:
 
 @dataclass
 class Run:
-    """What the training loop works with."""
+    """What the training loop works with.
 
-    state: training.TrainState
+    Attributes:
+      state: the first one; None once the loop has taken it over, since the step donates it.
+      step: (state, batch) -> (state, metrics).
+      predict: (state, batch) -> {task: (B, outputs)}.
+      mesh: the devices.
+      tasks: the N tasks.
+      total_steps: of the run.
+    """
+
+    state: Any
     step: Any
     predict: Any
     mesh: Any
@@ -209,10 +218,10 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
     theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
     model.params = None
-    proportions = counts / max(counts.sum(), 1)
+    proportions = counts / max(int(counts.sum()), 1)
     settings = model.module.config
     state = init_state(config, settings, theta, frozen, tasks, method, optimizers, key, proportions)
-    common = {"pooling": model.pooling, "lora_scale": model.lora_scale}
+    common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     step = training.make_step(
         model.module,
         tasks,

@@ -6,9 +6,11 @@ python -m experiments.predict --workdir=DIR < LINES > JSONL
 The input is a .csv, .jsonl or .parquet file; the output has the same format, rows in the same
 order with all their columns, and behind them predicted_score, predicted_category (and
 predicted_name, where the run has names), probability_0 to probability_K-1. Without --input
-each line of standard input is a text; without --output JSON lines go to standard output.
+each line of standard input is a text; without --output JSON lines go to standard output. CSV
+and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
 """
 
+import io
 import os
 import sys
 import time
@@ -25,7 +27,8 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dwa_jax.data import DataError
+from dwa_jax.data import DataError, compression
+from dwa_jax.data.rows import BadRow
 from experiments import command, occlusion, sinks, tables
 from experiments.predictor import Predictor
 from experiments.whole import check_file, whole_file
@@ -63,6 +66,7 @@ def predict_table(
     *,
     on_bad_row: str,
     explain: str = "none",
+    compressed: str = "",
     show=lambda rows, share: None,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
@@ -73,6 +77,7 @@ def predict_table(
       destination: the file to make, or an open one.
       on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
       explain: "none" or "occlusion".
+      compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
       show: told how many rows are done, and the share of the table where that is known.
 
     Returns:
@@ -82,7 +87,8 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    sink, done, left_out = sinks.Sink(destination, source, added), 0, []
+    sink, done = sinks.Sink(destination, source, added, compressed), 0
+    left_out: list[str] = []
     try:
         for chunk in source.chunks():
             kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
@@ -103,7 +109,8 @@ def predict_table(
 
 def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     """Returns the columns that are added: name -> type."""
-    run, added = predictor.run, {}
+    run = predictor.run
+    added: dict[str, type] = {}
     tasks = [task.name for task in run.tasks]
     if "regression" in tasks:
         added["predicted_score"] = float
@@ -128,7 +135,7 @@ def _usable(predictor, source, chunk, on_bad_row, left_out):
         left_out.append(message)
 
     for i, text in enumerate(chunk.texts):
-        if isinstance(text, tables.Bad):
+        if isinstance(text, BadRow):
             bad(f"{name}, row {chunk.numbers[i]}: {text.problem}")
         else:
             kept.append(i)
@@ -177,11 +184,11 @@ def _explained(predictor, texts, found) -> Iterator[list[dict]]:
 def _source(args, predictor, added):
     column = args.text_column or predictor.run.config.text_column
     rows = _BATCHES * predictor.batch_size
-    to = Path(args.output).suffix.lower() if args.output != "-" else ".jsonl"
-    if to not in tables.FORMATS:
-        raise ValueError(f"--output={args.output}: name a file of {', '.join(tables.FORMATS)}")
+    to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
-        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+        # What stands for it, in a notebook for instance, may hold texts already.
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesSource(sys.stdin, "standard input", to, column, rows)
     source = tables.open_source(Path(args.input), column, rows, list(added))
     if args.output == "-" and source.suffix == ".parquet":
@@ -225,12 +232,14 @@ def predict(args) -> None:
     options = {
         "on_bad_row": args.on_bad_row or predictor.run.config.on_bad_row,
         "explain": args.explain,
+        "compressed": compression.suffixes(Path(args.output))[1],
         "show": show,
     }
     with bar:
         task = bar.add_task("", total=None, values="")
         if args.output == "-":
-            sys.stdout.reconfigure(encoding="utf-8")
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8")
             done, left_out = predict_table(predictor, source, sys.stdout, **options)
         else:
             with whole_file(Path(args.output), overwrite=args.overwrite) as path:

@@ -59,6 +59,8 @@ def load(path: Path) -> Sweep:
         found = ", ".join(sorted(str(p) for p in Path("configs/sweeps").glob("[a-z]*.py")))
         raise ValueError(f"{path}: no such file; there are: {found}")
     specification = importlib.util.spec_from_file_location(f"sweep_{path.stem}", path)
+    if specification is None or specification.loader is None:
+        raise ValueError(f"{path} does not hold a sweep: a Python file ends in .py")
     module = importlib.util.module_from_spec(specification)
     try:
         specification.loader.exec_module(module)

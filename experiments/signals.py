@@ -63,7 +63,7 @@ class Stop:
           Interrupted: a signal came; the thread is left behind.
           Exception: whatever `work` raises.
         """
-        done = futures.Future()
+        done: futures.Future[T] = futures.Future()
 
         def run():
             try:

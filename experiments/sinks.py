@@ -6,6 +6,7 @@ columns of a Parquet file.
 
 import contextlib
 import csv
+import io
 import json
 import math
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from dwa_jax.data import compression
 from experiments.tables import Source
 
 
@@ -25,18 +27,21 @@ class Sink:
       path: the file, or something that texts can be written to (not Parquet).
       source: whose format it takes over, header and schema too.
       added: name -> type of each further column: float, int, str or list (JSON).
+      compressed: how the file is, in the words of `dwa_jax.data.compression`; "" for not at all.
     """
 
-    def __init__(self, path: Any, source: Source, added: dict[str, type]):
+    def __init__(self, path: Any, source: Source, added: dict[str, type], compressed: str = ""):
         self._source, self._added, self._begun = source, added, False
-        self._own = isinstance(path, Path)
-        if not self._own:
+        self._files = contextlib.ExitStack()
+        if not isinstance(path, Path):
             self._file = path
         elif source.suffix == ".parquet":
-            self._file = None
             self._path = path
         else:
-            self._file = path.open("x", encoding="utf-8", newline="")
+            stream = compression.create(path, compressed, self._files)
+            self._file = self._files.enter_context(
+                io.TextIOWrapper(stream, encoding="utf-8", newline="")
+            )
 
     def write(self, rows: Any, values: dict[str, list]) -> None:
         """Writes rows with the values of the further columns.
@@ -68,20 +73,14 @@ class Sink:
     def close(self) -> None:
         """Ends the file; one without rows gets its header or schema all the same."""
         self._begin()
-        if self._source.suffix == ".parquet":
-            self._writer.close()
-        elif self._own:
-            self._file.close()
-        else:
+        if self._source.suffix != ".parquet":
             self._file.flush()
+        self._files.close()
 
     def abandon(self) -> None:
         """Lets go of the file in the middle."""
         with contextlib.suppress(Exception):
-            if self._source.suffix == ".parquet":
-                self._writer.close()
-            elif self._own:
-                self._file.close()
+            self._files.close()
 
     def _begin(self):
         if self._begun:
@@ -93,7 +92,9 @@ class Sink:
         elif self._source.suffix == ".parquet":
             there = self._source.columns
             self._schema = pa.schema([*there, *self._fields()], there.metadata)
-            self._writer = pyarrow.parquet.ParquetWriter(self._path, self._schema)
+            self._writer = self._files.enter_context(
+                pyarrow.parquet.ParquetWriter(self._path, self._schema)
+            )
 
     def _fields(self):
         types = {float: pa.float64(), int: pa.int32(), str: pa.string(), list: pa.string()}

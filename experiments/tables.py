@@ -5,12 +5,8 @@ a sink needs to write it again. Row numbers are those of `dwa_jax.data.formats`:
 physical line, counted from 1; for Parquet the index plus 1.
 """
 
-import contextlib
-import csv
 import difflib
-import io
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,18 +14,10 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet
 
-from dwa_jax.data import DataError
+from dwa_jax.data import DataError, compression, formats, text_files
+from dwa_jax.data.rows import BadRow, one_line
 
 FORMATS = (".csv", ".jsonl", ".parquet")
-# Python decodes an invalid byte 0xNN to the code point 0xDCNN under "surrogateescape".
-_ESCAPED_BYTE = re.compile("[\udc80-\udcff]")
-_FIELD_LIMIT = 2**31 - 1
-
-
-class Bad(NamedTuple):
-    """What is wrong with a row, in one line."""
-
-    problem: str
 
 
 class Chunk(NamedTuple):
@@ -43,7 +31,7 @@ class Chunk(NamedTuple):
     """
 
     rows: Any
-    texts: list[str | Bad]
+    texts: list[str | BadRow]
     numbers: list[int]
     share: float | None
 
@@ -54,20 +42,27 @@ class Chunk(NamedTuple):
         return [self.rows[i] for i in kept]
 
 
-def check_text(cell: object) -> str | Bad:
+def check_text(cell: object) -> str | BadRow:
     """Returns a text that can be predicted, or what is wrong with it."""
     if cell is None or (isinstance(cell, str) and not cell.strip()):
-        return Bad("the text is empty")
+        return BadRow("the text is empty")
     if not isinstance(cell, str):
-        return Bad(f"the text {repr(cell)[:60]} is of type {type(cell).__name__}, not a string")
-    return _encoding_problem(cell) or cell
+        return BadRow(f"the text {repr(cell)[:60]} is of type {type(cell).__name__}, not a string")
+    problem = text_files.encoding_problem(cell)
+    if problem is None:
+        try:
+            cell.encode("utf-8")
+        except UnicodeEncodeError:
+            problem = "holds half a surrogate pair"
+    return cell if problem is None else BadRow(problem)
 
 
 def open_source(path: Path, text_column: str, chunk_rows: int, added: Sequence[str]) -> "Source":
     """Opens a file.
 
     Args:
-      path: ends in .csv, .jsonl or .parquet.
+      path: ends in .csv or .jsonl, which may be compressed (see `dwa_jax.data.compression`),
+        or in .parquet.
       text_column: that holds the texts.
       chunk_rows: rows of a chunk; the last one has fewer.
       added: columns that will be added, which the file must not have.
@@ -75,15 +70,29 @@ def open_source(path: Path, text_column: str, chunk_rows: int, added: Sequence[s
     Raises:
       DataError: there is no such file or it is of an unknown type.
     """
-    suffix = path.suffix.lower()
-    if suffix not in FORMATS:
-        raise DataError(f"{path}: unknown file type {suffix!r}; known: {', '.join(FORMATS)}")
+    suffix = check_name(path)
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file in it")
     kinds = {".csv": CsvSource, ".jsonl": JsonlSource, ".parquet": ParquetSource}
     return kinds[suffix](path, text_column, chunk_rows, added)
+
+
+def check_name(path: Path) -> str:
+    """Returns the format that a file's name tells.
+
+    Raises:
+      DataError: none that is known.
+    """
+    suffix, compressed = compression.suffixes(path)
+    if suffix not in FORMATS:
+        raise DataError(
+            f"{path}: unknown file type {suffix + compressed!r}; known: {', '.join(FORMATS)}"
+        )
+    if suffix == ".parquet" and compressed:
+        raise DataError(f"{path}: Parquet is compressed inside; name a .parquet file")
+    return suffix
 
 
 class Source:
@@ -114,7 +123,7 @@ class Source:
         if rows:
             yield Chunk(rows, texts, numbers, share)
 
-    def records(self) -> Iterator[tuple[int, Any, str | Bad, float | None]]:
+    def records(self) -> Iterator[tuple[int, Any, str | BadRow, float | None]]:
         """Yields (row number, row, text, share) of each row."""
         raise NotImplementedError
 
@@ -134,63 +143,23 @@ class Source:
                 raise DataError(f"{self.path}: column {column!r} is there already; rename it")
 
 
-@contextlib.contextmanager
-def _text_file(path):
-    # The raw file tells how much has been read.
-    try:
-        with path.open("rb") as raw:
-            size = max(path.stat().st_size, 1)
-            text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="surrogateescape", newline="")
-            yield text, lambda: min(1.0, raw.tell() / size)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from None
-
-
 class CsvSource(Source):
     """Rows are lists of cells; `columns` is the header, once the first chunk is there."""
 
     suffix = ".csv"
 
     def records(self):
-        previous = csv.field_size_limit(_FIELD_LIMIT)
-        try:
-            with _text_file(self.path) as (file, share):
-                # Without `strict` a quote never closed swallows the rest of the file in silence.
-                reader = csv.reader(file, strict=True)
-                while True:
-                    start = reader.line_num + 1
-                    try:
-                        cells = next(reader, None)
-                    except csv.Error as error:
-                        if "unexpected end of data" in str(error):
-                            raise DataError(
-                                f"{self.path}, row {start}: a quote opened here is never closed"
-                            ) from None
-                        cells = Bad(f"not a CSV record: {error}")
-                    if cells is None:
-                        break
-                    if not cells:
-                        continue
-                    if not isinstance(cells, Bad):
-                        cells = next(filter(None, map(_encoding_problem, cells)), cells)
-                    if self.columns is None:
-                        if isinstance(cells, Bad):
-                            raise DataError(f"{self.path}, row {start}: {cells.problem}")
-                        self.check_columns(cells)
-                        self.columns = cells
-                        at = cells.index(self.text_column)
-                        continue
-                    if not isinstance(cells, Bad) and len(cells) != len(self.columns):
-                        cells = Bad(
-                            f"{len(cells)} cells where the header has {len(self.columns)}; "
-                            "quote a cell that holds a comma"
-                        )
-                    text = cells if isinstance(cells, Bad) else check_text(cells[at])
-                    yield start, cells, text, share()
-            if self.columns is None:
-                raise DataError(f"{self.path}: the file is empty; a CSV has a header")
-        finally:
-            csv.field_size_limit(previous)
+        with text_files.open_text(self.path) as (file, share):
+            for start, cells in text_files.csv_records(self.path, file):
+                if self.columns is None:
+                    self.check_columns(cells)
+                    self.columns = cells
+                    at = cells.index(self.text_column)
+                    continue
+                text = cells if isinstance(cells, BadRow) else check_text(cells[at])
+                yield start, cells, text, share()
+        if self.columns is None:
+            raise DataError(f"{self.path}: the file is empty; a CSV has a header")
 
 
 class JsonlSource(Source):
@@ -199,32 +168,32 @@ class JsonlSource(Source):
     suffix = ".jsonl"
 
     def records(self):
-        with _text_file(self.path) as (file, share):
+        with text_files.open_text(self.path) as (file, share):
             for number, line in enumerate(file, 1):
                 line = line.strip()
                 if line:
                     yield number, line, self._text(line), share()
 
     def _text(self, line):
-        problem = _encoding_problem(line)
+        problem = text_files.encoding_problem(line)
         if problem:
-            return problem
+            return BadRow(problem)
         try:
             record = json.loads(line, object_pairs_hook=list)
             # Pairs, so that a key that is there twice is seen.
             if not isinstance(record, list) or not line.startswith("{"):
-                return Bad('not an object {"column": value}')
+                return BadRow('not an object {"column": value}')
         except json.JSONDecodeError as error:
-            return Bad(f"not JSON: {error.msg} at character {error.pos + 1}")
+            return BadRow(f"not JSON: {error.msg} at character {error.pos + 1}")
         except (ValueError, RecursionError):
-            return Bad("not JSON that can be read")
+            return BadRow("not JSON that can be read")
         keys = [key for key, _ in record]
         for column in self.added:
             if column in keys:
-                return Bad(f"key {column!r} is there already; rename it")
+                return BadRow(f"key {column!r} is there already; rename it")
         if keys.count(self.text_column) != 1:
             how = "twice" if self.text_column in keys else "not there"
-            return Bad(f"key {self.text_column!r} is {how}")
+            return BadRow(f"key {self.text_column!r} is {how}")
         return check_text(dict(record)[self.text_column])
 
 
@@ -242,30 +211,16 @@ class ParquetSource(Source):
                 for batch in file.iter_batches(batch_size=self.chunk_rows):
                     numbers = list(range(row + 1, row + 1 + len(batch)))
                     row += len(batch)
-                    texts = [check_text(c) for c in _cells(batch.column(self.text_column))]
+                    column = formats.parquet_cells(batch.column(self.text_column))
+                    texts = [c if isinstance(c, BadRow) else check_text(c) for c in column]
                     yield Chunk(batch, texts, numbers, row / total)
         except DataError:
             raise
         # On a damaged file pyarrow also raises what its own code trips over.
         except (pa.ArrowException, OSError, ValueError, LookupError, ArithmeticError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError(f"{self.path}: not a readable Parquet file: {reason}") from None
-
-
-def _cells(array):
-    try:
-        return array.to_pylist()
-    except (ValueError, OverflowError):
-        return [_cell(value) for value in array]
-
-
-def _cell(value):
-    try:
-        return value.as_py()
-    except UnicodeDecodeError:
-        return "\udc80"  # which no text may hold
-    except (ValueError, OverflowError):
-        return float("nan")
+            raise DataError(
+                f"{self.path}: not a readable Parquet file: {one_line(error)}"
+            ) from None
 
 
 class LinesSource(Source):
@@ -284,6 +239,7 @@ class LinesSource(Source):
 
     def chunks(self):
         for chunk in super().chunks():
+            rows: Any
             if self.suffix == ".csv":
                 rows = [[text] for text in chunk.rows]
             elif self.suffix == ".jsonl":
@@ -293,23 +249,8 @@ class LinesSource(Source):
             else:
                 # A text that is no text is refused or left out, so what stands for it is never
                 # written.
-                valid = ["" if isinstance(text, Bad) else text for text in chunk.texts]
+                valid = ["" if isinstance(text, BadRow) else text for text in chunk.texts]
                 rows = pa.RecordBatch.from_arrays(
                     [pa.array(valid, pa.string())], self.columns.names
                 )
             yield chunk._replace(rows=rows)
-
-
-def _encoding_problem(text):
-    if "\0" in text:
-        return Bad("holds a NUL character; save the file as UTF-8 text")
-    if not text.isascii():
-        byte = _ESCAPED_BYTE.search(text)
-        if byte:
-            value = ord(byte.group()) - 0xDC00
-            return Bad(f"byte {value:#04x} is not UTF-8; save the file as UTF-8")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            return Bad("holds half a surrogate pair")
-    return None

@@ -36,6 +36,7 @@ _LEAST = {
 _CHOICES = {
     "dtype": ("float32", "bfloat16"),
     "on_bad_row": ("error", "skip"),
+    "label_with": ("", "vader"),
     "pooling": ("", *heads.POOLINGS),
     "gradient_scope": gradients.SCOPES,
     "proportions": losses.PROPORTIONS,

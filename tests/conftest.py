@@ -19,4 +19,5 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     # Equal programs of different tests, and of the processes that tests start, compile once.
     _CACHE = tempfile.TemporaryDirectory(prefix="dwa_jax_tests_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["HF_DATASETS_CACHE"] = os.path.join(_CACHE.name, "datasets")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"

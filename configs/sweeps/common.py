@@ -1,5 +1,7 @@
 """Methods, datasets and backbones that several sweeps share."""
 
+from typing import Any
+
 # The papers' baseline: w_c = 0.25, w_r = 0.75; weights are (regression, classification).
 CONSTANT = {"constant .25/.75": {"weighting": "constant(weights=(0.75, 0.25))"}}
 EQUAL = {"constant .5/.5": {"weighting": "constant(weights=(0.5, 0.5))"}}
@@ -44,7 +46,7 @@ IMBALANCE_LOSSES = {
 
 # Small training splits and large test splits: a difference between two methods is far smaller
 # than the noise of the hundred texts that a tenth of these files would leave for the test.
-DATASETS = {
+DATASETS: dict[str, dict[str, Any]] = {
     "semeval_headlines": {
         "train": "{data}/semeval_headlines.csv",
         "fractions": (0.7, 0.1, 0.2),

@@ -16,6 +16,7 @@ from dwa_jax.backbones.huggingface import (
     load,
     to_huggingface,
 )
+from dwa_jax.backbones.layers import Trunk
 from dwa_jax.backbones.split import split_last_layer
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "BackboneError",
     "Classifier",
     "Family",
+    "Trunk",
     "build",
     "head_to_huggingface",
     "init",

@@ -4,21 +4,31 @@ Axes: B batch, T query tokens, S key tokens, H heads, K key/value heads, G query
 share one of them, E width of one head, N heads worked on at a time.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 # Scores that a CPU's caches hold. Beyond it the backward pass is bound by memory, and a few
 # heads at a time, whose scores are computed again, are faster than all of them at once.
 _CACHED_BYTES = 2**21
 
 
-def wide(dtype):
+def wide(dtype: DTypeLike) -> DTypeLike:
     """Returns the dtype that statistics of values of `dtype` are taken in."""
     # Not promote_types, which strict dtype promotion forbids for half precision.
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
 
 
-def attention(query, key, value, mask, *, dropout=None):
+def attention(
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+    *,
+    dropout: Callable[[jax.Array], jax.Array] | None = None,
+) -> jax.Array:
     """Scaled dot-product attention with grouped query heads.
 
     Args:

@@ -79,7 +79,7 @@ class BackboneConfig:
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.num_heads % self.num_kv_heads:
             raise BackboneError(
                 f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}"
@@ -91,6 +91,19 @@ class BackboneConfig:
                 f"hidden_act {shown(self.activation)!r} is not supported; "
                 f"one of {', '.join(ACTIVATIONS)}"
             )
+
+    @property
+    def unused_positions(self) -> int:
+        """Rows of the position table that no token has: RoBERTa's, up to that of the pad id.
+
+        Raises:
+          BackboneError: a RoBERTa without a pad id.
+        """
+        if self.family != "roberta":
+            return 0
+        if self.pad_token_id is None:
+            raise BackboneError("pad_token_id is None, but RoBERTa counts positions from it")
+        return self.pad_token_id + 1
 
     @classmethod
     def from_huggingface(cls, source: dict) -> "BackboneConfig":
@@ -209,9 +222,8 @@ def read_decoder(source: dict) -> BackboneConfig:
 
 def write_encoder(config: BackboneConfig) -> dict:
     """Inverts `read_encoder`."""
-    unused_rows = config.pad_token_id + 1 if config.family == "roberta" else 0
     return _write_common(config) | {
-        "max_position_embeddings": config.max_positions + unused_rows,
+        "max_position_embeddings": config.max_positions + config.unused_positions,
         "layer_norm_eps": config.norm_eps,
         "hidden_dropout_prob": config.hidden_dropout,
         "attention_probs_dropout_prob": config.attention_dropout,

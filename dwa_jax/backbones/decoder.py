@@ -5,7 +5,10 @@ Sources: Touvron et al. 2023, "LLaMA"; Yang et al. 2024, "Qwen2 Technical Report
 Axes: B batch, T tokens, D width.
 """
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dwa_jax.backbones.layers import (
@@ -24,7 +27,7 @@ class DecoderEmbeddings(Block):
     """Word embeddings; positions enter each layer's attention instead."""
 
     @nn.compact
-    def __call__(self, input_ids):
+    def __call__(self, input_ids: jax.Array) -> jax.Array:
         return self.part(Embedding, self.config.vocab_size, name="word")(input_ids)
 
 
@@ -32,7 +35,13 @@ class DecoderLayer(Block):
     """One layer: attention and feed-forward, each on a normalised copy of its input."""
 
     @nn.compact
-    def __call__(self, x, context, deterministic=True, positions=None):
+    def __call__(
+        self,
+        x: jax.Array,
+        context: Any,
+        deterministic: bool = True,
+        positions: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
         mask, angles = context
         normed = self.part(RMSNorm, name="attention_norm")(x)
         attend = self.part(Attention, name="attention")
@@ -61,20 +70,20 @@ class Decoder(Trunk):
       ValueError: more tokens than `config.max_positions`, or shapes that differ.
     """
 
-    def setup(self):
+    def setup(self) -> None:
         self.embeddings = self.part(DecoderEmbeddings)
         self.layers = self.stack(DecoderLayer)
         self.final_norm = self.part(RMSNorm)
 
-    def embed(self, input_ids, deterministic):
+    def embed(self, input_ids: jax.Array, deterministic: bool) -> jax.Array:
         return self.embeddings(input_ids)
 
-    def context(self, attention_mask):
+    def context(self, attention_mask: jax.Array) -> Any:
         tokens = attention_mask.shape[1]
         causal = jnp.tril(jnp.ones((tokens, tokens), bool))
         mask = causal[None] & attention_mask[:, None, :]
         angles = rotary_angles(tokens, self.config.head_dim, self.config.rope_theta, self.dtype)
         return mask, angles
 
-    def finish(self, x):
+    def finish(self, x: jax.Array) -> jax.Array:
         return self.final_norm(x)

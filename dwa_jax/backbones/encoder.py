@@ -6,12 +6,13 @@ Axes: B batch, T tokens, D width.
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from dwa_jax.backbones.layers import MLP, Attention, Block, Embedding, LayerNorm, Trunk, at
 
 
-def roberta_positions(input_ids, pad_token_id: int):
+def roberta_positions(input_ids: jax.Array, pad_token_id: int) -> jax.Array:
     """Numbers the tokens that are not padding from `pad_token_id + 1` on.
 
     Args:
@@ -29,13 +30,12 @@ class EncoderEmbeddings(Block):
     """The sum of word, position and token type embeddings, normalised."""
 
     @nn.compact
-    def __call__(self, input_ids, deterministic=True):
+    def __call__(self, input_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
+        rows = c.max_positions + c.unused_positions
         if c.family == "roberta":
-            rows = c.max_positions + c.pad_token_id + 1
-            positions = roberta_positions(input_ids, c.pad_token_id)
+            positions = roberta_positions(input_ids, c.unused_positions - 1)
         else:
-            rows = c.max_positions
             positions = jnp.arange(input_ids.shape[1])[None]
         word = self.part(Embedding, c.vocab_size, name="word")(input_ids)
         # One text a row, so every token is of type 0.
@@ -51,7 +51,13 @@ class EncoderLayer(Block):
     """One layer: attention and feed-forward, each added to its input and normalised."""
 
     @nn.compact
-    def __call__(self, x, context, deterministic=True, positions=None):
+    def __call__(
+        self,
+        x: jax.Array,
+        context: jax.Array,
+        deterministic: bool = True,
+        positions: jax.Array | None = None,
+    ) -> tuple[jax.Array, None]:
         rate = self.config.hidden_dropout
         attend = self.part(Attention, name="attention")
         update = attend(x, context, None, deterministic, positions)
@@ -84,15 +90,15 @@ class Encoder(Trunk):
       ValueError: more tokens than `config.max_positions`, or shapes that differ.
     """
 
-    def setup(self):
+    def setup(self) -> None:
         self.embeddings = self.part(EncoderEmbeddings)
         self.layers = self.stack(EncoderLayer)
 
-    def embed(self, input_ids, deterministic):
+    def embed(self, input_ids: jax.Array, deterministic: bool) -> jax.Array:
         return self.embeddings(input_ids, deterministic)
 
-    def context(self, attention_mask):
+    def context(self, attention_mask: jax.Array) -> jax.Array:
         return attention_mask[:, None, :]
 
-    def finish(self, x):
+    def finish(self, x: jax.Array) -> jax.Array:
         return x

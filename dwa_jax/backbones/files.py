@@ -14,6 +14,7 @@ import json
 import pathlib
 import re
 import struct
+from collections.abc import Iterator
 
 import ml_dtypes
 import numpy as np
@@ -38,7 +39,7 @@ SAFE_TORCH = (2, 6)
 HUB_TIMEOUT = 10
 
 
-def locate(path_or_id) -> pathlib.Path:
+def locate(path_or_id: str | pathlib.Path) -> pathlib.Path:
     """Returns the local folder of a model, downloading it where need be.
 
     Args:
@@ -135,7 +136,7 @@ def _check_file(path):
 
 
 @contextlib.contextmanager
-def open_tensors(folder: pathlib.Path):
+def open_tensors(folder: pathlib.Path) -> Iterator[dict]:
     """Opens a model's weights without reading them.
 
     Args:
@@ -287,7 +288,7 @@ def _torch(path):
     }
 
 
-def save_tensors(path, tensors: dict) -> None:
+def save_tensors(path: str | pathlib.Path, tensors: dict) -> None:
     """Writes tensors as a safetensors file that transformers and torch read.
 
     Args:

@@ -3,11 +3,14 @@
 Axes: B batch, T tokens, D width, L layers, I in, O out.
 """
 
+import pathlib
 import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from dwa_jax.backbones import files, names
 from dwa_jax.backbones.config import BackboneConfig, BackboneError
@@ -22,8 +25,8 @@ NAMED = 10
 def build(
     config: BackboneConfig,
     *,
-    dtype=jnp.float32,
-    param_dtype=jnp.float32,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
     unroll: int = 0,
     lora_dropout: float = 0.0,
@@ -58,7 +61,7 @@ def build(
     )
 
 
-def init(key, module: Trunk) -> dict:
+def init(key: jax.Array, module: Trunk) -> dict:
     """Draws fresh parameters: matrices from N(0, initializer_range^2), biases 0, norms 1.
 
     Args:
@@ -77,7 +80,13 @@ def init(key, module: Trunk) -> dict:
     return draw(key)
 
 
-def load(path_or_id, *, dtype=jnp.float32, param_dtype=jnp.float32, **options):
+def load(
+    path_or_id: str | pathlib.Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    **options: Any,
+) -> tuple[Trunk, dict]:
     """Loads a trunk from a local folder or the Hugging Face hub.
 
     Heads and buffers in the file are skipped; the names may carry the family's
@@ -132,7 +141,7 @@ def _assemble(config, tensors, dtype, folder):
         more = [f"and {rest} more"] if rest > 0 else []
         raise BackboneError(f"{folder}: {'; '.join(problems[:NAMED] + more)}")
 
-    params = {}
+    params: dict[str, Any] = {}
     for entry in table:
         parts = [found[name][1] for name in entry.names(layers)]
         # Filled in place, one file tensor at a time: no second copy of the leaf.

@@ -8,11 +8,14 @@ G query heads that share one of them, E width of one head, R rank, I in, O out.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 
 from dwa_jax.backbones import low_rank
 from dwa_jax.backbones.attention import attention, wide
@@ -32,7 +35,7 @@ _FLAT_LAYERS = 12
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
-def dropout(x, rate: float, key):
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
     """Zeroes each element with probability `rate` and scales the rest to keep the mean.
 
     Args:
@@ -42,14 +45,29 @@ def dropout(x, rate: float, key):
 
     Returns:
       An array like x.
+
+    Raises:
+      ValueError: there is no key and the rate is not 0.
     """
     if rate == 0.0:
         return x
+    if key is None:
+        raise ValueError(f"dropout of rate {rate} needs a key")
     keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
-def linear(x, kernel, bias=None, u=None, v=None, *, dtype, dropout_rate=0.0, dropout_key=None):
+def linear(
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    u: jax.Array | None = None,
+    v: jax.Array | None = None,
+    *,
+    dtype: DTypeLike,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
+) -> jax.Array:
     """Computes x W + b, plus the low-rank update (dropout(x) U) V where there is one.
 
     Args:
@@ -79,7 +97,7 @@ def linear(x, kernel, bias=None, u=None, v=None, *, dtype, dropout_rate=0.0, dro
 
 
 @_recomputed
-def layer_norm(x, scale, bias, eps: float):
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, eps: float) -> jax.Array:
     """Normalises the last axis to mean 0 and variance 1, then scales and shifts.
 
     Args:
@@ -99,7 +117,7 @@ def layer_norm(x, scale, bias, eps: float):
 
 
 @_recomputed
-def rms_norm(x, scale, eps: float):
+def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
     """Divides the last axis by its root mean square, then scales.
 
     Args:
@@ -115,7 +133,9 @@ def rms_norm(x, scale, eps: float):
     return (y * _along_last(scale.astype(y.dtype), x)).astype(x.dtype)
 
 
-def rotary_angles(positions: int, head_dim: int, theta: float, dtype=jnp.float32):
+def rotary_angles(
+    positions: int, head_dim: int, theta: float, dtype: DTypeLike = jnp.float32
+) -> tuple[jax.Array, jax.Array]:
     """Returns cos and sin of each position's angles, position / theta^(2 i / E).
 
     Args:
@@ -134,7 +154,7 @@ def rotary_angles(positions: int, head_dim: int, theta: float, dtype=jnp.float32
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x, cos, sin):
+def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Rotates the pairs (x_i, x_{i + E/2}) of every head by its position's angles.
 
     Args:
@@ -153,7 +173,7 @@ def rotate(x, cos, sin):
     return rotated.astype(x.dtype)
 
 
-def at(x, positions):
+def at(x: jax.Array, positions: jax.Array | None) -> jax.Array:
     """Returns x (B, T, ...) at one position a row, (B, 1, ...); all of it for None."""
     if positions is None:
         return x
@@ -161,7 +181,7 @@ def at(x, positions):
     return jnp.take_along_axis(x, index, axis=1)
 
 
-def activation(name: str):
+def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     """Returns the elementwise function behind a `hidden_act` name.
 
     Args:
@@ -185,18 +205,18 @@ class Block(nn.Module):
     """The fields every part of a trunk has."""
 
     config: BackboneConfig
-    dtype: jnp.dtype = jnp.float32
-    param_dtype: jnp.dtype = jnp.float32
+    dtype: DTypeLike = jnp.float32
+    param_dtype: DTypeLike = jnp.float32
     lora_dropout: float = 0.0
 
-    def matrix_init(self):
+    def matrix_init(self) -> Callable[..., jax.Array]:
         return nn.initializers.normal(self.config.initializer_range)
 
-    def dropout(self, x, rate, deterministic):
+    def dropout(self, x: jax.Array, rate: float, deterministic: bool) -> jax.Array:
         rate = 0.0 if deterministic else rate
         return dropout(x, rate, self.make_rng("dropout") if rate else None)
 
-    def part(self, cls, *args, **kwargs):
+    def part(self, cls: Callable, *args: Any, **kwargs: Any) -> Any:
         return cls(self.config, self.dtype, self.param_dtype, self.lora_dropout, *args, **kwargs)
 
 
@@ -207,7 +227,7 @@ class Linear(Block):
     use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x, deterministic=True):
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         shape = (x.shape[-1], self.features)
         kernel = self.param("kernel", self.matrix_init(), shape, self.param_dtype)
         bias = None
@@ -215,7 +235,8 @@ class Linear(Block):
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         if not self.has_variable("lora", "u"):
             return linear(x, kernel, bias, dtype=self.dtype)
-        u, v = self.get_variable("lora", "u"), self.get_variable("lora", "v")
+        u: jax.Array = self.get_variable("lora", "u")
+        v: jax.Array = self.get_variable("lora", "v")
         rate = 0.0 if deterministic else self.lora_dropout
         key = self.make_rng("dropout") if rate else None
         return linear(x, kernel, bias, u, v, dtype=self.dtype, dropout_rate=rate, dropout_key=key)
@@ -227,7 +248,7 @@ class Embedding(Block):
     rows: int = 0
 
     @nn.compact
-    def __call__(self, ids):
+    def __call__(self, ids: jax.Array) -> jax.Array:
         shape = (self.rows, self.config.hidden_size)
         table = self.param("embedding", self.matrix_init(), shape, self.param_dtype)
         # An id outside the table (a tokenizer of another model) becomes NaN, not a wrong row.
@@ -238,7 +259,7 @@ class LayerNorm(Block):
     """`layer_norm` and its weights."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
         bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
@@ -249,7 +270,7 @@ class RMSNorm(Block):
     """`rms_norm` and its weights."""
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, x: jax.Array) -> jax.Array:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), self.param_dtype)
         return rms_norm(x, scale, self.config.norm_eps)
 
@@ -258,7 +279,14 @@ class Attention(Block):
     """Projections around `attention`, with rotary positions where angles are given."""
 
     @nn.compact
-    def __call__(self, x, mask, angles=None, deterministic=True, positions=None):
+    def __call__(
+        self,
+        x: jax.Array,
+        mask: jax.Array,
+        angles: tuple[jax.Array, ...] | None = None,
+        deterministic: bool = True,
+        positions: jax.Array | None = None,
+    ) -> jax.Array:
         c = self.config
 
         def project(name, heads, x):
@@ -272,7 +300,7 @@ class Attention(Block):
         if angles is not None:
             key = rotate(key, *angles)
             if positions is not None:
-                angles = [table[positions][:, None] for table in angles]
+                angles = tuple(table[positions][:, None] for table in angles)
             query = rotate(query, *angles)
         if mask.shape[1] > 1:
             mask = at(mask, positions)
@@ -292,7 +320,7 @@ class MLP(Block):
     gated: bool = False
 
     @nn.compact
-    def __call__(self, x, deterministic=True):
+    def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
         act = activation(c.activation)
 
@@ -318,7 +346,7 @@ class Trunk(Block):
     remat: bool = False
     single: bool = False
 
-    def stack(self, layer):
+    def stack(self, layer: type[nn.Module]) -> Any:
         count = self.config.num_layers
         unroll = min(self.unroll, count)
         if not unroll:
@@ -341,21 +369,34 @@ class Trunk(Block):
         )
         return self.part(scanned)
 
-    def __call__(self, input_ids, attention_mask, *, deterministic=True):
+    def __call__(
+        self, input_ids: jax.Array, attention_mask: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
         x = self.lower(input_ids, attention_mask, deterministic=deterministic)
         return self.finish(x)
 
-    def lower(self, input_ids, attention_mask, *, deterministic=True):
+    def lower(
+        self, input_ids: jax.Array, attention_mask: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
         """Embeddings and every layer, without the final norm: (B, T, D)."""
         self.check(input_ids, attention_mask)
         x = self.embed(input_ids, deterministic)
         return self.run(x, attention_mask, deterministic)
 
-    def upper(self, x, attention_mask, *, deterministic=True):
+    def upper(
+        self, x: jax.Array, attention_mask: jax.Array, *, deterministic: bool = True
+    ) -> jax.Array:
         """Every layer and the final norm, from hidden states: (B, T, D)."""
         return self.finish(self.run(x, attention_mask, deterministic))
 
-    def top(self, x, attention_mask, positions=None, *, deterministic=True):
+    def top(
+        self,
+        x: jax.Array,
+        attention_mask: jax.Array,
+        positions: jax.Array | None = None,
+        *,
+        deterministic: bool = True,
+    ) -> jax.Array:
         """The only layer of a `single` trunk and the final norm, from hidden states.
 
         Args:
@@ -370,13 +411,22 @@ class Trunk(Block):
         context = self.context(attention_mask.astype(bool))
         return self.finish(self.layers(x, context, deterministic, positions)[0])
 
-    def run(self, x, attention_mask, deterministic):
+    def embed(self, input_ids: jax.Array, deterministic: bool) -> jax.Array:
+        raise NotImplementedError
+
+    def context(self, attention_mask: jax.Array) -> Any:
+        raise NotImplementedError
+
+    def finish(self, x: jax.Array) -> jax.Array:
+        raise NotImplementedError
+
+    def run(self, x: jax.Array, attention_mask: jax.Array, deterministic: bool) -> jax.Array:
         if self.config.num_layers == 0:
             return x
         context = self.context(attention_mask.astype(bool))
         return self.layers(x, context, deterministic)[0]
 
-    def check(self, input_ids, attention_mask):
+    def check(self, input_ids: jax.Array, attention_mask: jax.Array) -> None:
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:
             raise ValueError(
                 "input_ids and attention_mask must both be (batch, tokens), got "

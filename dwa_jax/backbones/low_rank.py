@@ -50,7 +50,7 @@ def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
     return min(costs, key=costs.__getitem__)
 
 
-def multiply(x, kernel, u, v):
+def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
     """Computes x (W + U V).
 
     In half precision U V is never added to W, which would round small updates away.

@@ -6,7 +6,7 @@ Axes: L layers, I in, O out.
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dwa_jax.backbones.config import BackboneConfig
 
@@ -66,10 +66,9 @@ def encoder_tensors(config: BackboneConfig) -> list[Tensor]:
       One `Tensor` a leaf of the parameter tree.
     """
     width = config.hidden_size
-    unused_rows = config.pad_token_id + 1 if config.family == "roberta" else 0
     rows = {
         "word": config.vocab_size,
-        "position": config.max_positions + unused_rows,
+        "position": config.max_positions + config.unused_positions,
         "token_type": config.type_vocab_size,
     }
     tensors = [
@@ -140,7 +139,7 @@ def _norm(path, module, width, bias=True):
     return tensors
 
 
-def leaf(tree: Mapping, path: tuple[str, ...]):
+def leaf(tree: Mapping, path: tuple[str, ...]) -> Any:
     """Follows a path into a nested dictionary; KeyError where it ends early."""
     for key in path:
         tree = tree[key]
@@ -149,7 +148,7 @@ def leaf(tree: Mapping, path: tuple[str, ...]):
 
 def paths(tree: Mapping, root: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Lists the path of every leaf of a nested dictionary."""
-    found = []
+    found: list[tuple[str, ...]] = []
     for key, value in tree.items():
         here = (*root, key)
         found += paths(value, here) if isinstance(value, Mapping) else [here]

@@ -11,7 +11,7 @@ import contextlib
 import math
 import pathlib
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -145,7 +145,7 @@ def read_settings(folder: str | pathlib.Path) -> Settings:
     rank, alpha = source.get("r"), source.get("lora_alpha")
     if type(rank) is not int or not 1 <= rank <= 2**31 - 1:
         raise BackboneError(f"{path}: r must be a positive integer, got {shown(rank)}")
-    if type(alpha) not in (int, float) or not abs(alpha) <= 2**31 - 1:
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float) or not abs(alpha) <= 2**31 - 1:
         raise BackboneError(f"{path}: lora_alpha must be a number, got {shown(alpha)}")
     return Settings(rank, float(alpha), source.get("use_rslora") is True)
 
@@ -186,7 +186,7 @@ def load(folder: str | pathlib.Path, config: BackboneConfig) -> Adapter:
                 left.append(name)
             else:
                 problems.append(f"unexpected {shown(name)}")
-        factors = {}
+        factors: dict[str, Any] = {}
         shapes = {
             entry.path[:-1]: entry.shape
             for entry in family.tensors(config)

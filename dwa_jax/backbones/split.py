@@ -4,7 +4,7 @@ Axes: B batch, T tokens, D width, L layers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -53,24 +53,16 @@ def split_last_layer(module: Trunk) -> Split:
     below = module.clone(config=dataclasses.replace(module.config, num_layers=count - 1))
     alone = module.clone(config=dataclasses.replace(module.config, num_layers=1), single=True)
 
-    def lower(variables: Mapping, input_ids, attention_mask, **options):
+    def lower(variables, input_ids, attention_mask, **options):
         variables = {
             name: _with_layers(tree, lambda leaf: leaf[:-1]) for name, tree in variables.items()
         }
         return below.apply(variables, input_ids, attention_mask, method="lower", **options)
 
-    def last(tree: Mapping):
+    def last(tree):
         return jax.tree.map(lambda leaf: leaf[-1], dict(tree).get("layers", {}))
 
-    def upper(
-        variables: Mapping,
-        last_variables: Mapping,
-        x,
-        input_ids,
-        attention_mask,
-        positions=None,
-        **options,
-    ):
+    def upper(variables, last_variables, x, input_ids, attention_mask, positions=None, **options):
         del input_ids  # no layer looks at them; the signature serves trunks whose layers do
         variables = {
             name: {**variables.get(name, {}), "layers": tree}

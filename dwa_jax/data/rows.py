@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 
 class DataError(ValueError):
     """Something in the user's data is wrong; the message is one line and names file and row."""
+
+
+class BadRow(NamedTuple):
+    """A record that cannot be read.
+
+    Args:
+        problem: what is wrong with it, in one line.
+    """
+
+    problem: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +45,7 @@ class Rows:
     categories: np.ndarray
     origin: list[tuple[str, int]]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         lengths = {
             "texts": len(self.texts),
             "scores": len(self.scores),
@@ -73,3 +84,9 @@ def shorten(value: object, limit: int = 60) -> str:
     except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
         shown = f"<{type(value).__name__}>"
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's text on one line of at most 200 characters, for messages."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:197] + "..."

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dwa_jax.data.formats import BadRow, Records, records
-from dwa_jax.data.rows import DataError, Rows, shorten
+from dwa_jax.data.formats import Records, records
+from dwa_jax.data.rows import BadRow, DataError, Rows, shorten
 
 _SHOWN_BAD_ROWS = 5
 _MAX_CATEGORY = np.iinfo(np.int32).max
@@ -54,12 +54,15 @@ def read(
     num_classes: int | None = None,
     score_range: tuple[float, float] | None = None,
     on_bad_row: str = "error",
+    unscored: bool = False,
 ) -> tuple[Rows, list[LeftOut]]:
     """Reads scored texts from one or several files.
 
     Args:
-        paths: one or several of: a path ending in .csv, .jsonl or .parquet;
-            "hub:NAME[:SPLIT]" for a data set of the Hugging Face hub (split "train").
+        paths: one or several of: a path ending in .csv, .jsonl or .parquet, the first two
+            also compressed (.csv.gz, .bz2, .xz, .zst); "hub:NAME", "hub:NAME:SPLIT" or
+            "hub:NAME:CONFIG:SPLIT" for a data set of the Hugging Face hub (split "train"),
+            where NAME may be a folder too, as `datasets` writes and reads them.
         text_column: the column that holds the text.
         score_column: the column that holds the score; None where there are no scores.
         category_column: the column that holds the category; None where there are no
@@ -69,6 +72,7 @@ def read(
         score_range: (lowest, highest) score of the files, rescaled linearly to [-1, 1];
             None where the scores are in [-1, 1] already.
         on_bad_row: "error" raises one error for all bad rows, "skip" leaves them out.
+        unscored: whether a row may do without any label, and a file without the score column.
 
     Returns:
         The rows in the order of the files, and each row that was skipped.
@@ -92,20 +96,25 @@ def read(
     columns = [c for c in (text_column, score_column, category_column) if c is not None]
     if len(set(columns)) != len(columns):
         raise ValueError(f"text, score and category must be different columns, got {columns}")
-    texts, scores, categories, origin, bad = [], [], [], [], []
+    optional = [score_column] if unscored and score_column is not None else []
+    texts: list[str] = []
+    scores: list[float] = []
+    categories: list[int] = []
+    origin: list[tuple[str, int]] = []
+    bad: list[LeftOut] = []
     for path in paths:
         # A file's name may hold bytes that are no UTF-8, which no message could be printed with.
         file = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
         rows_before, bad_before = len(texts), len(bad)
-        for row, cells in _until_unreadable(path, columns, bad, on_bad_row):
+        for row, cells in _until_unreadable(path, columns, optional, bad, on_bad_row):
             try:
                 if isinstance(cells, BadRow):
                     raise _Problem(cells.problem)
-                named = dict(zip(columns, cells, strict=True))
+                named: dict[str | None, object] = dict(zip(columns, cells, strict=True))
                 text = _text(named[text_column])
                 score = _score(named.get(score_column), score_range)
                 category = _category(named.get(category_column), category_names, num_classes)
-                if len(columns) > 1 and score is None and category is None:
+                if len(columns) > 1 and score is None and category is None and not unscored:
                     empty = " and ".join(repr(column) for column in columns[1:])
                     raise _Problem(f"no label: empty {empty}")
             except _Problem as problem:
@@ -133,11 +142,15 @@ def read(
 
 
 def _until_unreadable(
-    path: str | Path, columns: Sequence[str], bad: list[LeftOut], on_bad_row: str
+    path: str | Path,
+    columns: Sequence[str],
+    optional: Sequence[str],
+    bad: list[LeftOut],
+    on_bad_row: str,
 ) -> Records:
     # Where a file cannot be read, or not to its end, the rows found bad until then come first.
     try:
-        yield from records(path, columns)
+        yield from records(path, columns, optional)
     except DataError as error:
         if bad and on_bad_row == "error":
             raise DataError(f"{_listed(bad)}; {error}") from None

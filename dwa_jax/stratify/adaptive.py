@@ -4,10 +4,12 @@ Axes: N scores, K categories, S starts.
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dwa_jax.stratify.descent import descend, relocations, spread_starts
 from dwa_jax.stratify.exact import exact
@@ -26,19 +28,19 @@ MIN_GAIN = 1e-4
 
 
 def das(
-    scores,
-    num_classes=5,
+    scores: ArrayLike,
+    num_classes: int = 5,
     *,
-    spacing_penalty,
-    solver="descent",
-    balance_penalty=0.0,
-    pinned=False,
-    a=None,
-    b=None,
-    bandwidth=None,
-    steps=200,
-    candidates=None,
-):
+    spacing_penalty: float,
+    solver: str = "descent",
+    balance_penalty: float = 0.0,
+    pinned: bool = False,
+    a: float | None = None,
+    b: float | None = None,
+    bandwidth: float | None = None,
+    steps: int = 200,
+    candidates: ArrayLike | None = None,
+) -> np.ndarray:
     """Chooses thresholds by dynamic adaptive stratification of the scores.
 
     "descent" is the papers' way: it starts from quantiles (equation 2) and follows the gradient
@@ -79,7 +81,7 @@ def das(
     if solver not in SOLVERS:
         raise ValueError(f"solver is {solver!r}, expected one of {', '.join(SOLVERS)}")
     check_penalties(spacing_penalty, balance_penalty)
-    penalties = {
+    penalties: dict[str, Any] = {
         "spacing_penalty": float(spacing_penalty),
         "balance_penalty": float(balance_penalty),
         "pinned": bool(pinned),

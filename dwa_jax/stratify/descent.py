@@ -8,7 +8,7 @@ objective, which see the ties that a kernel smooths over.
 Axes: N scores, K categories, G grid cells, S starts, D directions, J step lengths.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class Summary(NamedTuple):
     density: jax.Array  # (G,)
 
 
-def default_bandwidth(scores):
+def default_bandwidth(scores: jax.Array) -> jax.Array:
     """Returns Silverman's 0.9 min(sd, iqr / 1.34) N^(-1/5), two grid cells at the least.
 
     The standard deviation alone counts where half of the scores are tied (iqr = 0).
@@ -56,7 +56,7 @@ def default_bandwidth(scores):
     return jnp.maximum(0.9 * scale * scores.shape[0] ** -0.2, 4 / GRID_SIZE)
 
 
-def kernel_density(scores, bandwidth):
+def kernel_density(scores: jax.Array, bandwidth: jax.Array | float) -> tuple[jax.Array, jax.Array]:
     """Estimates the density of the scores with a Gaussian kernel on a grid of 1024 cells.
 
     The scores are binned first, so the cost beyond one pass over them is that of the grid. What
@@ -79,15 +79,15 @@ def kernel_density(scores, bandwidth):
 
 
 def threshold_gradient(
-    thresholds,
-    density,
-    proportions,
-    means,
+    thresholds: jax.Array,
+    density: jax.Array,
+    proportions: jax.Array,
+    means: jax.Array,
     *,
-    spacing_penalty,
-    balance_penalty=0.0,
-    pinned=False,
-):
+    spacing_penalty: jax.Array | float,
+    balance_penalty: jax.Array | float = 0.0,
+    pinned: bool = False,
+) -> jax.Array:
     """Differentiates the objective in the thresholds, for scores that have a density.
 
     d / d tau_k = f(tau_k) (mu_{k+1} - mu_k) (2 tau_k - mu_k - mu_{k+1})
@@ -117,7 +117,7 @@ def threshold_gradient(
     return variance + even + balance
 
 
-def project(thresholds, min_gap=MIN_GAP):
+def project(thresholds: jax.Array, min_gap: float = MIN_GAP) -> jax.Array:
     """Finds the nearest thresholds, in Euclidean distance, that are in order.
 
     In order means ascending by `min_gap` at the least, and that far from -1 and 1. Without the
@@ -142,16 +142,16 @@ def project(thresholds, min_gap=MIN_GAP):
 
 
 def descend(
-    scores,
-    start,
+    scores: jax.Array,
+    start: jax.Array,
     *,
-    spacing_penalty,
-    balance_penalty=0.0,
-    pinned=False,
-    bandwidth=None,
-    steps=200,
-    sweeps=2,
-):
+    spacing_penalty: jax.Array | float,
+    balance_penalty: jax.Array | float = 0.0,
+    pinned: bool = False,
+    bandwidth: jax.Array | float | None = None,
+    steps: int = 200,
+    sweeps: int = 2,
+) -> tuple[jax.Array, jax.Array]:
     """Descends the stratification objective from one start; pure, fit for jit and vmap.
 
     A step divides each threshold's gradient by a bound on its curvature, so that no learning
@@ -177,7 +177,7 @@ def descend(
     scores = jnp.asarray(scores)
     start = jnp.asarray(start, scores.dtype)
     summary = summarize(scores, bandwidth)
-    penalties = {
+    penalties: dict[str, Any] = {
         "spacing_penalty": spacing_penalty,
         "balance_penalty": balance_penalty,
         "pinned": pinned,
@@ -227,7 +227,9 @@ def descend(
     return best, lowest
 
 
-def spread_starts(scores, first, bandwidth=None):
+def spread_starts(
+    scores: jax.Array, first: jax.Array, bandwidth: jax.Array | float | None = None
+) -> jax.Array:
     """Proposes starts of different kinds, because the objective has many local minima.
 
     They are `first`, combs of gap Delta, which suit a large spacing penalty, and quantiles of
@@ -256,7 +258,7 @@ def spread_starts(scores, first, bandwidth=None):
     return jnp.stack(starts)
 
 
-def relocations(thresholds):
+def relocations(thresholds: jax.Array) -> jax.Array:
     """Moves each threshold in turn into the middle of each category.
 
     That merges two categories and splits a third, which steps of single thresholds do not find.
@@ -274,7 +276,7 @@ def relocations(thresholds):
     return jax.vmap(lambda i, middle: jnp.sort(thresholds.at[i].set(middle)))(moved, middles)
 
 
-def summarize(scores, bandwidth=None):
+def summarize(scores: jax.Array, bandwidth: jax.Array | float | None = None) -> Summary:
     """Sorts the scores and sums them up, so that an objective costs K binary searches."""
     scores = jnp.sort(scores)
     bandwidth = default_bandwidth(scores) if bandwidth is None else bandwidth

@@ -4,6 +4,7 @@ Axes: N scores, K categories, M candidate thresholds.
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dwa_jax.stratify.objective import check_scores, distinct, midpoints
 
@@ -13,7 +14,7 @@ MAX_MIDPOINTS = 1000
 CHUNK = 1 << 22
 
 
-def default_candidates(scores):
+def default_candidates(scores: ArrayLike) -> np.ndarray:
     """Proposes thresholds for the exact solver: a uniform grid and cuts between the scores.
 
     The grid holds the centres of 512 equal cells of [-1, 1]: odd multiples of 1/512, which scores
@@ -30,7 +31,7 @@ def default_candidates(scores):
     return np.union1d(grid, cuts_between(scores, MAX_MIDPOINTS))
 
 
-def cuts_between(scores, limit):
+def cuts_between(scores: ArrayLike, limit: int) -> np.ndarray:
     """Returns midpoints between distinct scores; beyond `limit`, those at even score ranks."""
     values, counts = np.unique(check_scores(scores), return_counts=True)
     cuts = midpoints(values)
@@ -42,8 +43,14 @@ def cuts_between(scores, limit):
 
 
 def exact(
-    scores, num_classes, *, spacing_penalty, balance_penalty=0.0, pinned=False, candidates=None
-):
+    scores: ArrayLike,
+    num_classes: int,
+    *,
+    spacing_penalty: float,
+    balance_penalty: float = 0.0,
+    pinned: bool = False,
+    candidates: ArrayLike | None = None,
+) -> np.ndarray:
     """Minimises the hard objective over all ascending choices of K-1 candidates.
 
     A category's cost depends on its two thresholds alone, and so does a gap's: with the last

@@ -3,12 +3,15 @@
 Axes: N scores, K categories. K categories are cut by the K-1 thresholds between them.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 
-def categorize(scores, thresholds):
+def categorize(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray | jax.Array:
     """Sorts scores into the ordered categories that thresholds cut.
 
     Bins are right-closed, the first is closed on both sides: category 0 is [-1, tau_1], category
@@ -35,13 +38,13 @@ def categorize(scores, thresholds):
     elif thresholds.ndim != 1:
         raise ValueError(f"thresholds has shape {thresholds.shape}, expected (K-1,)")
     numpy = jnp if isinstance(scores, jax.Array) or isinstance(thresholds, jax.Array) else np
-    scores = numpy.asarray(scores)
-    dtype = numpy.promote_types(scores.dtype, numpy.float32)
-    bins = numpy.searchsorted(numpy.asarray(thresholds, dtype), scores.astype(dtype), side="left")
+    values: Any = numpy.asarray(scores)
+    dtype = numpy.promote_types(values.dtype, numpy.float32)
+    bins = numpy.searchsorted(numpy.asarray(thresholds, dtype), values.astype(dtype), side="left")
     return numpy.asarray(bins, numpy.int32)
 
 
-def stratum_counts(scores, thresholds):
+def stratum_counts(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     """Counts the scores in each category.
 
     Args:
@@ -58,7 +61,14 @@ def stratum_counts(scores, thresholds):
     return np.bincount(categories.ravel(), minlength=np.size(thresholds) + 1)
 
 
-def das_objective(thresholds, scores, *, spacing_penalty, balance_penalty=0.0, pinned=False):
+def das_objective(
+    thresholds: ArrayLike,
+    scores: ArrayLike,
+    *,
+    spacing_penalty: float,
+    balance_penalty: float = 0.0,
+    pinned: bool = False,
+) -> float:
     """Evaluates the hard objective that dynamic adaptive stratification minimises.
 
     sum_k SSE_k / N + spacing_penalty * sum_gaps (gap - Delta)^2
@@ -99,7 +109,7 @@ def das_objective(thresholds, scores, *, spacing_penalty, balance_penalty=0.0, p
     )
 
 
-def spacing(thresholds, pinned):
+def spacing(thresholds: Any, pinned: bool) -> tuple[Any, float]:
     """Returns the gaps that are meant to be equal, (K-2,) or (K,) if pinned, and their aim."""
     num_classes = thresholds.shape[0] + 1
     if not pinned:
@@ -110,7 +120,9 @@ def spacing(thresholds, pinned):
     return walled[1:] - walled[:-1], 2 / num_classes
 
 
-def quantile_thresholds(scores, num_classes=5, *, a=None, b=None):
+def quantile_thresholds(
+    scores: ArrayLike, num_classes: int = 5, *, a: float | None = None, b: float | None = None
+) -> np.ndarray:
     """Cuts at evenly spaced quantiles, each moved to the middle between two distinct scores.
 
     Level q becomes the cut that leaves the share of scores nearest to q below it. Levels that
@@ -148,7 +160,7 @@ def quantile_thresholds(scores, num_classes=5, *, a=None, b=None):
     return midpoints(values)[cuts]
 
 
-def distinct(scores, num_classes):
+def distinct(scores: ArrayLike, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the distinct scores in order and their counts, or says that they are too few."""
     if num_classes < 2 or num_classes != int(num_classes):
         raise ValueError(f"num_classes is {num_classes}, expected an integer of at least 2")
@@ -161,12 +173,12 @@ def distinct(scores, num_classes):
     return values, counts
 
 
-def midpoints(values):
+def midpoints(values: np.ndarray) -> np.ndarray:
     """Returns the cuts half-way between neighbouring distinct scores, one fewer than those."""
     return values[:-1] + (values[1:] - values[:-1]) / 2
 
 
-def check_scores(scores):
+def check_scores(scores: ArrayLike) -> np.ndarray:
     """Returns scores as (N,) float64, or names the first that is not in [-1, 1]."""
     scores = np.asarray(scores, np.float64)
     if scores.ndim != 1 or scores.size == 0:
@@ -181,7 +193,7 @@ def check_scores(scores):
     return scores
 
 
-def check_thresholds(thresholds):
+def check_thresholds(thresholds: ArrayLike) -> np.ndarray:
     """Returns thresholds as (K-1,) float64, or says what keeps them from being such."""
     thresholds = np.asarray(thresholds, np.float64)
     if thresholds.ndim != 1 or thresholds.size == 0:
@@ -191,7 +203,7 @@ def check_thresholds(thresholds):
     return thresholds
 
 
-def check_penalties(spacing_penalty, balance_penalty):
+def check_penalties(spacing_penalty: float, balance_penalty: float) -> None:
     """Raises if a penalty is negative or not finite."""
     for name, value in (("spacing", spacing_penalty), ("balance", balance_penalty)):
         if not 0 <= value < np.inf:

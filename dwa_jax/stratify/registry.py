@@ -7,8 +7,11 @@ STRATIFIERS.
 import difflib
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dwa_jax.stratify.adaptive import das
 from dwa_jax.stratify.exact import cuts_between, exact
@@ -18,7 +21,9 @@ from dwa_jax.stratify.objective import check_thresholds, distinct, quantile_thre
 MAX_KMEANS_CUTS = 3000
 
 
-def manual(scores, num_classes=5, *, thresholds=None):
+def manual(
+    scores: ArrayLike, num_classes: int = 5, *, thresholds: ArrayLike | None = None
+) -> np.ndarray:
     """Uses thresholds given by hand.
 
     Args:
@@ -48,7 +53,7 @@ def manual(scores, num_classes=5, *, thresholds=None):
     return thresholds
 
 
-def equal_width(scores, num_classes=5):
+def equal_width(scores: ArrayLike, num_classes: int = 5) -> np.ndarray:
     """Cuts [-1, 1] into K intervals of the same width, whatever the scores.
 
     Args:
@@ -66,7 +71,7 @@ def equal_width(scores, num_classes=5):
     return (2 * np.arange(1, num_classes) - num_classes) / num_classes
 
 
-def kmeans(scores, num_classes=5):
+def kmeans(scores: ArrayLike, num_classes: int = 5) -> np.ndarray:
     """Minimises the variance within categories alone: Jenks' natural breaks, 1-D k-means.
 
     Optimal clusters on a line are intervals, so dynamic programming over the cuts between
@@ -90,7 +95,7 @@ def kmeans(scores, num_classes=5):
     return exact(scores, num_classes, spacing_penalty=0.0, candidates=cuts)
 
 
-STRATIFIERS = {
+STRATIFIERS: dict[str, Callable[..., np.ndarray]] = {
     "das": das,
     "das_exact": functools.partial(das, solver="exact"),
     "manual": manual,
@@ -100,7 +105,7 @@ STRATIFIERS = {
 }
 
 
-def names():
+def names() -> list[str]:
     """Lists the registered stratifiers.
 
     Returns:
@@ -109,7 +114,7 @@ def names():
     return list(STRATIFIERS)
 
 
-def fit(name, scores, num_classes=5, **options):
+def fit(name: str, scores: ArrayLike, num_classes: int = 5, **options: Any) -> np.ndarray:
     """Chooses thresholds with the stratifier of that name.
 
     Example: fit("das", scores, 5, spacing_penalty=0.1), fit("kmeans", scores).

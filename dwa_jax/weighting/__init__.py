@@ -7,6 +7,7 @@ asked for.
 import difflib
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from dwa_jax.weighting.alignment import aligned_mtl, config_mtl, imtl_g
 from dwa_jax.weighting.bargaining import fairgrad, nash_mtl
@@ -55,7 +56,7 @@ def names() -> tuple[str, ...]:
     return tuple(METHODS)
 
 
-def get(name: str, num_tasks: int = 2, **options) -> Weighting:
+def get(name: str, num_tasks: int = 2, **options: Any) -> Weighting:
     """Builds a weighting method by name.
 
     Args:

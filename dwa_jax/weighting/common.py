@@ -4,7 +4,7 @@ Axis letters: N tasks.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def gramian_method(solve: Callable[[jax.Array, jax.Array], jax.Array]) -> Weight
     return Weighting(init, weigh)
 
 
-def weighed(coefficients, objective, state) -> Weighed:
+def weighed(coefficients: jax.Array, objective: jax.Array | float, state: Any) -> Weighed:
     """Returns a `Weighed` with detached coefficients, which are also what is logged."""
     coefficients = jax.lax.stop_gradient(coefficients)
     objective = jnp.asarray(objective, coefficients.dtype)

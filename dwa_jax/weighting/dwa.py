@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax.weighting.common import masked_softmax, mean_weights
-from dwa_jax.weighting.protocol import Signals, Weighed, Weighting, present_mask
+from dwa_jax.weighting.protocol import Weighed, Weighting, present_mask
 
 
 class DwaState(NamedTuple):
@@ -158,7 +158,7 @@ def dwa(
             soft = masked_softmax(_network(variables, inputs(weighted, signals)), present)
         return present * floor + (1 - present.sum() * floor) * soft
 
-    def weigh(variables, state, signals: Signals):
+    def weigh(variables, state, signals):
         present = present_mask(signals)
         norms = jnp.sqrt(jnp.diagonal(signals.gramian))
         balances, state = balance(norms, state, present)

@@ -3,7 +3,7 @@
 Axis letters: N tasks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -54,7 +54,8 @@ class LossHistory(NamedTuple):
     """
 
     total: jax.Array
-    count: jax.Array
+    # A tuple's own method of that name gives way: checkpoints know the field by it.
+    count: jax.Array  # type: ignore[assignment]
     newer: jax.Array
     older: jax.Array
     seen: jax.Array
@@ -125,7 +126,9 @@ def dynamic_weight_average(
     return Weighting(init, weigh, uses_gramian=False)
 
 
-def _scalarisation(value_and_coefficients) -> Weighting:
+def _scalarisation(
+    value_and_coefficients: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+) -> Weighting:
     # A method that replaces the losses by one function of them.
     def init(key):
         del key

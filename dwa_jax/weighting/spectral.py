@@ -59,7 +59,7 @@ def eigh(matrix: jax.Array, sweeps: int = 8) -> tuple[jax.Array, jax.Array]:
     return values[order], vectors[:, order]
 
 
-def rank_tolerance(matrix: jax.Array) -> jax.Array:
+def rank_tolerance(matrix: jax.Array) -> np.floating:
     """Returns the eigenvalue below which a matrix of cosines counts as singular."""
     return 8 * matrix.shape[0] * jnp.finfo(matrix.dtype).eps
 

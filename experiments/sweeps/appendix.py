@@ -26,7 +26,7 @@ def also_tested(results: dict) -> list:
     files = sorted({name for run in results["runs"] for name in run.get("also_tested") or {}})
     if not files:
         return []
-    blocks = [Heading(2, "Tested on other files")]
+    blocks: list = [Heading(2, "Tested on other files")]
     for metric, title in (("mse", "MSE"), ("r2", "R²"), ("accuracy", "accuracy, own labels")):
         rows = []
         for dataset, backbone in lookup.cells(results):
@@ -65,7 +65,7 @@ def unfinished(results: dict) -> list:
 
 def reading(results: dict) -> list:
     """Says in plain words what the numbers mean."""
-    family = {}
+    family: dict[tuple, int] = {}
     for found in results["comparisons"]:
         if found["p"] is not None:
             key = (found["dataset"], found["backbone"], found["metric"])

@@ -183,7 +183,7 @@ def _curves(sweep: Sweep, folder: Path) -> dict:
     curves = {}
     for dataset, backbone in _cells(sweep):
         for method in sweep.methods:
-            logs = []
+            logs: list[Mapping[int, Mapping]] = []
             for seed in sweep.seeds:
                 place = folder / sweep.run(dataset, backbone, method, seed).id
                 if runner.state_of(place) == "finished":

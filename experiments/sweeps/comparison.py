@@ -106,7 +106,7 @@ def compare(
         for s, values in enumerate(by_seed):
             totals[s, :, c] = np.bincount(of_text[s], values, minlength=len(texts))
     # A value that is not finite would spoil every column of a matrix product.
-    spoilt = ~np.isfinite(totals).all(axis=1)  # (S, columns)
+    spoilt = ~np.all(np.isfinite(totals), axis=1)  # (S, columns)
     sampled = _resample(np.nan_to_num(totals, nan=0, posinf=0, neginf=0), resamples, seed)
 
     entries, start = [], 0
@@ -143,13 +143,14 @@ def holm(p_values: list[float | None]) -> list[float | None]:
     Raises:
       ValueError: if a value is outside [0, 1].
     """
-    known = [i for i, p in enumerate(p_values) if p is not None]
-    for i in known:
-        if not 0 <= p_values[i] <= 1:
-            raise ValueError(f"p_values[{i}] is {p_values[i]}, expected a number in [0, 1]")
-    adjusted, largest = [None] * len(p_values), 0.0
-    for rank, i in enumerate(sorted(known, key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, (len(known) - rank) * p_values[i]))
+    known = {i: p for i, p in enumerate(p_values) if p is not None}
+    for i, p in known.items():
+        if not 0 <= p <= 1:
+            raise ValueError(f"p_values[{i}] is {p}, expected a number in [0, 1]")
+    adjusted: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(known, key=known.__getitem__)):
+        largest = max(largest, min(1.0, (len(known) - rank) * known[i]))
         adjusted[i] = largest
     return adjusted
 
@@ -162,11 +163,13 @@ def _metric(name, pairs):
     if name in ("mse", "balanced_mse"):
         by_pair = [_squared_errors(*pair) for pair in pairs]
     elif name == "accuracy_common":
-        by_pair = [_found(*pair, "common_category", "common_predicted") for pair in pairs]
+        names = ("common_category", "common_predicted")
+        by_pair = [_found(first, second, *names) for first, second in pairs]
     else:
         if not all(np.array_equal(first.category, second.category) for first, second in pairs):
             return None
-        by_pair = [_found(*pair, "category", "predicted_category") for pair in pairs]
+        names = ("category", "predicted_category")
+        by_pair = [_found(first, second, *names) for first, second in pairs]
     if any(rows is None for rows in by_pair):
         return None
     if name != "balanced_mse":

@@ -24,7 +24,7 @@ class Sweep:
       baseline: the method that the others are compared with.
       axis: (label, {method: number}) where the methods are points of one scale.
       curves: whether the report shows how weights moved over the steps.
-      streams: datasets whose files are made here from another one; see `streams.write`.
+      streams: how files are made here from another one, its "source"; see `streams.write`.
     """
 
     title: str
@@ -37,7 +37,7 @@ class Sweep:
     baseline: str = ""
     axis: tuple[str, Mapping[str, float]] | None = None
     curves: bool = False
-    streams: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    streams: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("methods", "datasets", "backbones", "seeds"):
@@ -77,7 +77,7 @@ class Sweep:
         Raises:
           ValueError: a name is not in the sweep.
         """
-        kept = {}
+        kept: dict[str, Any] = {}
         for key, names in choices.items():
             if not names:
                 continue

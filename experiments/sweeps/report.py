@@ -77,7 +77,7 @@ def summarize(results: dict) -> str:
                     f"{len(runs)}/{len(results['sweep']['seeds'])}",
                     spread(lookup.values(runs, "test", "mse"), decimals),
                     f"{text} {detail}".rstrip() + (" *" if mark else ""),
-                    p_value(found and found["p_holm"]),
+                    p_value(found["p_holm"] if found else None),
                 )
             )
         widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -94,7 +94,7 @@ def summarize(results: dict) -> str:
 
 
 def _head(results):
-    blocks = [Heading(1, results["title"]), Paragraph(results["question"])]
+    blocks: list = [Heading(1, results["title"]), Paragraph(results["question"])]
     blocks.append(Paragraph(f"{lookup.tally(results)} Baseline: {results['sweep']['baseline']}."))
     cells = lookup.cells(results)
     if len(cells) > 1:
@@ -170,7 +170,7 @@ def _main_table(results, timing, dataset, backbone):
             row += [
                 lookup.spread(lookup.values(runs, source, metric), places_of[metric]),
                 lookup.difference(found, places_of[metric]),
-                Cell(p_value(found and found["p_holm"])),
+                Cell(p_value(found["p_holm"] if found else None)),
             ]
         for source, metric, suffix in (
             ("test", "accuracy", dagger),
@@ -198,8 +198,9 @@ def _forest(results, dataset, backbone, path):
     for method in results["sweep"]["methods"]:
         found = lookup.comparison(results, dataset, backbone, method, "mse")
         if found and found["low"] is not None:
-            parts = [found[key] for key in ("difference", "low", "high", "by_seed")]
-            rows.append(pictures.Difference(method, *parts, lookup.mark(found)))
+            ends = found["low"], found["high"]
+            row = (method, found["difference"], *ends, found["by_seed"], lookup.mark(found))
+            rows.append(pictures.Difference(*row))
     if not rows:
         return []
     label = f"test MSE minus that of {results['sweep']['baseline']} (lower is better)"

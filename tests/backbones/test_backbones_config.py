@@ -3,6 +3,7 @@
 No arrays, so no axis letters.
 """
 
+import dataclasses
 import json
 
 import pytest
@@ -46,6 +47,12 @@ read = BackboneConfig.from_huggingface
 
 def test_roberta_has_two_positions_fewer_than_rows():
     assert read(ROBERTA).max_positions == 512
+
+
+def test_a_roberta_without_a_pad_id_is_refused_where_it_counts_positions():
+    config = dataclasses.replace(read(ROBERTA), pad_token_id=None)
+    with pytest.raises(BackboneError, match="RoBERTa counts positions from it"):
+        config.to_huggingface()
 
 
 def test_qwen_has_biases_on_query_key_and_value_alone():

@@ -148,6 +148,11 @@ def test_dropout_of_a_linear_is_on_the_update_alone():
     assert abs(counts[0] / y.size - 0.2) < 0.03
 
 
+def test_dropout_without_a_key_is_refused():
+    with pytest.raises(ValueError, match=r"dropout of rate 0\.1 needs a key"):
+        layers.dropout(jnp.ones(3), 0.1, None)
+
+
 def test_dropout_keeps_the_mean():
     x = layers.dropout(jnp.ones((200, 200)), 0.3, jax.random.key(1))
     assert abs(float(x.mean()) - 1) < 0.02

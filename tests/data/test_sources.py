@@ -143,6 +143,39 @@ def test_hub_data_sets(here, monkeypatch):
     assert asked == [("owner/name", "validation"), ("owner/name", "train")]
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert "extra 'hub'" in message("hub:owner/name")
+    assert "hub:NAME:CONFIG:SPLIT" in message("hub:owner/name:config:train:more")
+
+
+def test_hub_data_sets_as_the_library_writes_and_reads_them(here):
+    datasets = pytest.importorskip("datasets")
+    columns = {"text": ["a", "b", "c"], "score": [0.5, None, -1.0], "label": [0, 2, 1]}
+    names = datasets.ClassLabel(names=["negative", "neutral", "positive"])
+    table = datasets.Dataset.from_dict(columns).cast_column("label", names)
+    for split in ("train", "test"):
+        (here / "folder" / split).mkdir(parents=True)
+        table.to_parquet(f"folder/{split}/{split}.parquet")
+    (here / "folder" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: all\n  data_files: '*/*.parquet'\n  default: true\n"
+        "- config_name: parts\n  data_files:\n  - split: train\n    path: train/*\n"
+        "  - split: test\n    path: test/*\n---\n"
+    )
+    table.save_to_disk("saved")
+    for source, count in {
+        "hub:folder": 6,
+        "hub:folder:train[:2]": 2,
+        "hub:folder:parts:test": 3,
+        "hub:saved": 3,
+    }.items():
+        rows, _ = read(source, category_column="label")
+        assert rows.texts == (columns["text"] * 2)[:count]
+        np.testing.assert_array_equal(rows.scores, ([0.5, math.nan, -1.0] * 2)[:count])
+        assert rows.categories.tolist() == (columns["label"] * 2)[:count]
+        assert rows.origin[1] == (source, 2)
+    assert message("hub:saved:train").endswith("without configurations and splits")
+    assert message("hub:folder:parts:dev").startswith("hub:folder:parts:dev: cannot be loaded: ")
+    assert message("hub:folder", text_column="txt") == (
+        "hub:folder: no column 'txt'; there: 'text', 'score', 'label' (nearest: 'text')"
+    )
 
 
 # What is refused

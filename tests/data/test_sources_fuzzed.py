@@ -6,9 +6,12 @@ Where it does not, there is still either a table or one line that names the file
 DWA_JAX_FUZZ_CASES=1500 pytest -n0 tests/data/test_sources_fuzzed.py   # cases of each test
 """
 
+import bz2
 import csv
+import gzip
 import io
 import json
+import lzma
 import math
 import os
 import re
@@ -262,6 +265,12 @@ JUNK = st.binary(min_size=1, max_size=12) | st.sampled_from(
     + [LONG, b'"' * 999, b"," * 5000, b"[" * 3000]
 )
 PLACES = st.floats(0, 1, exclude_max=True)
+COMPRESS = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": lambda content: pa.compress(content, "zstd", asbytes=True),
+}
 ENCODINGS = st.sampled_from(["latin-1", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 HEADERS = st.sampled_from(
     [b"", b"text", b"text,score,text", b"score,score,text", b"Text,Score", b" text, score", b"a,b"]
@@ -339,9 +348,12 @@ def test_a_damaged_text_file_is_a_table_or_one_line(folder, rows, suffix, damage
         content = content.decode().encode(encoding, errors="replace")
     elif change == "header" and suffix == "csv":
         content = data.draw(HEADERS) + content.removeprefix(b"text,score")
+    compressed = data.draw(st.sampled_from(["", *COMPRESS]))
+    if compressed:
+        content = COMPRESS[compressed](content)
     for how, *where in damage:
         content = how(content, *where)
-    path = folder / f"damaged.{suffix}"
+    path = folder / f"damaged.{suffix}{compressed}"
     path.write_bytes(content)
     a_table_or_one_line(path)
 

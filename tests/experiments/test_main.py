@@ -103,6 +103,7 @@ def test_the_folder_holds_what_it_promises(finished):
     for split in ("validation", "test"):
         assert set(summary[split]) >= METRICS
     assert len(summary["thresholds"]) == 4 and summary["best_epoch"] in (1, 2)
+    assert summary["machine_scored"] == {}
     assert summary["timing"]["seconds"] > 0 and summary["memory"]["process_bytes"] > 0
     assert {path.stem for path in (folder / "plots").glob("*.png")} == PLOTS
     assert any((folder / "checkpoints").iterdir())

@@ -1,5 +1,6 @@
 """Predicting with a trained run: files in, the same files with more columns out."""
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ import pytest
 from configs import base
 from dwa_jax import backbones, stratify
 from dwa_jax.checkpoints import Checkpoints
+from dwa_jax.data import compression
 from experiments import occlusion, pipeline, predict, tables, trained
 from experiments.predictor import Predictor
 from tests.experiments import trained_runs
@@ -153,6 +155,40 @@ def test_jsonl_keeps_every_character(shared, folder, tested, tmp_path):
     found = [json.loads(line) for line in out]
     assert list(found[0]) == ["text", "n", "deep", *ADDED]
     check(found, tested)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "to", "back"), [("csv", ".gz", ".zst"), ("jsonl", ".bz2", ".xz")]
+)
+def test_compressed_files_hold_what_plain_ones_do(
+    shared, folder, tested, tmp_path, suffix, to, back
+):
+    texts = [row["text"] for row in tested]
+    if suffix == "csv":
+        content = "text\n" + "".join(f'"{text}"\n' for text in texts)
+    else:
+        content = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    given, wanted = tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}"
+    given.write_text(content)
+    program(folder, f"--input={given}", f"--output={wanted}")
+
+    program(folder, f"--input={given}", f"--output={wanted}{to}")
+    with open(f"{wanted}{to}", "rb") as raw:
+        assert compression.expand(raw, to).read() == wanted.read_bytes()
+
+    packed = tmp_path / f"packed.{suffix}{back}"
+    with contextlib.ExitStack() as files:
+        compression.create(packed, back, files).write(given.read_bytes())
+    program(folder, f"--input={packed}", f"--output={wanted}", "--overwrite")
+    with open(f"{wanted}{to}", "rb") as raw:
+        assert compression.expand(raw, to).read() == wanted.read_bytes()
+
+    packed.write_bytes(packed.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=rf"packed\.{suffix}{back}: cannot be read: not a whole"):
+        program(folder, f"--input={packed}", f"--output={tmp_path}/none.{suffix}")
+    assert not list(tmp_path.glob("*none*"))
+    with pytest.raises(ValueError, match="Parquet is compressed inside"):
+        program(folder, f"--input={given}", f"--output={tmp_path}/none.parquet.gz")
 
 
 def test_parquet_keeps_types_and_metadata(shared, folder, tested, tmp_path):

@@ -114,6 +114,7 @@ def test_narrowing_keeps_the_baseline_and_refuses_unknown_names():
         (["--table=5", "--figure=3"], "not allowed with"),
         (["--table=6"], "invalid choice"),
         (["--sweep=nowhere.py"], "nowhere.py: no such file; there are: configs/sweeps/"),
+        (["--sweep=README.md"], "README.md does not hold a sweep: a Python file ends in .py"),
         (["--table=5", "--seeds=a"], "expected integers with commas"),
         (["--table=5", "--workers=0"], "must be at least 1"),
         (["--table=5", "--backbones=nothing"], "there is no configs/nothing.py"),
