@@ -5,12 +5,15 @@ matrix for query, key and value together. Source: Radford et al., "Language Mode
 Unsupervised Multitask Learners" (2019). B batch, T tokens, D width.
 """
 
+import functools
+
 import jax.numpy as jnp
 from flax import linen as nn
 
 from dwa_jax import backbones
+from dwa_jax.backbones.attention import attention
 from dwa_jax.backbones.classifier import score_classifier
-from dwa_jax.backbones.layers import MLP, Block, Embedding, LayerNorm, Linear, Trunk, attention
+from dwa_jax.backbones.layers import MLP, Block, Embedding, LayerNorm, Linear, Trunk, at, dropout
 from dwa_jax.backbones.names import Tensor
 
 
@@ -33,10 +36,12 @@ class Attention(Block):
         c = self.config
         joined = self.part(Linear, 3 * c.hidden_size, name="qkv")(x, deterministic)
         heads = joined.reshape(*x.shape[:2], 3, c.num_heads, c.head_dim)
-        rate = 0.0 if deterministic else c.attention_dropout
-        key = self.make_rng("dropout") if rate else None
+        drop = None
+        if c.attention_dropout and not deterministic:
+            key = self.make_rng("dropout")
+            drop = functools.partial(dropout, rate=c.attention_dropout, key=key)
         query, keys, values = heads[:, :, 0], heads[:, :, 1], heads[:, :, 2]
-        mixed = attention(query, keys, values, mask, dropout_rate=rate, dropout_key=key)
+        mixed = attention(query, keys, values, mask, dropout=drop)
         return self.part(Linear, c.hidden_size, name="output")(
             mixed.reshape(x.shape), deterministic
         )
@@ -46,14 +51,15 @@ class Layer(Block):
     """One layer: attention and feed-forward, each on a normalised copy of its input."""
 
     @nn.compact
-    def __call__(self, x, mask, deterministic=True):
+    def __call__(self, x, mask, deterministic=True, positions=None):
         rate = self.config.hidden_dropout
         normed = self.part(LayerNorm, name="attention_norm")(x)
         update = self.part(Attention, name="attention")(normed, mask, deterministic)
         x = x + self.dropout(update, rate, deterministic)
         normed = self.part(LayerNorm, name="mlp_norm")(x)
         update = self.part(MLP, name="mlp")(normed, deterministic)
-        return x + self.dropout(update, rate, deterministic), None
+        x = x + self.dropout(update, rate, deterministic)
+        return at(x, positions), None  # the last layer's, where one token a text is pooled
 
 
 class Gpt2(Trunk):

@@ -56,9 +56,9 @@ def attention(
         mixed = jnp.einsum("bkgts,bkse->bkgte", probabilities, value)
     else:
         # Every key/value head by itself, with its row's mask.
-        parts = [x.reshape(b * k, *x.shape[2:]) for x in (query, key, value)]
-        mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:])).reshape(-1, *mask.shape[1:])
-        mixed = _in_parts(*parts, mask, at_a_time).reshape(query.shape)
+        mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:]))
+        q, k_, v, mask = (x.reshape(b * k, *x.shape[2:]) for x in (query, key, value, mask))
+        mixed = _in_parts(q, k_, v, mask, at_a_time).reshape(query.shape)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 

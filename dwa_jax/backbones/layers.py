@@ -84,7 +84,7 @@ def linear(
       (..., O) in `dtype`. Source: Hu et al. 2021, "LoRA", section 4.1.
     """
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    if u is None:
+    if u is None or v is None:
         y = jnp.dot(x, kernel)
     elif dropout_rate:
         update = jnp.dot(dropout(x, dropout_rate, dropout_key), u.astype(dtype))
@@ -339,7 +339,9 @@ class Trunk(Block):
     """What the two kinds of trunk share: the stack of scanned layers and its halves.
 
     A subclass sets `self.embeddings` and `self.layers` in `setup`, and defines
-    `embed`, `context` (what every layer is given beside x) and `finish`.
+    `embed`, `context` (what every layer is given beside x) and `finish`. A layer is
+    called with x (B, T, D), the context, whether dropout is off, and `positions`: None, or
+    (B,) where it returns (B, 1, D) at these positions alone, as `at` cuts it.
     """
 
     unroll: int = 0

@@ -65,7 +65,8 @@ def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax
       (..., O).
     """
     rows = x.size // x.shape[-1]
-    order = choose(rows, *kernel.shape, u.shape[-1])
+    num_in, num_out = kernel.shape
+    order = choose(rows, num_in, num_out, u.shape[-1])
     if jnp.finfo(x.dtype).bits < 32:
         order = order._replace(merged=False)
     return _multiply(order, x, kernel, u, v)
