@@ -1,6 +1,7 @@
 """What a person sees on the terminal: notes, a summary, a progress bar, the epochs, the end."""
 
 import contextlib
+from collections.abc import Mapping
 
 from absl import logging
 from rich.console import Console as RichConsole
@@ -23,7 +24,7 @@ class Console:
         """Prints one line."""
         self._rich.print(text, markup=False)
 
-    def table(self, title: str, rows: dict[str, object]) -> None:
+    def table(self, title: str, rows: Mapping[str, object]) -> None:
         """Prints names and values in two columns."""
         table = Table(title=title, show_header=False, title_justify="left", box=None)
         for name, value in rows.items():

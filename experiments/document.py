@@ -73,6 +73,9 @@ class Box(NamedTuple):
     folded: bool = False
 
 
+Block = Heading | Paragraph | Bullets | Code | Table | Gallery | Box
+
+
 def markdown(blocks: list, pictures: str) -> str:
     """Writes the blocks as Markdown.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from dwa_jax import data, metrics, sharding
+from dwa_jax import data, metrics, sharding, training
 from dwa_jax.checkpoints import Checkpoints
 from experiments import signals
 from experiments.decisions import decide
@@ -179,7 +179,7 @@ def train(
     checkpoints: Checkpoints,
     log: Log,
     console,
-) -> tuple[object, Progress]:
+) -> tuple[training.TrainState, Progress]:
     """Trains to the end, or continues where the last checkpoint is.
 
     Args:

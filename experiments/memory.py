@@ -92,7 +92,7 @@ def peak() -> dict[str, int]:
     return found
 
 
-def readable(size: int) -> str:
+def readable(size: float) -> str:
     """Writes bytes in a unit that leaves a few digits."""
     for unit in ("bytes", "KiB", "MiB"):
         if size < 1000:

@@ -93,10 +93,10 @@ def _notes(runs):
             )
         if run.skipped:
             notes.append(f"{name}: {run.skipped} updates were left out, see metrics.jsonl.")
-    predicted = [(name, run) for name, run in named if run.predictions is not None]
+    predicted = [(name, run.predictions) for name, run in named if run.predictions is not None]
     if predicted:
         first, other = predicted[0]
-        rows = [name for name, run in predicted if not folder.same_rows(run, other)]
+        rows = [name for name, one in predicted if not folder.same_rows(one, other)]
         if rows:
             notes.append(
                 f"Other rows than those of {first} were predicted by {', '.join(rows)}: figures "
@@ -104,8 +104,8 @@ def _notes(runs):
             )
         classes = [
             name
-            for name, run in predicted
-            if name not in rows and not folder.same_classes(run, other)
+            for name, one in predicted
+            if name not in rows and not folder.same_classes(one, other)
         ]
         if classes:
             notes.append(

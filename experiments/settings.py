@@ -13,7 +13,7 @@ def flatten(config: Mapping, prefix: str = "") -> dict:
     Returns:
       {"seed": 0, "scratch.width": 128, ...}.
     """
-    flat = {}
+    flat: dict[str, object] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping)
         flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}

@@ -59,7 +59,7 @@ def overview(about: str) -> str:
 
 def configurations() -> list[Path]:
     """Returns the files of the configurations, that with every key first."""
-    folder = Path(importlib.util.find_spec("configs").origin).parent
+    folder = _file("configs").parent
     # As a person would type them, who is where the project is.
     folder = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
     return sorted(folder.glob("[a-z]*.py"), key=lambda path: (path.stem != "base", path.stem))
@@ -80,7 +80,7 @@ def keys(path: Path) -> str:
     Raises:
       Exception: whatever running the file raises.
     """
-    base = Path(importlib.util.find_spec("configs.base").origin)
+    base = _file("configs.base")
     config, defaults = _load(path), _load(base)
     told = _meanings(base.read_text("utf-8"))
     lines = [f"keys of {path}; * where it differs from {base.name}"]
@@ -98,8 +98,17 @@ def keys(path: Path) -> str:
     return "\n".join(lines)
 
 
+def _file(name: str) -> Path:
+    specification = importlib.util.find_spec(name)
+    if specification is None or specification.origin is None:
+        raise ImportError(f"there is no file of {name}")
+    return Path(specification.origin)
+
+
 def _load(path):
     specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{path} is no Python file")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module.get_config()
@@ -113,7 +122,9 @@ def _flat(key, value):
 
 def _meanings(source: str) -> dict[str, tuple[str, str]]:
     # {key: (the section that it is in, the comment above it)}, in their order.
-    found, section, comment = {}, "", []
+    found: dict[str, tuple[str, str]] = {}
+    section = ""
+    comment: list[str] = []
     for line in source.splitlines():
         if match := _SECTION.match(line):
             section, comment = match[1], []

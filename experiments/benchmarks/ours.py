@@ -81,19 +81,18 @@ def make_model(shape: str, rank: int, dtype=jnp.float32, layers: int | None = No
     return Model(shape, config, params, adapter, rank, dtype)
 
 
-def setup(model: Model, method: Method, *, unroll: int | None = None):
+def setup(model: Model, method: Method, *, unroll: int = 0):
     """Makes a state and its train step.
 
     Args:
       model: from `make_model`.
       method: how to take the step.
-      unroll: layers a step of the scan; the library's own choice by default.
+      unroll: layers a step of the scan; 0: the library's own choice.
 
     Returns:
       (state, step).
     """
-    options = {} if unroll is None else {"unroll": unroll}
-    module = backbones.build(model.config, dtype=model.dtype, **options)
+    module = backbones.build(model.config, dtype=model.dtype, unroll=unroll)
     theta, frozen = trunk.split_parameters(model.params, model.adapter)
     # The step gives its state's memory to the next one; the weights serve several steps.
     theta, frozen = jax.tree.map(lambda leaf: leaf.copy(), (theta, frozen))
@@ -150,7 +149,7 @@ def make_batch(shape: str, rows: int, tokens: int) -> dict[str, np.ndarray]:
 class Runner:
     """A state that is stepped on with one batch."""
 
-    def __init__(self, model: Model, method: Method, batch: dict, *, unroll: int | None = None):
+    def __init__(self, model: Model, method: Method, batch: dict, *, unroll: int = 0):
         self.state, self.step = setup(model, method, unroll=unroll)
         self.batch = jax.device_put(batch)
         self.count = max(method.gramian_every, 1)

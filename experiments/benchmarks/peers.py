@@ -144,7 +144,7 @@ def _trunk(model: Model, where: torch.device) -> nn.Module:
     targets = backbones.peft.target_modules(model.config, factors)
     settings = peft.LoraConfig(
         r=model.rank,
-        lora_alpha=model.rank * model.adapter.scale,
+        lora_alpha=round(model.rank * model.adapter.scale),
         lora_dropout=0.0,
         # The trunk stands alone here, without its classifier's prefix.
         target_modules=targets.removeprefix(re.escape(prefix)),
@@ -197,7 +197,6 @@ class Peer:
         loss = state.phi["loss"]["classification"]
         self.imbalance = ImbalanceLoss(float(loss["alpha"]), float(loss["beta"])).to(where)
         phi = list(self.imbalance.parameters())
-        self.network = None
         if method != "constant":
             self.network = Network(state.phi["weighting"]).to(where)
             phi += list(self.network.parameters())

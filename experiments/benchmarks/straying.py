@@ -30,7 +30,9 @@ def record(config, steps: int) -> tuple[np.ndarray, np.ndarray]:
     batches = pipeline.make_batches(config, corpus, model)[0]["train"]
     config.epochs = -(-steps // len(batches))
     run = pipeline.make_run(config, corpus, model, len(batches), jax.random.key(1))
-    state, trunk, representation = run.state, [], []
+    state = run.state
+    trunk: list[list[float]] = []
+    representation = []
     for epoch in range(config.epochs):
         for batch in batches.epoch(epoch):
             if len(trunk) == steps:

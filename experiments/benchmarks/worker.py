@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 
 
 def measure(request: dict, cache: str | None = None) -> dict:
@@ -115,7 +116,11 @@ def memory(shape: str, rank: int, rows: int, tokens: int, method: str, dtype: st
 def main() -> None:
     """Prints what was measured, as JSON."""
     request = json.loads(sys.argv[1])
-    kinds = {"one_step": one_step, "compilation": compilation, "memory": memory}
+    kinds: dict[str, Callable[..., dict]] = {
+        "one_step": one_step,
+        "compilation": compilation,
+        "memory": memory,
+    }
     print(json.dumps(kinds[request.pop("kind")](**request)))
 
 

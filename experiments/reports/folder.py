@@ -163,12 +163,11 @@ def _summary(path, num_classes):
     return summary
 
 
-def same_rows(one: Run, other: Run) -> bool:
-    """Says whether two runs, which have predictions, predicted the same texts and scores."""
-    ours, theirs = one.predictions, other.predictions
-    return ours.texts == theirs.texts and np.array_equal(ours.scores, theirs.scores, True)
+def same_rows(one: Predictions, other: Predictions) -> bool:
+    """Says whether two runs predicted the same texts and scores."""
+    return one.texts == other.texts and np.array_equal(one.scores, other.scores, True)
 
 
-def same_classes(one: Run, other: Run) -> bool:
+def same_classes(one: Predictions, other: Predictions) -> bool:
     """Says whether the same rows have the same true categories in two runs."""
-    return np.array_equal(one.predictions.categories, other.predictions.categories)
+    return np.array_equal(one.categories, other.categories)

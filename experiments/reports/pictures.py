@@ -43,8 +43,8 @@ class Series(NamedTuple):
     """A curve: `values` (S,) over `steps` (S,), NaN where missing; `line` is the task's."""
 
     look: Look
-    steps: Sequence[int]
-    values: Sequence[float]
+    steps: Sequence[int] | np.ndarray
+    values: Sequence[float] | np.ndarray
     line: int = 0
 
 
@@ -124,7 +124,9 @@ def scores(
     edges = np.linspace(-1, 1, 41)
     if predicted.size and np.abs(predicted).max() > 1:
         edges = np.linspace(-REACH, REACH, 61)
-    handles = [Rectangle((0, 0), 1, 1, color=_GREY, alpha=0.5, linewidth=0, label="true")]
+    handles: list[Rectangle | Line2D] = [
+        Rectangle((0, 0), 1, 1, color=_GREY, alpha=0.5, linewidth=0, label="true")
+    ]
     if predicted.size:
         handles.append(Line2D([], [], color=look.colour, label="predicted"))
     if thresholds:

@@ -8,6 +8,7 @@ import numpy as np
 from experiments import categories, workdir
 from experiments.document import (
     DASH,
+    Block,
     Box,
     Cell,
     Figure,
@@ -44,7 +45,7 @@ _STEPWISE = "no predictions.csv yet"
 
 def results(runs: Sequence[Run]) -> list:
     """Tabulates the metrics: of what each run is judged by, and of its other splits."""
-    blocks = [Heading(2, "Results")]
+    blocks: list[Block] = [Heading(2, "Results")]
     columns = [
         (head, run.graded_on, run.graded) for head, run in zip(headings(runs), runs, strict=True)
     ]
@@ -82,7 +83,8 @@ def _metrics(columns, caption):
 def scores(runs: Sequence[Run]) -> list:
     """Draws true and predicted scores with the thresholds, and tabulates these."""
     looks = pictures.looks([run.name for run in runs])
-    blocks, figures = [Heading(2, "Scores and thresholds")], []
+    blocks: list[Block] = [Heading(2, "Scores and thresholds")]
+    figures = []
     for i, (run, look) in enumerate(zip(runs, looks, strict=True)):
         rows = run.predictions
         if rows is None:
@@ -107,14 +109,14 @@ def scores(runs: Sequence[Run]) -> list:
     blocks.append(Gallery(figures))
     ranges = [categories.intervals(run.thresholds) for run in runs]
     if any(ranges):
-        rows = []
+        table = []
         for k in range(max(len(found) for found in ranges if found)):
             texts = [found[k] if found and k < len(found) else DASH for found in ranges]
             cells = [Cell(text.replace("-", MINUS)) for text in texts]
-            rows.append([Cell(_class_name(runs, k)), *cells])
+            table.append([Cell(_class_name(runs, k)), *cells])
         stratifiers = [str(run.config.get("stratifier", DASH)) for run in runs]
-        rows.append([Cell("stratifier"), *map(Cell, stratifiers)])
-        blocks.append(Table(["class", *headings(runs)], rows))
+        table.append([Cell("stratifier"), *map(Cell, stratifiers)])
+        blocks.append(Table(["class", *headings(runs)], table))
     return blocks
 
 
@@ -140,10 +142,11 @@ def predicted_vs_true(runs: Sequence[Run]) -> list:
     looks = pictures.looks([run.name for run in runs])
     figures = []
     for i, (run, look) in enumerate(zip(runs, looks, strict=True)):
-        if run.errors is None or not np.isfinite(run.errors).any():
+        rows, errors = run.predictions, run.errors
+        if rows is None or errors is None or not np.isfinite(errors).any():
             continue
-        known = np.isfinite(run.errors)
-        true, predicted = run.predictions.scores[known], run.predictions.predicted_scores[known]
+        known = np.isfinite(errors)
+        true, predicted = rows.scores[known], rows.predicted_scores[known]
         svg = pictures.predicted_vs_true(f"scatter-{i}", look, true, predicted)
         caption = f"{run.split}: {len(true)} rows"
         caption += f", {pictures.DOTS} of them drawn." if len(true) > pictures.DOTS else "."
@@ -192,12 +195,12 @@ def errors_by_class(runs: Sequence[Run]) -> list:
     for k in range(max(map(len, found.values()))):
         row = [Cell(_class_name(runs, k))]
         for run, look in zip(runs, looks, strict=True):
-            values, counts = found.get(look), run.class_counts()
-            if values is None or k >= len(values):
+            errors, counts = found.get(look), run.class_counts()
+            if errors is None or k >= len(errors):
                 row.append(Cell(DASH))
                 continue
             detail = f"{counts[k]} rows" if counts else ""
-            row.append(Cell(fixed(values[k], places(values[k])), detail=detail))
+            row.append(Cell(fixed(errors[k], places(errors[k])), detail=detail))
         rows.append(row)
     caption = "Mean squared error of the score over the rows of a true class, and how many they are"
     splits = dict.fromkeys(
@@ -239,8 +242,9 @@ def find_worst(rows: workdir.Predictions) -> Worst:
 
 def worst(runs: Sequence[Run]) -> list:
     """Tabulates each run's worst predictions, with their texts."""
-    blocks = [Heading(2, f"The worst {WORST} predictions")]
+    blocks: list[Block] = [Heading(2, f"The worst {WORST} predictions")]
     for head, run in zip(headings(runs), runs, strict=True):
+        inner: list[Block]
         if run.predictions is None:
             inner = [Paragraph(f"There is {_STEPWISE}: it is written once the run has ended.")]
         else:

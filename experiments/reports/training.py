@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import base
 from experiments import settings, workdir
-from experiments.document import DASH, Box, Cell, Figure, Gallery, Heading, Paragraph, Table
+from experiments.document import DASH, Block, Box, Cell, Figure, Gallery, Heading, Paragraph, Table
 from experiments.formatting import duration, size
 from experiments.reports import pictures
 from experiments.reports.folder import Run, number
@@ -123,7 +123,7 @@ def configurations(runs: Sequence[Run]) -> list:
         rows = {key: [_value(one, key) for one in flat] for key in names}
         return _across(runs, "key", rows, caption)
 
-    blocks = [Heading(2, "Configuration")]
+    blocks: list[Block] = [Heading(2, "Configuration")]
     if len(runs) == 1:
         if changed:
             caption = "Keys that are not at their default in configs/base.py."
@@ -187,7 +187,7 @@ def _quantities(runs):
     names = dict.fromkeys(
         name for run in runs for record in run.steps for name in record if name not in _LEFT_OUT
     )
-    found = {key: [] for key in _TITLES}
+    found: dict[str, list[str]] = {key: [] for key in _TITLES}
     for name in names:
         task = re.fullmatch(rf"({'|'.join(_BY_TASK)})_(.*)", name)
         found.setdefault(task[1] if task else name, []).append(name)

@@ -39,6 +39,9 @@ class Writer(Protocol):
     package: str
     extra: str
 
+    def __init__(self, opening: Opening):
+        """Begins."""
+
     def write(self, record: dict) -> None:
         """Takes a record as metrics.jsonl holds it: numbers that are not finite are None.
 
