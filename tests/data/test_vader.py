@@ -1,4 +1,4 @@
-"""Scores by VADER, against what its authors publish; texts without a score."""
+"""Scores by VADER, against its authors' rules; texts without a score."""
 
 import math
 
@@ -9,26 +9,24 @@ from dwa_jax.data import Rows, read, vader
 
 pytest.importorskip("vaderSentiment")
 
-# Of the examples in the README of github.com/cjhutto/vaderSentiment, with the compound score
-# printed there.
-PUBLISHED = {
-    "VADER is smart, handsome, and funny.": 0.8316,
-    "VADER is VERY SMART, handsome, and FUNNY!!!": 0.9342,
-    "VADER is not smart, handsome, nor funny.": -0.7424,
-    "The book was only kind of good.": 0.3832,
-    "Today SUX!": -0.5461,
-    "Make sure you :) or :D today!": 0.8633,
-    "Not bad at all": 0.431,
+# Hutto and Gilbert 2014: "good" is 1.9, a booster adds 0.293, a negation multiplies by -0.74,
+# and the sum x of a text becomes x / sqrt(x^2 + 15).
+BY_HAND = {
+    "good": 1.9,
+    "very good": 1.9 + 0.293,
+    "not good": 1.9 * -0.74,
+    "a very good table": 1.9 + 0.293,
 }
 
 
-def test_published_examples_and_scores_that_were_there():
-    texts = [*PUBLISHED, "Today SUX!", "a table"]
-    scores = np.array([math.nan] * len(PUBLISHED) + [0.25, math.nan])
+def test_scores_follow_the_rules_and_those_that_were_there_stay():
+    texts = [*BY_HAND, "not good", "a table"]
+    scores = np.array([math.nan] * len(BY_HAND) + [0.25, math.nan])
     none = np.full(len(texts), -1, np.int32)
     rows, filled = vader.fill_scores(Rows(texts, scores, none, [("a.csv", i) for i in none]))
-    assert rows.scores.tolist() == [*PUBLISHED.values(), 0.25, 0.0]
-    assert filled.tolist() == [True] * len(PUBLISHED) + [False, True]
+    expected = [x / math.sqrt(x**2 + 15) for x in BY_HAND.values()]
+    np.testing.assert_allclose(rows.scores, [*expected, 0.25, 0.0], atol=5e-5)
+    assert filled.tolist() == [True] * len(BY_HAND) + [False, True]
     assert np.isnan(scores[0]), "the rows given are left as they were"
 
 
