@@ -77,11 +77,16 @@ def _link_to_reports(app, doctree):
             node.replace_self(link)
 
 
-def _plain_signs(app, what, name, obj, options, lines):
+def _prepare_docstring(app, what, name, obj, options, lines):
     # |x| and ** are mathematics and Python in these docstrings, not markup.
     for number, line in enumerate(lines):
         if not line.lstrip().startswith(">>>"):
             lines[number] = line.replace("|", "\\|").replace("**", "\\*\\*")
+    # Otherwise what stands before a colon would be taken for the type of what is returned.
+    for number, line in enumerate(lines[:-1]):
+        if line.strip() in ("Returns:", "Yields:"):
+            indent = len(lines[number + 1]) - len(lines[number + 1].lstrip())
+            lines[number + 1] = " " * indent + ": " + lines[number + 1].lstrip()
 
 
 def _skip_fields(app, what, name, obj, skip, options):
@@ -92,7 +97,7 @@ def _skip_fields(app, what, name, obj, skip, options):
 def setup(app):
     """Registers equations as MathML, which every browser draws, and the links to reports."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
-    app.connect("autodoc-process-docstring", _plain_signs, priority=400)
+    app.connect("autodoc-process-docstring", _prepare_docstring, priority=400)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _link_to_reports)
 

@@ -2,18 +2,18 @@
 
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+# Not pyplot, whose backend is the caller's: a notebook shows pictures of its own.
+from matplotlib.figure import Figure
 
 from experiments.workdir import replacing
 
 
 def score_distribution(path: Path, scores: np.ndarray, thresholds, counts) -> None:
     """Draws the training scores' histogram, the thresholds and the share of each class."""
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
     axes.hist(scores, bins=np.linspace(-1, 1, 41), color="#8fb3d9")
     edges = [-1, *thresholds, 1]
     for threshold in thresholds:
@@ -44,14 +44,8 @@ def curves(path: Path, records: list[dict], title: str, groups: dict[str, list[s
     groups = {panel: names for panel, names in groups.items() if names}
     if not groups:
         return
-    figure, all_axes = plt.subplots(
-        len(groups),
-        1,
-        figsize=(7, 2.4 * len(groups)),
-        sharex=True,
-        layout="constrained",
-        squeeze=False,
-    )
+    figure = Figure(figsize=(7, 2.4 * len(groups)), layout="constrained")
+    all_axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)
     for axes, (panel, names) in zip(all_axes[:, 0], groups.items(), strict=True):
         for name in names:
             points = [(r["step"], r[name]) for r in records if r.get(name) is not None]
@@ -69,7 +63,8 @@ def confusion(path: Path, matrix: list[list[int]], split: str) -> None:
     """Draws the confusion matrix; shade is the share of a true class."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure, axes = plt.subplots(figsize=(4.6, 4.2), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    axes = figure.subplots()
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for i, j in np.ndindex(counts.shape):
         colour = "white" if shares[i, j] > 0.5 else "black"
@@ -87,7 +82,8 @@ def confusion(path: Path, matrix: list[list[int]], split: str) -> None:
 
 def predicted_vs_true(path: Path, true: np.ndarray, predicted: np.ndarray, split: str) -> None:
     """Draws predicted over true scores."""
-    figure, axes = plt.subplots(figsize=(4.6, 4.4), layout="constrained")
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
     low, high = min(-1.0, predicted.min(initial=0)), max(1.0, predicted.max(initial=0))
     axes.plot([-1, 1], [-1, 1], color="#b03030", linewidth=1)
     axes.scatter(true, predicted, s=10, alpha=0.5, edgecolors="none")
@@ -105,7 +101,6 @@ def predicted_vs_true(path: Path, true: np.ndarray, predicted: np.ndarray, split
 def _save(figure, path):
     with replacing(path) as partial:
         figure.savefig(partial, dpi=120, format="png")
-    plt.close(figure)
 
 
 def draw_run(

@@ -81,14 +81,17 @@ def test_getting_started_as_it_is_written(tmp_path):
     ]
     writes = re.search(r"```python\n(import csv.*?)```", page, re.DOTALL)[1]
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
     options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
     look = next(argv for argv in commands if "--dry_run" in argv)
-    both = f"{writes}\nimport runpy, sys\nsys.argv = {look[2:]!r}\n"
+    # The program leaves the backend alone, or a notebook that imports it would show no pictures.
+    both = "import atexit, matplotlib\natexit.register(lambda: print(matplotlib.get_backend()))\n"
+    both += f"{writes}\nimport runpy, sys\nsys.argv = {look[2:]!r}\n"
     both += f"runpy.run_module({look[2]!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", both], **options, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "480" in done.stdout and "thresholds" in done.stdout
+    assert done.stdout.split()[-1] == "svg"
     assert len((tmp_path / "mine.csv").read_text("utf-8").splitlines()) == 601
     assert not (tmp_path / "runs").exists()
     for argv in commands:
