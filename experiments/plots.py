@@ -14,7 +14,7 @@ def score_distribution(path: Path, scores: np.ndarray, thresholds, counts) -> No
     """Draws the training scores' histogram, the thresholds and the share of each class."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.hist(scores, bins=np.linspace(-1, 1, 41), color="#8fb3d9")
+    axes.hist(scores, bins=np.linspace(-1, 1, 41).tolist(), color="#8fb3d9")
     edges = [-1, *thresholds, 1]
     for threshold in thresholds:
         axes.axvline(threshold, color="#b03030", linestyle="--", linewidth=1)
@@ -68,7 +68,7 @@ def confusion(path: Path, matrix: list[list[int]], split: str) -> None:
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for i, j in np.ndindex(counts.shape):
         colour = "white" if shares[i, j] > 0.5 else "black"
-        axes.text(j, i, counts[i, j], ha="center", va="center", color=colour)
+        axes.text(j, i, str(counts[i, j]), ha="center", va="center", color=colour)
     ticks = range(len(counts))
     axes.set(
         xticks=ticks,
