@@ -81,7 +81,9 @@ def _prepare_docstring(app, what, name, obj, options, lines):
     # |x| and ** are mathematics and Python in these docstrings, not markup.
     for number, line in enumerate(lines):
         if not line.lstrip().startswith(">>>"):
-            lines[number] = line.replace("|", "\\|").replace("**", "\\*\\*")
+            line = line.replace("|", "\\|").replace("**", "\\*\\*")
+            # "num_classes: K." is no item K of a list.
+            lines[number] = re.sub(r": ([A-Z])\.$", r": \1\\.", line)
     # Otherwise what stands before a colon would be taken for the type of what is returned.
     for number, line in enumerate(lines[:-1]):
         if line.strip() in ("Returns:", "Yields:"):
