@@ -139,11 +139,12 @@ def test_microbatches_give_the_step_of_the_whole_batch(family, rank, scope, ever
     assert_close(whole.phi, parts.phi, rtol=2e-3, atol=1e-5)
 
 
-def test_two_devices_give_the_trajectory_of_one(caplog):
+@pytest.mark.parametrize("scope", ["trainable", "representation"])
+def test_two_devices_give_the_trajectory_of_one(scope, caplog):
     results = []
     for devices in (jax.devices()[:1], jax.devices()[:2]):
         mesh = sharding.data_mesh(devices)
-        state, step, _ = make()
+        state, step, _ = make(scope=scope)
         state = sharding.replicate(state, mesh)
         spread = [sharding.shard_rows(one, mesh) for one in BATCHES]
         assert len(spread[0]["score"].sharding.device_set) == len(devices)

@@ -36,7 +36,7 @@ def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
       rank: R.
 
     Returns:
-      An `Order`. Source: Cherniuk et al. 2023, "Run LoRA Run", sections 3.1 and 3.2.
+      An `Order`. Source: Cherniuk et al. 2023, "Run LoRA Run".
     """
     through_factors = rows * rank * (num_in + num_out)
     matrix_gradient = rows * num_in * num_out + 2 * num_in * num_out * rank

@@ -132,6 +132,11 @@ def setup(model: Model, method: Method, *, unroll: int = 0):
     return state, step
 
 
+def peer_state(model: Model, peer: str):
+    """Returns the state whose heads, losses and network a PyTorch method starts from."""
+    return setup(model, METHODS["constant" if peer == "constant" else "dwa trainable"])[0]
+
+
 def make_batch(shape: str, rows: int, tokens: int) -> dict[str, np.ndarray]:
     """Makes a batch of random tokens without padding."""
     rng = np.random.default_rng(0)

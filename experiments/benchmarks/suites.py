@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmarks import cost, timing
-from experiments.benchmarks.ours import METHODS, Method, Model, Runner, make_batch, make_model
+from experiments.benchmarks.ours import METHODS, Runner, make_batch, make_model, peer_state
 
 
 class Row(NamedTuple):
@@ -93,8 +93,7 @@ def compare(
 
         constant = name == "constant"
         if constant not in states:
-            method = METHODS["constant" if constant else "dwa trainable"]
-            states[constant] = _first_state(model, method)
+            states[constant] = peer_state(model, name)
         label = f"PyTorch {name}" + (", compiled" if compiled else "")
         try:
             peer = torch_peers.Peer(model, states[constant], batch, name, compiled=compiled)
@@ -108,12 +107,6 @@ def compare(
             values["flops"] = cost.step_flops(model, METHODS[name], row.rows, row.tokens)
             values["utilisation"] = values["flops"] / (values["ms"] / 1000) / rate
     return {"row": row._asdict(), "title": row.title, "contenders": times}
-
-
-def _first_state(model: Model, method: Method):
-    from experiments.benchmarks.ours import setup
-
-    return setup(model, method)[0]
 
 
 def peak_gib() -> float:

@@ -102,8 +102,7 @@ def memory(shape: str, rank: int, rows: int, tokens: int, method: str, dtype: st
         from experiments.benchmarks import peers
 
         name = method.removeprefix("PyTorch ")
-        like = "constant" if name == "constant" else "dwa trainable"
-        state, _ = ours.setup(model, ours.METHODS[like])
+        state = ours.peer_state(model, name)
         run, planned = peers.Peer(model, state, batch, name).run, {}
         if jax.default_backend() != "cpu":
             raise ValueError("on a GPU the two frameworks share one device's memory: not measured")
