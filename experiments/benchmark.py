@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from configs import demo, minilm
+from dwa_jax import host_memory
 from experiments import command
 from experiments.benchmarks import cost, ours, padding, picture, straying, suites, worker
 from experiments.console import Console
@@ -280,4 +281,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    host_memory.keep()
     command.run(lambda: main(sys.argv[1:]))

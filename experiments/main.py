@@ -28,7 +28,7 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from dwa_jax import lora
+from dwa_jax import host_memory, lora
 from dwa_jax.checkpoints import Checkpoints
 from experiments import (
     command,
@@ -284,4 +284,5 @@ def _one_line(error):
 
 
 if __name__ == "__main__":
+    host_memory.keep()
     app.run(main, flags_parser=parse_flags)

@@ -27,6 +27,7 @@ from absl import logging
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dwa_jax import host_memory
 from dwa_jax.data import DataError, compression
 from dwa_jax.data.rows import BadRow
 from experiments import command, occlusion, sinks, tables
@@ -257,4 +258,5 @@ def predict(args) -> None:
 
 
 if __name__ == "__main__":
+    host_memory.keep()
     command.run(lambda: predict(parse()))

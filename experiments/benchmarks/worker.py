@@ -11,6 +11,8 @@ import tempfile
 import time
 from collections.abc import Callable
 
+from dwa_jax import host_memory
+
 
 def measure(request: dict, cache: str | None = None) -> dict:
     """Runs a request in a process of its own.
@@ -124,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    host_memory.keep()
     main()
