@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dwa_jax.gramian import gradient_norms, gramian
+
 SCOPES = ("trainable", "representation", "last_layer")
 
 
@@ -62,28 +64,6 @@ def check_scope(scope: str) -> None:
     """Raises a ValueError that lists the scopes where `scope` is not one of them."""
     if scope not in SCOPES:
         raise ValueError(f"unknown gradient scope {scope!r}; there are: {', '.join(SCOPES)}")
-
-
-def gramian(trees: Sequence[Any]) -> jax.Array:
-    """Inner products of trees of arrays, in float32 or wider.
-
-    Args:
-      trees: N trees of one structure.
-
-    Returns:
-      (N, N) symmetric matrix.
-    """
-    leaves = [jax.tree.leaves(tree) for tree in trees]
-    dtype = jnp.result_type(jnp.float32, *leaves[0])
-    products = {}
-    for i in range(len(leaves)):
-        for j in range(i, len(leaves)):
-            products[i, j] = sum(
-                jnp.sum(a.astype(dtype) * b.astype(dtype))
-                for a, b in zip(leaves[i], leaves[j], strict=True)
-            )
-    size = range(len(leaves))
-    return jnp.stack([jnp.stack([products[min(i, j), max(i, j)] for j in size]) for i in size])
 
 
 def mix(coefficients: jax.Array, trees: Sequence[Any]) -> Any:
@@ -153,47 +133,48 @@ def mixed_gradients(
     if scope != "last_layer" and isinstance(trunk, SplitTrunk):
         trunk = trunk.__call__
     rows = tuple(range(num_tasks)) if gramian_rows is None else tuple(gramian_rows)
-    every_step = uses_gramian and scope == "trainable" and ratios is None
     parts = (trunk, heads, theta, psi, phi)
-    run: _Whole | _Accumulated
-    if microbatches == 1:
-        run = _Whole(parts, batch, num_tasks, rows)
-    else:
-        run = _Accumulated(parts, batch, num_tasks, rows, keep_tasks=every_step)
 
-    def unscaled():
+    def begin(keep_tasks: bool = False) -> _Whole | _Accumulated:
+        if microbatches == 1:
+            return _Whole(parts, batch, num_tasks, rows)
+        return _Accumulated(parts, batch, num_tasks, rows, keep_tasks)
+
+    def finish(run, matrix, theta_of, ratio):
+        weighed = weigh(jax.lax.stop_gradient(run.losses), matrix, run.aux)
+        lengths = jnp.zeros_like(ratio) if matrix is None else gradient_norms(matrix)
+        gradients = theta_of(weighed.coefficients)
+        return Gradients(*gradients, run.losses, lengths, run.aux, weighed, ratio)
+
+    def unscaled(run):
         return jnp.ones((num_tasks,), jnp.result_type(run.losses, jnp.float32))
 
-    def finish(matrix, theta_of):
-        weighed = weigh(jax.lax.stop_gradient(run.losses), matrix, run.aux)
-        c = weighed.coefficients
-        norms = jnp.zeros_like(unscaled()) if matrix is None else jnp.sqrt(jnp.diagonal(matrix))
-        return (*theta_of(c), norms, weighed)
+    def at_representation():
+        run = begin()
+        matrix = run.representation_gramian() if uses_gramian else None
+        return finish(run, matrix, run.mix_at_representation, unscaled(run))
 
-    if not uses_gramian:
-        out = (*finish(None, run.mix_at_representation), unscaled())
-    elif scope == "representation":
-        out = (*finish(run.representation_gramian(), run.mix_at_representation), unscaled())
-    else:
+    def refreshed():
+        run = begin(keep_tasks=scope == "trainable")
+        matrix, theta_of = run.scoped(scope)
+        cheap = gradient_norms(run.representation_gramian())
+        ratio = gradient_norms(matrix) / jnp.where(cheap > 0, cheap, 1)
+        # A task without labels in this batch keeps the ratio it had.
+        kept = 1 if ratios is None else ratios
+        return finish(run, matrix, theta_of, jnp.where(cheap > 0, ratio, kept))
 
-        def refreshed():
-            matrix, theta_of = run.scoped(scope)
-            own, cheap = jnp.diagonal(matrix), jnp.diagonal(run.representation_gramian())
-            ratio = jnp.sqrt(own / jnp.where(cheap > 0, cheap, 1))
-            # A task without labels in this batch keeps the ratio it had.
-            kept = 1 if ratios is None else ratios
-            return (*finish(matrix, theta_of), jnp.where(cheap > 0, ratio, kept))
+    def estimated(last):
+        run = begin()
+        matrix = last[:, None] * run.representation_gramian() * last[None, :]
+        return finish(run, matrix, run.mix_at_representation, last)
 
-        def estimated(last):
-            matrix = last[:, None] * run.representation_gramian() * last[None, :]
-            return (*finish(matrix, run.mix_at_representation), last)
-
-        if ratios is None:
-            out = refreshed()
-        else:
-            out = jax.lax.cond(refresh, refreshed, functools.partial(estimated, ratios))
-    theta_grad, psi_grad, phi_grad, norms, weighed, ratio = out
-    return Gradients(theta_grad, psi_grad, phi_grad, run.losses, norms, run.aux, weighed, ratio)
+    if not uses_gramian or scope == "representation":
+        return at_representation()
+    if ratios is None:
+        return refreshed()
+    # The forward pass in each branch, or all that the dearer one needs would be held at
+    # every step.
+    return jax.lax.cond(refresh, refreshed, functools.partial(estimated, ratios))
 
 
 class _Whole:
@@ -316,8 +297,5 @@ class _Accumulated:
         if scope == "last_layer":
             tasks = self._sum(lambda part: self._part(part).last_layer())
             return gramian([tasks[row] for row in self.rows]), self.mix_at_representation
-        tasks = self._tasks
-        if tasks is None:
-            tasks = self._sum(lambda part: self._part(part).every_task())
-        matrix = gramian([tasks[row][0] for row in self.rows])
-        return matrix, lambda c: mix(c, [tasks[t] for t in range(self.num_tasks)])
+        matrix = gramian([self._tasks[row][0] for row in self.rows])
+        return matrix, lambda c: mix(c, [self._tasks[t] for t in range(self.num_tasks)])

@@ -204,11 +204,3 @@ def test_unknown_scope_and_missing_split_are_errors(problem):
         gradients.mixed_gradients(
             trunk, heads, weigh, theta, psi, phi, batch, num_tasks=N, scope="last_layer"
         )
-
-
-def test_gramian_is_taken_in_float32_under_bfloat16():
-    trees = [{"a": jnp.full((4096,), 0.1, jnp.bfloat16)}, {"a": jnp.ones((4096,), jnp.bfloat16)}]
-    matrix = gradients.gramian(trees)
-    assert matrix.dtype == jnp.float32
-    tenth = float(jnp.bfloat16(0.1))
-    np.testing.assert_allclose(matrix, 4096 * np.array([[tenth**2, tenth], [tenth, 1]]), rtol=1e-5)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dwa_jax.gramian import gradient_norms
 from dwa_jax.weighting.common import masked_softmax, mean_weights
 from dwa_jax.weighting.protocol import Weighed, Weighting, present_mask
 
@@ -160,8 +161,7 @@ def dwa(
 
     def weigh(variables, state, signals):
         present = present_mask(signals)
-        norms = jnp.sqrt(jnp.diagonal(signals.gramian))
-        balances, state = balance(norms, state, present)
+        balances, state = balance(gradient_norms(signals.gramian), state, present)
         balances = jax.lax.stop_gradient(balances)
 
         def total(losses):

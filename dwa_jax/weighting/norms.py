@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dwa_jax.gramian import gradient_norms
 from dwa_jax.weighting.common import gramian_method, masked_softmax, safe_gramian, weighed
 from dwa_jax.weighting.dwa import equal_gradient as inverse_norms
 from dwa_jax.weighting.from_losses import SMALLEST_LOSS
@@ -26,7 +27,7 @@ def equal_gradient(num_tasks: int = 2) -> Weighting:
     del num_tasks
 
     def solve(gramian, present):
-        return inverse_norms(jnp.sqrt(jnp.diagonal(gramian)), present)
+        return inverse_norms(gradient_norms(gramian), present)
 
     return gramian_method(solve)
 
@@ -87,7 +88,7 @@ def gradnorm(num_tasks: int = 2, *, alpha: float = 1.5) -> Weighting:
             mean_relative > 0, relative / jnp.where(mean_relative > 0, mean_relative, 1), present
         )
         weights = present.sum() * masked_softmax(variables["log_weights"], present)
-        weighted_norms = weights * jnp.sqrt(jnp.diagonal(gramian))
+        weighted_norms = weights * gradient_norms(gramian)
         target = jax.lax.stop_gradient(weighted_norms.sum() / count * rate**alpha)
         objective = jnp.sum(present * jnp.abs(weighted_norms - target))
         return weighed(weights.astype(gramian.dtype), objective, state)
@@ -118,7 +119,7 @@ def db_mtl(num_tasks: int = 2) -> Weighting:
         del variables
         gramian, present = safe_gramian(signals)
         losses = jnp.maximum(signals.losses.astype(gramian.dtype), SMALLEST_LOSS)
-        norms = jnp.sqrt(jnp.diagonal(gramian))
+        norms = gradient_norms(gramian)
         longest = jnp.max(norms / losses)
         balanced = jnp.where(norms > 0, longest / jnp.where(norms > 0, norms, 1), 0)
         coefficients = jnp.where(longest > 0, balanced, present / losses)
