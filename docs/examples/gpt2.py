@@ -5,15 +5,13 @@ matrix for query, key and value together. Source: Radford et al., "Language Mode
 Unsupervised Multitask Learners" (2019). B batch, T tokens, D width.
 """
 
-import functools
-
 import jax.numpy as jnp
 from flax import linen as nn
 
 from dwa_jax import backbones
 from dwa_jax.backbones.attention import attention
 from dwa_jax.backbones.classifier import score_classifier
-from dwa_jax.backbones.layers import MLP, Block, Embedding, LayerNorm, Linear, Trunk, at, dropout
+from dwa_jax.backbones.layers import MLP, Block, Embedding, LayerNorm, Linear, Trunk, at
 from dwa_jax.backbones.names import Tensor
 
 
@@ -36,12 +34,10 @@ class Attention(Block):
         c = self.config
         joined = self.part(Linear, 3 * c.hidden_size, name="qkv")(x, deterministic)
         heads = joined.reshape(*x.shape[:2], 3, c.num_heads, c.head_dim)
-        drop = None
-        if c.attention_dropout and not deterministic:
-            key = self.make_rng("dropout")
-            drop = functools.partial(dropout, rate=c.attention_dropout, key=key)
+        rate = 0.0 if deterministic else c.attention_dropout
+        drop_key = self.make_rng("dropout") if rate else None
         query, keys, values = heads[:, :, 0], heads[:, :, 1], heads[:, :, 2]
-        mixed = attention(query, keys, values, mask, dropout=drop)
+        mixed = attention(query, keys, values, mask, dropout_rate=rate, dropout_key=drop_key)
         return self.part(Linear, c.hidden_size, name="output")(
             mixed.reshape(x.shape), deterministic
         )

@@ -1,14 +1,14 @@
-"""Scaled dot-product attention, in one piece or head by head.
+"""Scaled dot-product attention, in one piece or a few heads at a time.
 
 Axes: B batch, T query tokens, S key tokens, H heads, K key/value heads, G query heads that
-share one of them, E width of one head, N heads worked on at a time.
+share one of them, E width of one head.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+
+from dwa_jax.backbones.dropout import dropout
 
 # Scores that a CPU's caches hold. Beyond it the backward pass is bound by memory, and a few
 # heads at a time, whose scores are computed again, are faster than all of them at once.
@@ -27,7 +27,8 @@ def attention(
     value: jax.Array,
     mask: jax.Array,
     *,
-    dropout: Callable[[jax.Array], jax.Array] | None = None,
+    dropout_rate: float = 0.0,
+    dropout_key: jax.Array | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention with grouped query heads.
 
@@ -36,7 +37,8 @@ def attention(
       key: (B, S, K, E); head h of the query reads head h // (H / K).
       value: (B, S, K, E).
       mask: boolean, (B, 1 or T, S); True where a query may look.
-      dropout: probabilities -> probabilities; None for none.
+      dropout_rate: rate on the probabilities.
+      dropout_key: PRNG key; None for rate 0.
 
     Returns:
       (B, T, H, E). A query that may look nowhere gets the mean of the values, so
@@ -48,17 +50,15 @@ def attention(
     query = query.reshape(b, t, k, h // k, e).transpose(0, 2, 3, 1, 4)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
     at_a_time = _heads_at_a_time(b * k, h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize)
-    if dropout is not None or at_a_time == b * k:
-        logits = _masked(_scores(query, key), mask[:, None, None])
-        probabilities = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-        if dropout is not None:
-            probabilities = dropout(probabilities)
-        mixed = jnp.einsum("bkgts,bkse->bkgte", probabilities, value)
+    if at_a_time == b * k:
+        mixed = _at_once(dropout_rate, query, key, value, mask[:, None, None], dropout_key)
     else:
         # Every key/value head by itself, with its row's mask.
-        mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:]))
-        q, k_, v, mask = (x.reshape(b * k, *x.shape[2:]) for x in (query, key, value, mask))
-        mixed = _in_parts(q, k_, v, mask, at_a_time).reshape(query.shape)
+        mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:]))[:, :, None]
+        parts = [x.reshape(-1, at_a_time, *x.shape[2:]) for x in (query, key, value, mask)]
+        if dropout_rate:
+            dropout_key = jax.random.split(dropout_key, parts[0].shape[0])
+        mixed = _in_parts(dropout_rate, *parts, dropout_key).reshape(query.shape)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 
@@ -69,65 +69,89 @@ def _heads_at_a_time(heads, bytes_each):
     return max(n for n in range(1, heads + 1) if heads % n == 0 and n <= most)
 
 
-def _scores(query, key):
+# Below: query (..., G, T, E), key and value (..., S, E), mask (..., 1, 1 or T, S).
+
+
+def _probabilities(query, key, mask, normaliser=None):
     logits = jnp.einsum("...gte,...se->...gts", query * query.shape[-1] ** -0.5, key)
-    return logits.astype(wide(logits.dtype))
-
-
-def _masked(logits, mask):
+    logits = logits.astype(wide(logits.dtype))
     # Half of the lowest number: subtracting the maximum cannot overflow to infinity.
-    return jnp.where(mask, logits, 0.5 * jnp.finfo(logits.dtype).min)
+    logits = jnp.where(mask, logits, 0.5 * jnp.finfo(logits.dtype).min)
+    if normaliser is None:
+        top = logits.max(axis=-1, keepdims=True)
+        normaliser = top, jnp.exp(logits - top).sum(axis=-1, keepdims=True)
+    top, total = normaliser
+    return jnp.exp(logits - top) / total, normaliser
 
 
-def _in_parts(query, key, value, mask, at_a_time):
-    """`attention` of heads in groups of `at_a_time`; nothing of T x S outlives a group.
+def _mixed(rate, probabilities, value, key):
+    return jnp.einsum(
+        "...gts,...se->...gte", dropout(probabilities.astype(value.dtype), rate, key), value
+    )
 
-    query (H, G, T, E), key and value (H, S, E), mask (H, 1 or T, S).
+
+def _gradients(rate, query, key, value, mask, dropout_key, mixed, probabilities, mixed_bar):
+    # By hand, because what jax derives divides by the softmax's sum once more, and holds
+    # what it divides by as wide as the scores.
+    used = dropout(probabilities.astype(value.dtype), rate, dropout_key)
+    value_bar = jnp.einsum("...gts,...gte->...se", used, mixed_bar)
+    bar = jnp.einsum("...gte,...se->...gts", mixed_bar, value)
+    # Dropout multiplies by the same numbers in both directions.
+    bar = dropout(bar, rate, dropout_key).astype(probabilities.dtype)
+    inner = jnp.sum((mixed_bar * mixed).astype(probabilities.dtype), axis=-1, keepdims=True)
+    scores_bar = jnp.where(mask, probabilities * (bar - inner), 0).astype(query.dtype)
+    scale = query.shape[-1] ** -0.5
+    query_bar = jnp.einsum("...gts,...se->...gte", scores_bar, key) * scale
+    key_bar = jnp.einsum("...gts,...gte->...se", scores_bar, query * scale)
+    return query_bar, key_bar, value_bar
+
+
+def _at_once(rate, query, key, value, mask, dropout_key):
+    """Attention that keeps its probabilities for the backward pass."""
+
+    @jax.custom_vjp
+    def run(*parts):
+        return forward(*parts)[0]
+
+    def forward(query, key, value, mask, dropout_key):
+        probabilities, _ = _probabilities(query, key, mask)
+        mixed = _mixed(rate, probabilities, value, dropout_key)
+        return mixed, (query, key, value, mask, dropout_key, mixed, probabilities)
+
+    def backward(kept, mixed_bar):
+        return *_gradients(rate, *kept, mixed_bar), None, None
+
+    run.defvjp(forward, backward)
+    return run(query, key, value, mask, dropout_key)
+
+
+def _in_parts(rate, query, key, value, mask, dropout_key):
+    """Attention of a stack of groups; nothing of T x S outlives a group.
+
     Source: Dao et al. 2022, "FlashAttention", algorithms 1 and 4, with one block a head.
     """
 
-    def grouped(x):
-        return x.reshape(-1, at_a_time, *x.shape[1:])
-
-    def joined(x):
-        return x.reshape(-1, *x.shape[2:])
-
-    def probabilities(q, k, allowed, top=None, total=None):
-        logits = _masked(_scores(q, k), allowed[:, None])
-        if top is None:
-            top = logits.max(axis=-1, keepdims=True)
-        exponentials = jnp.exp(logits - top)
-        if total is None:
-            total = exponentials.sum(axis=-1, keepdims=True)
-        return exponentials / total, top, total
-
     @jax.custom_vjp
-    def run(query, key, value, mask):
-        return forward(query, key, value, mask)[0]
+    def run(*parts):
+        return forward(*parts)[0]
 
-    def forward(query, key, value, mask):
+    def forward(*parts):
         def group(parts):
-            q, k, v, allowed = parts
-            p, top, total = probabilities(q, k, allowed)
-            return jnp.einsum("ngts,nse->ngte", p.astype(v.dtype), v), top, total
+            query, key, value, mask, dropout_key = parts
+            probabilities, normaliser = _probabilities(query, key, mask)
+            return _mixed(rate, probabilities, value, dropout_key), normaliser
 
-        mixed, top, total = jax.lax.map(group, (query, key, value, mask))
-        return mixed, (query, key, value, mask, mixed, top, total)
+        mixed, normaliser = jax.lax.map(group, parts)
+        return mixed, (parts, mixed, normaliser)
 
     def backward(kept, mixed_bar):
-        def group(parts):
-            q, k, v, allowed, mixed, top, total, bar = parts
-            p, _, _ = probabilities(q, k, allowed, top, total)
-            v_bar = jnp.einsum("ngts,ngte->nse", p.astype(v.dtype), bar)
-            p_bar = jnp.einsum("ngte,nse->ngts", bar, v).astype(p.dtype)
-            inner = jnp.sum((bar * mixed).astype(p.dtype), axis=-1, keepdims=True)
-            scores_bar = jnp.where(allowed[:, None], p * (p_bar - inner), 0).astype(q.dtype)
-            scale = q.shape[-1] ** -0.5
-            q_bar = jnp.einsum("ngts,nse->ngte", scores_bar, k) * scale
-            k_bar = jnp.einsum("ngts,ngte->nse", scores_bar, q * scale)
-            return q_bar, k_bar, v_bar
+        def group(given):
+            (query, key, value, mask, dropout_key), mixed, normaliser, mixed_bar = given
+            probabilities, _ = _probabilities(query, key, mask, normaliser)
+            parts = query, key, value, mask, dropout_key, mixed
+            return _gradients(rate, *parts, probabilities, mixed_bar)
 
-        return *jax.lax.map(group, (*kept, mixed_bar)), None
+        return *jax.lax.map(group, (*kept, mixed_bar)), None, None
 
     run.defvjp(forward, backward)
-    return joined(run(*map(grouped, (query, key, value, mask))))
+    return run(query, key, value, mask, dropout_key)

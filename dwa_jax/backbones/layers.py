@@ -20,6 +20,8 @@ from jax.typing import DTypeLike
 from dwa_jax.backbones import low_rank
 from dwa_jax.backbones.attention import attention, wide
 from dwa_jax.backbones.config import BackboneConfig
+from dwa_jax.backbones.dropout import dropout
+from dwa_jax.backbones.products import product
 
 
 def _along_last(vector, x):
@@ -33,28 +35,6 @@ _FLAT_LAYERS = 12
 # kept anyway and in the compute dtype, instead of storing wide intermediates. Saves a
 # quarter of a layer's memory and is no slower. Inside a scan nothing needs prevent_cse.
 _recomputed = functools.partial(jax.checkpoint, prevent_cse=False)
-
-
-def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
-    """Zeroes each element with probability `rate` and scales the rest to keep the mean.
-
-    Args:
-      x: array of any shape.
-      rate: probability of zero, in [0, 1); with 0 `key` may be None.
-      key: PRNG key.
-
-    Returns:
-      An array like x.
-
-    Raises:
-      ValueError: there is no key and the rate is not 0.
-    """
-    if rate == 0.0:
-        return x
-    if key is None:
-        raise ValueError(f"dropout of rate {rate} needs a key")
-    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
 
 
 def linear(
@@ -85,7 +65,7 @@ def linear(
     """
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     if u is None or v is None:
-        y = jnp.dot(x, kernel)
+        y = product(x, kernel)
     elif dropout_rate:
         update = jnp.dot(dropout(x, dropout_rate, dropout_key), u.astype(dtype))
         y = jnp.dot(x, kernel) + jnp.dot(update, v.astype(dtype))
@@ -147,11 +127,13 @@ def rotary_angles(
     Returns:
       (cos, sin), each (T, E / 2). Source: Su et al. 2021, "RoFormer".
     """
-    # On the host, so that a device's own power function does not enter the angles.
+    # On the host: a device's own power function does not enter the angles, and XLA, which
+    # would compute a cosine again wherever it is used, finds a table.
+    wide_dtype = jnp.dtype(wide(dtype))
     frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2) / head_dim)
-    steps = jnp.arange(positions, dtype=wide(dtype))
-    angles = steps[:, None] * jnp.asarray(frequencies, steps.dtype)[None, :]
-    return jnp.cos(angles), jnp.sin(angles)
+    steps = np.arange(positions, dtype=wide_dtype)
+    angles = steps[:, None] * frequencies.astype(wide_dtype)[None, :]
+    return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
@@ -165,11 +147,13 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     Returns:
       (B, T, H, E) in x's dtype.
     """
-    first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
     if cos.ndim == 2:
         cos, sin = cos[None], sin[None]
-    cos, sin = cos[:, :, None, :], sin[:, :, None, :]
-    rotated = jnp.concatenate((first * cos - second * sin, second * cos + first * sin), axis=-1)
+    # Pairs as an axis of two that is turned round: a concatenation of halves takes a CPU
+    # several times as long.
+    halves = x.astype(cos.dtype).reshape(*x.shape[:-1], 2, -1)
+    cos, sin = cos[:, :, None, None, :], jnp.stack((-sin, sin), axis=-2)[:, :, None]
+    rotated = (halves * cos + halves[..., ::-1, :] * sin).reshape(x.shape)
     return rotated.astype(x.dtype)
 
 
@@ -304,12 +288,9 @@ class Attention(Block):
             query = rotate(query, *angles)
         if mask.shape[1] > 1:
             mask = at(mask, positions)
-        drop = None
-        if c.attention_dropout and not deterministic:
-            drop = functools.partial(
-                dropout, rate=c.attention_dropout, key=self.make_rng("dropout")
-            )
-        mixed = attention(query, key, value, mask, dropout=drop)
+        rate = 0.0 if deterministic else c.attention_dropout
+        drop_key = self.make_rng("dropout") if rate else None
+        mixed = attention(query, key, value, mask, dropout_rate=rate, dropout_key=drop_key)
         mixed = mixed.reshape(*asking.shape[:2], c.num_heads * c.head_dim)
         return self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
 

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from dwa_jax.backbones.products import transposed_product, turns
+
 
 class Order(NamedTuple):
     """Which products a low-rank layer takes.
@@ -73,15 +75,21 @@ def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax
 
 
 def _multiply(order, x, kernel, u, v):
+    turned = turns(*kernel.shape)
+
     @jax.custom_vjp
     def run(x, kernel, u, v):
         return forward(x, kernel, u, v)[0]
+
+    def through(x, u):
+        # Or XLA computes it again, transposed, for the gradient of V.
+        return jax.lax.optimization_barrier(x @ u)
 
     def forward(x, kernel, u, v):
         if order.merged:
             total = kernel + u @ v
             return x @ total, (x, total, u, v, None)
-        inner = x @ u
+        inner = through(x, u)
         return x @ kernel + inner @ v, (x, kernel, u, v, inner)
 
     def backward(kept, y_bar):
@@ -92,12 +100,14 @@ def _multiply(order, x, kernel, u, v):
         if not order.merged:
             x_bar = x_bar + inner_bar @ u.T
         # Of a frozen matrix nobody asks for it, and it is not computed.
-        kernel_bar = flat.T @ flat_bar
+        kernel_bar = transposed_product(flat, flat_bar, turned=turned)
         if order.through_matrix:
-            return x_bar, kernel_bar, kernel_bar @ v.T, u.T @ kernel_bar
-        inner = flat @ u if inner is None else inner.reshape(flat.shape[0], -1)
-        u_bar = flat.T @ inner_bar.reshape(flat.shape[0], -1)
-        return x_bar, kernel_bar, u_bar, inner.T @ flat_bar
+            v_bar = transposed_product(u, kernel_bar, turned=True)
+            return x_bar, kernel_bar, kernel_bar @ v.T, v_bar
+        flat_inner_bar = inner_bar.reshape(flat.shape[0], -1)
+        u_bar = transposed_product(flat, flat_inner_bar, turned=turned)
+        inner = through(flat, u) if inner is None else inner.reshape(flat.shape[0], -1)
+        return x_bar, kernel_bar, u_bar, transposed_product(inner, flat_bar, turned=True)
 
     run.defvjp(forward, backward)
     return run(x, kernel, u, v)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from dwa_jax.backbones import attention as module
 
@@ -39,6 +40,31 @@ def test_value_and_gradients_are_those_of_one_piece(monkeypatch, causal, heads_a
     assert module._heads_at_a_time(4, 3 * 5 * 7 * 4) == heads_at_a_time
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("cached_bytes", [10**6, 5 * 7 * 4])
+def test_gradients_under_dropout_are_the_finite_differences(monkeypatch, cached_bytes):
+    monkeypatch.setattr(module, "_CACHED_BYTES", cached_bytes)
+    rng = np.random.default_rng(0)
+    query = jnp.asarray(rng.normal(size=(1, 5, 4, 3)), jnp.float32)
+    key, value = (jnp.asarray(rng.normal(size=(1, 7, 2, 3)), jnp.float32) for _ in range(2))
+    mask = jnp.asarray(rng.random((1, 5, 7)) < 0.8)
+
+    def total(*parts):
+        mixed = module.attention(*parts, mask, dropout_rate=0.4, dropout_key=jax.random.key(1))
+        return jnp.sum(jnp.sin(mixed) * jnp.arange(mixed.size).reshape(mixed.shape))
+
+    check_grads(total, (query, key, value), order=1, modes=["rev"], atol=2e-2, rtol=2e-2)
+
+
+def test_dropout_in_parts_differs_from_part_to_part(monkeypatch):
+    monkeypatch.setattr(module, "_CACHED_BYTES", 1)
+    query, key = jnp.zeros((1, 1, 4, 2)), jnp.zeros((1, 64, 4, 2))
+    value, mask = jnp.ones((1, 64, 4, 2)), jnp.ones((1, 1, 64), bool)
+    options = {"dropout_rate": 0.5, "dropout_key": jax.random.key(0)}
+    mixed = module.attention(query, key, value, mask, **options)[0, 0, :, 0]
+    assert len(set(np.asarray(mixed).tolist())) > 1
+    np.testing.assert_allclose(mixed, np.ones(4), atol=0.5)
 
 
 def test_nothing_of_all_heads_scores_is_held(monkeypatch):
