@@ -12,6 +12,7 @@ that backbone is there too, as `base`. README.md is the model card of both.
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+if __name__ == "__main__":
+    # The imports below take seconds, in which Ctrl-C would end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import jax
 import numpy as np

@@ -3,8 +3,10 @@
 python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KEY=VALUE ...]
 """
 
+import ast
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -260,7 +262,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         if "--traceback" in argv:
             raise
         if isinstance(error, flags.Error | AttributeError | KeyError | TypeError | ValueError):
-            _fail(_one_line(error))
+            _fail(_one_line(error, argv))
         _fail(f"{path} cannot be loaded: {type(error).__name__}: {_last_line(error)}")
 
 
@@ -272,12 +274,23 @@ def _last_line(error):
     return [line for line in str(error).splitlines() if line.strip()][-1].strip()
 
 
-def _one_line(error):
-    # ml_collections puts a dump of all fields between what is wrong and what would be right.
-    text = str(error).replace("\\n", "\n").strip("'\"")
+def _one_line(error, argv):
+    text = str(error)
+    # A KeyError's text is its argument in quotes, and one may hold another.
+    with contextlib.suppress(SyntaxError, ValueError):
+        while isinstance(inner := ast.literal_eval(text), str):
+            text = inner
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    near = [line.strip("'\"") for line in lines if line.startswith("Did you mean")]
     first = lines[0] if lines else type(error).__name__
+    # ml_collections puts a dump of all fields between what is wrong and what would be right.
+    near = [line for line in lines if line.startswith("Did you mean")]
+    key = first.strip("'")
+    given = [a[9:].partition("=")[0] for a in argv if a.startswith("--config.")]
+    asked = next((name for name in given if name.rpartition(".")[2] == key), None)
+    if isinstance(error, AttributeError | KeyError) and asked is not None:
+        found = re.search('Did you mean "(.+?)"', " ".join(near))
+        nearest = f"; the nearest is {found[1]!r}" if found else "; --help lists them"
+        return f"--config.{asked}: there is no key {key!r}{nearest}"
     if first.startswith(("Error whilst parsing", "Configuration is not available")):
         first = f"the configuration cannot be loaded: {_last_line(error)}"
     return " ".join([first.split(" Other fields present")[0], *near])

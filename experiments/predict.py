@@ -12,6 +12,7 @@ and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
 
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+if __name__ == "__main__":
+    # The imports below take seconds, in which Ctrl-C would end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import numpy as np
 from absl import logging

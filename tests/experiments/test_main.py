@@ -382,8 +382,12 @@ def error_line(folder, *options):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--config.learning_rat=1", ["learning_rat", "learning_rate"]),
-        ("--config.epochs=many", ["epochs", "many"]),
+        (
+            "--config.learning_rat=1",
+            ["there is no key 'learning_rat'; the nearest is 'learning_rate'"],
+        ),
+        ("--config.zebra=1", ["there is no key 'zebra'; --help lists them"]),
+        ("--config.epochs=many", ["--config.epochs=many: invalid", ": 'many'"]),
         ("--config.train=nowhere.csv", ["nowhere.csv"]),
         ("--config.backbone=nobody/nothing", ["nobody/nothing", "folder"]),
         ("--config.weighting=dwaa", ["dwaa", "dwa"]),
