@@ -33,7 +33,7 @@ from dwa_jax import backbones, lora, trunk
 from experiments import card, command, trained
 from experiments.categories import labels
 from experiments.whole import check_folder, whole_folder
-from experiments.workdir import write_json
+from experiments.workdir import read_json, write_json
 
 FORMATS = ("transformers", "peft")
 MARKER = ".dwa_jax_export.json"
@@ -66,7 +66,8 @@ def export(
     if run.pooling != classifier.pooling:
         raise ValueError(
             f"pooling={run.pooling!r} has no counterpart in transformers, whose "
-            f"{classifier.architecture} takes the {classifier.pooling} token; nothing is written"
+            f"{classifier.architecture} takes the {classifier.pooling} token; nothing is written. "
+            f"A run with --config.pooling={classifier.pooling} can be exported"
         )
     if form == "peft" and run.adapter is None:
         raise ValueError(
@@ -186,6 +187,11 @@ def _save_tokenizer(run, folder):
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.model_max_length, tokenizer.padding_side = run.max_tokens, "right"
     tokenizer.save_pretrained(folder)
+    # The same class by the name that it had in transformers 4, which both know.
+    path = folder / "tokenizer_config.json"
+    about = read_json(path)
+    if about.get("tokenizer_class") == "TokenizersBackend":
+        write_json(path, about | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def parse(argv: list[str] | None = None):

@@ -47,6 +47,7 @@ from experiments import (
 )
 from experiments.console import Console
 from experiments.health import Diverged
+from experiments.model import only_here
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
 _WORKDIR = flags.DEFINE_string(
@@ -98,6 +99,7 @@ def _run(config, folder, console, started, held):
         warnings.simplefilter("always", UserWarning)
         model = pipeline.load_model(config, corpus, model_key)
         batches, notes = pipeline.make_batches(config, corpus, model)
+        notes += only_here(model)
         setup = pipeline.make_run(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
     check_step(setup, batches["train"])
@@ -143,6 +145,7 @@ def _run(config, folder, console, started, held):
     workdir.write_predictions(folder / "predictions.csv", corpus.rows[last], predictions)
     plots.draw_run(folder / "plots", corpus, log.read(), results[last], predictions, last)
     summary = {
+        "rows": overview.count(corpus, config.num_classes),
         "validation": results["validation"],
         "test": results.get("test"),
         "also_tested": also_tested,
