@@ -35,8 +35,9 @@ def only_here(model: Model) -> list[str]:
     if model.pooling == classifier.pooling:
         return []
     return [
-        f"pooling={model.pooling!r} is not that of {classifier.architecture}: the run will predict, "
-        f"but not export to transformers or PEFT; --config.pooling={classifier.pooling} does"
+        f"pooling={model.pooling!r} is not that of {classifier.architecture}: the run will "
+        f"predict, but not export to transformers or PEFT; --config.pooling={classifier.pooling} "
+        "does"
     ]
 
 
