@@ -55,9 +55,13 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
         "",
         *_opening(run, form),
         "",
-        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. The "
-        "numbers are those of the run within 1e-4 where it computed in float32; it did in "
-        f"{config.dtype}.",
+        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. "
+        + (
+            "The numbers are those of the run within 1e-4."
+            if config.dtype == "float32"
+            else f"The run computed in {config.dtype}, this is float32: the numbers differ by that "
+            "rounding."
+        ),
     ]
     if config.normalize_tweets:
         lines += [
@@ -121,7 +125,11 @@ def _opening(run, form):
         "classification": "probabilities = classification(**inputs).logits.softmax(-1)",
     }
     lines += ["", "with torch.no_grad():", *(f"    {results[task.name]}" for task in run.tasks)]
-    lines += ["```", "", "From elsewhere, or from the hub, `subfolder=` names the task."]
+    if form == "peft":
+        lines += ["```", "", "The head that `transformers` warns is new comes with the adapter."]
+    else:
+        lines += ["```"]
+    lines += ["", "From elsewhere, or from the hub, `subfolder=` names the task."]
     return lines
 
 
