@@ -192,6 +192,8 @@ def _source(args, predictor, added):
     rows = _BATCHES * predictor.batch_size
     to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
+        if sys.stdin.isatty():
+            print("note: texts from the keyboard, a line each; Ctrl-D ends them", file=sys.stderr)
         # What stands for it, in a notebook for instance, may hold texts already.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")

@@ -70,8 +70,14 @@ def test_a_run_read_back_predicts_what_it_wrote_of_its_best_epoch(predictor, tes
     alone = [predictor([text])[0].score for text in texts[:3]]
     np.testing.assert_allclose(alone, [one.score for one in found[:3]], atol=1e-5)
     assert predictor([]) == []
-    with pytest.raises(TypeError, match="a list of texts"):
-        predictor("EUR/USD jumps")
+    series = pa.array(texts[:3]).to_pandas()
+    for several in (tuple(texts[:3]), iter(texts[:3]), np.array(texts[:3]), series):
+        assert len(predictor(several)) == 3
+    for wrong in ("EUR/USD jumps", {"text": texts}, pa.table({"text": texts}).to_pandas()):
+        with pytest.raises(TypeError, match=r"a list of texts .* a column: predictor\(table"):
+            predictor(wrong)
+    with pytest.raises(TypeError, match="text 1 is nan, no string; a list of texts"):
+        predictor(["up", float("nan")])
 
 
 def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
