@@ -102,9 +102,20 @@ def test_tensorboard_has_every_number_of_a_continued_run_once(tmp_path):
         for event in LegacyEventFileLoader(str(path)).Load()
         for value in event.summary.value
     ]
-    assert len(found) == len(set(found)) == sum(map(len, WHOLE.values()))
+    # One is the configuration.
+    assert len(found) == len(set(found)) == 1 + sum(map(len, WHOLE.values()))
     assert said == [f"TensorBoard: tensorboard --logdir={tmp_path / 'tensorboard'}"]
     killed.close()
+
+
+def test_tensorboard_shows_the_configuration_as_a_text(tmp_path):
+    log = opened(tmp_path, "tensorboard")
+    log.close()
+    read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    about = read.SummaryMetadata("config")
+    (text,) = read.Tensors("config")
+    assert about.plugin_data.plugin_name == "text" and text.step == 0
+    assert text.tensor_proto.string_val[0].decode().splitlines()[2:] == ["| seed | `1` |"]
 
 
 def test_each_record_is_on_the_disk_when_it_is_written(tmp_path):
