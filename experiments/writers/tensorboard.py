@@ -75,7 +75,8 @@ class TensorBoard:
 
 def _table(config) -> str:
     # Markdown, which the page shows as a table.
-    rows = [f"| {key} | `{value}` |".replace("\n", " ") for key, value in config.items()]
+    shown = {key: repr(value).replace("|", "\\|") for key, value in config.items()}
+    rows = [f"| {key} | `{value}` |" for key, value in shown.items()]
     return "\n".join(["| key | value |", "|---|---|", *rows])
 
 
