@@ -3,6 +3,7 @@
 import json
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from configs import base
@@ -33,7 +34,8 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     header: dict[str, Any] = {"license": license, "pipeline_tag": "text-classification"}
     header["library_name"] = form
     header["tags"] = ["sentiment-analysis", "dwa_jax"]
-    if backbone != "scratch":
+    # The hub takes names of its own alone.
+    if backbone != "scratch" and not _is_folder(backbone):
         header["base_model"] = backbone
     # JSON is YAML, and quotes whatever a name may hold.
     lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
@@ -53,9 +55,13 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
         "",
         *_opening(run, form),
         "",
-        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. The "
-        "numbers are those of the run within 1e-4 where it computed in float32; it did in "
-        f"{config.dtype}.",
+        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. "
+        + (
+            "The numbers are those of the run within 1e-4."
+            if config.dtype == "float32"
+            else f"The run computed in {config.dtype}, this is float32: the numbers differ by that "
+            "rounding."
+        ),
     ]
     if config.normalize_tweets:
         lines += [
@@ -73,6 +79,10 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     return "\n".join(lines)
 
 
+def _is_folder(backbone):
+    return Path(backbone).expanduser().exists() or backbone.count("/") > 1
+
+
 def training_command(run: Trained) -> str:
     """Returns the command of the run: every key that is not at its default."""
     changed = settings.changes(run.config.to_dict(), base.get_config().to_dict())
@@ -82,7 +92,19 @@ def training_command(run: Trained) -> str:
 
 
 def _opening(run, form):
-    lines = ["```python"]
+    peft = ["from peft import PeftModel"] if form == "peft" else []
+    lines = [
+        "In this folder:",
+        "",
+        "```python",
+        *("import torch", *peft),
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{run.tasks[0].name}")',
+        'texts = ["EUR/USD jumps after ECB", "Pound slips"]',
+        'inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")',
+        "",
+    ]
     for task in run.tasks:
         if form == "transformers":
             lines += [
@@ -98,12 +120,16 @@ def _opening(run, form):
             ]
             if run.module.config.family in ("llama", "qwen2"):
                 lines.insert(-1, f"base.config.pad_token_id = {run.tokenizer.pad_token_id}")
-    lines += [
-        f'tokenizer = AutoTokenizer.from_pretrained("{run.tasks[0].name}")',
-        'inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")',
-        f"{run.tasks[0].name}(**inputs).logits",
-        "```",
-    ]
+    results = {
+        "regression": "scores = regression(**inputs).logits[:, 0]",
+        "classification": "probabilities = classification(**inputs).logits.softmax(-1)",
+    }
+    lines += ["", "with torch.no_grad():", *(f"    {results[task.name]}" for task in run.tasks)]
+    if form == "peft":
+        lines += ["```", "", "The head that `transformers` warns is new comes with the adapter."]
+    else:
+        lines += ["```"]
+    lines += ["", "From elsewhere, or from the hub, `subfolder=` names the task."]
     return lines
 
 
@@ -136,8 +162,15 @@ def _data(run):
     if by_machine:
         counts = ", ".join(f"{split}: {count}" for split, count in by_machine.items())
         lines.append(f"* scores that VADER gave, not people: {counts}")
-    left = run.summary.get("left_out", {}).get("count", 0)
-    return [*lines, f"* {left} bad rows left out"] if left else lines
+    if left := run.summary.get("left_out", {}).get("count", 0):
+        lines.append(f"* {left} bad rows left out")
+    # A run of an earlier version did not count.
+    rows = [
+        [split, found["count"], *found["by_class"]]
+        for split, found in run.summary.get("rows", {}).items()
+    ]
+    numbers = [f"category {k}" for k in range(config.num_classes)]
+    return [*lines, "", *_table(["", "texts", *numbers], rows)] if rows else lines
 
 
 def _results(run):

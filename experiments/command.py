@@ -1,6 +1,7 @@
 """Command lines of programs with a few options: one line for a mistake, and status 2."""
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -31,6 +32,8 @@ class Parser(argparse.ArgumentParser):
 def run(program: Callable[[], None]) -> None:
     """Runs a program; SIGTERM ends it like Ctrl-C, so that what it began is cleared away.
 
+    Where nobody reads its output any longer, as behind `| head`, it ends without a word.
+
     Args:
       program: raises ValueError or OSError for a mistake of the user's.
     """
@@ -39,10 +42,14 @@ def run(program: Callable[[], None]) -> None:
         sys.exit(128 + signum)
 
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         program()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        end_unread()
     except Exception as error:
         words = words_of(error)
         if words is None:
@@ -51,6 +58,13 @@ def run(program: Callable[[], None]) -> None:
             traceback.print_exc()
         print(f"error: {words}", file=sys.stderr)
         sys.exit(2)
+
+
+def end_unread() -> NoReturn:
+    """Ends the program as a broken pipe ends others."""
+    # Or the interpreter would try again to write what is left, and complain.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + signal.SIGPIPE)
 
 
 def words_of(error: Exception) -> str | None:

@@ -33,7 +33,16 @@ class Corpus:
     machine_scored: dict[str, int] = field(default_factory=dict)
 
 
-def _files(text: str, key: str) -> list[str]:
+def expand(text: str, key: str) -> list[str]:
+    """Returns the files that a text names.
+
+    Args:
+      text: files, patterns and data sets of the hub, with commas between.
+      key: whose value it is.
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
     found = []
     for name in (part.strip() for part in text.split(",")):
         if not name:
@@ -63,7 +72,7 @@ def read_corpus(config) -> Corpus:
 
     def read(key, files=None):
         rows, skipped = data.read(
-            files or _files(config[key], key),
+            files or expand(config[key], key),
             text_column=config.text_column,
             score_column=config.score_column or None,
             category_column=config.category_column or None,
@@ -113,7 +122,7 @@ def read_corpus(config) -> Corpus:
     for split in ("train", "validation"):
         if not len(rows[split]):
             raise ValueError(f"the {split} split has no row")
-    for name in _files(config.also_test, "also_test"):
+    for name in expand(config.also_test, "also_test"):
         rows[name] = read("also_test", [name])
         rows[name], dropped = data.check_disjoint(rows[name], rows["train"], rows["validation"])
         if dropped:

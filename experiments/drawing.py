@@ -7,11 +7,9 @@ text stays text.
 import io
 import re
 import warnings
+from typing import Any, Literal
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 INK = "#1c1e20"  # becomes currentColor: no other colour may equal it
 STYLE = {
@@ -46,8 +44,26 @@ def shorten(name: str, limit: int = 34) -> str:
     return name if len(name) <= limit else name[: limit - 1] + "…"
 
 
+def subplots(
+    *shape: int,
+    figsize: tuple[float, float],
+    layout: Literal["constrained"] | None = None,
+    **options: Any,
+):
+    """Makes a figure and its axes; unlike pyplot's it leaves a notebook's backend alone.
+
+    Args:
+      *shape: rows and columns of the axes, where there is more than one.
+      figsize: (width, height) in inches.
+      layout: of `Figure`.
+      **options: of `Figure.subplots`.
+    """
+    figure = Figure(figsize=figsize, layout=layout)
+    return figure, figure.subplots(*shape, **options)
+
+
 def to_svg(figure, name: str) -> str:
-    """Closes a figure and returns it as SVG to be set into a page.
+    """Returns a figure as SVG to be set into a page.
 
     Args:
       figure: matplotlib's.
@@ -63,7 +79,6 @@ def to_svg(figure, name: str) -> str:
         figure.savefig(
             text, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
-    plt.close(figure)
     return _inline(text.getvalue(), name)
 
 

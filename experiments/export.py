@@ -12,6 +12,7 @@ that backbone is there too, as `base`. README.md is the model card of both.
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+if __name__ == "__main__":
+    # The imports below take seconds, in which Ctrl-C would end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import jax
 import numpy as np
@@ -28,7 +33,7 @@ from dwa_jax import backbones, lora, trunk
 from experiments import card, command, trained
 from experiments.categories import labels
 from experiments.whole import check_folder, whole_folder
-from experiments.workdir import write_json
+from experiments.workdir import read_json, write_json
 
 FORMATS = ("transformers", "peft")
 MARKER = ".dwa_jax_export.json"
@@ -61,7 +66,8 @@ def export(
     if run.pooling != classifier.pooling:
         raise ValueError(
             f"pooling={run.pooling!r} has no counterpart in transformers, whose "
-            f"{classifier.architecture} takes the {classifier.pooling} token; nothing is written"
+            f"{classifier.architecture} takes the {classifier.pooling} token; nothing is written. "
+            f"A run with --config.pooling={classifier.pooling} can be exported"
         )
     if form == "peft" and run.adapter is None:
         raise ValueError(
@@ -181,6 +187,11 @@ def _save_tokenizer(run, folder):
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     tokenizer.model_max_length, tokenizer.padding_side = run.max_tokens, "right"
     tokenizer.save_pretrained(folder)
+    # The same class by the name that it had in transformers 4, which both know.
+    path = folder / "tokenizer_config.json"
+    about = read_json(path)
+    if about.get("tokenizer_class") == "TokenizersBackend":
+        write_json(path, about | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def parse(argv: list[str] | None = None):

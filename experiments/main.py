@@ -3,8 +3,10 @@
 python -m experiments.main --config=configs/demo.py [--workdir=DIR] [--config.KEY=VALUE ...]
 """
 
+import ast
 import contextlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -45,6 +47,7 @@ from experiments import (
 )
 from experiments.console import Console
 from experiments.health import Diverged
+from experiments.model import only_here
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
 _WORKDIR = flags.DEFINE_string(
@@ -96,6 +99,7 @@ def _run(config, folder, console, started, held):
         warnings.simplefilter("always", UserWarning)
         model = pipeline.load_model(config, corpus, model_key)
         batches, notes = pipeline.make_batches(config, corpus, model)
+        notes += only_here(model)
         setup = pipeline.make_run(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
     check_step(setup, batches["train"])
@@ -141,6 +145,7 @@ def _run(config, folder, console, started, held):
     workdir.write_predictions(folder / "predictions.csv", corpus.rows[last], predictions)
     plots.draw_run(folder / "plots", corpus, log.read(), results[last], predictions, last)
     summary = {
+        "rows": overview.count(corpus, config.num_classes),
         "validation": results["validation"],
         "test": results.get("test"),
         "also_tested": also_tested,
@@ -260,7 +265,7 @@ def parse_flags(argv: list[str]) -> list[str]:
         if "--traceback" in argv:
             raise
         if isinstance(error, flags.Error | AttributeError | KeyError | TypeError | ValueError):
-            _fail(_one_line(error))
+            _fail(_one_line(error, argv))
         _fail(f"{path} cannot be loaded: {type(error).__name__}: {_last_line(error)}")
 
 
@@ -272,12 +277,23 @@ def _last_line(error):
     return [line for line in str(error).splitlines() if line.strip()][-1].strip()
 
 
-def _one_line(error):
-    # ml_collections puts a dump of all fields between what is wrong and what would be right.
-    text = str(error).replace("\\n", "\n").strip("'\"")
+def _one_line(error, argv):
+    text = str(error)
+    # A KeyError's text is its argument in quotes, and one may hold another.
+    with contextlib.suppress(SyntaxError, ValueError):
+        while isinstance(inner := ast.literal_eval(text), str):
+            text = inner
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    near = [line.strip("'\"") for line in lines if line.startswith("Did you mean")]
     first = lines[0] if lines else type(error).__name__
+    # ml_collections puts a dump of all fields between what is wrong and what would be right.
+    near = [line for line in lines if line.startswith("Did you mean")]
+    key = first.strip("'")
+    given = [a[9:].partition("=")[0] for a in argv if a.startswith("--config.")]
+    asked = next((name for name in given if name.rpartition(".")[2] == key), None)
+    if isinstance(error, AttributeError | KeyError) and asked is not None:
+        found = re.search('Did you mean "(.+?)"', " ".join(near))
+        nearest = f"; the nearest is {found[1]!r}" if found else "; --help lists them"
+        return f"--config.{asked}: there is no key {key!r}{nearest}"
     if first.startswith(("Error whilst parsing", "Configuration is not available")):
         first = f"the configuration cannot be loaded: {_last_line(error)}"
     return " ".join([first.split(" Other fields present")[0], *near])

@@ -29,6 +29,18 @@ class Model:
         return 1.0 if self.adapter is None else self.adapter.scale
 
 
+def only_here(model: Model) -> list[str]:
+    """Returns a note where the run could not be exported, while that can still be changed."""
+    classifier = backbones.FAMILIES[model.module.config.family].classifier
+    if model.pooling == classifier.pooling:
+        return []
+    return [
+        f"pooling={model.pooling!r} is not that of {classifier.architecture}: the run will "
+        f"predict, but not export to transformers or PEFT; --config.pooling={classifier.pooling} "
+        "does"
+    ]
+
+
 def uses_lora(config) -> bool:
     """Says whether low-rank factors train, or the trunk itself."""
     return bool(config.lora_rank or config.lora_adapter)

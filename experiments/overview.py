@@ -57,6 +57,17 @@ def describe(
     console.table("dwa_jax", rows)
 
 
+def count(corpus, num_classes: int) -> dict[str, dict]:
+    """Returns {split: {"count": rows, "by_class": (K,) those of each category}}."""
+    return {
+        split: {
+            "count": len(categories),
+            "by_class": np.bincount(categories[categories >= 0], minlength=num_classes).tolist(),
+        }
+        for split, categories in corpus.categories.items()
+    }
+
+
 def classes(config, corpus) -> list[str]:
     """Returns a line for each class: its name, its scores, its training rows and their share."""
     categories = corpus.categories["train"]

@@ -3,8 +3,9 @@
 python -m experiments.predict --workdir=DIR --input=FILE --output=FILE
 python -m experiments.predict --workdir=DIR < LINES > JSONL
 
-The input is a .csv, .jsonl or .parquet file; the output has the same format, rows in the same
-order with all their columns, and behind them predicted_score, predicted_category (and
+The input is a .csv, .jsonl or .parquet file, or several with the same columns, as a pattern or with
+commas between; the output, one file, has the same format, rows in the same order with all their
+columns, and behind them predicted_score, predicted_category (and
 predicted_name, where the run has names), probability_0 to probability_K-1. Without --input
 each line of standard input is a text; without --output JSON lines go to standard output. CSV
 and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
@@ -12,6 +13,7 @@ and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
 
 import io
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +24,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+if __name__ == "__main__":
+    # The imports below take seconds, in which Ctrl-C would end in a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 import numpy as np
 from absl import logging
 from rich.console import Console
@@ -30,7 +36,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from dwa_jax import host_memory
 from dwa_jax.data import DataError, compression
 from dwa_jax.data.rows import BadRow
-from experiments import command, occlusion, sinks, tables
+from experiments import command, corpus, occlusion, sinks, tables
 from experiments.predictor import Predictor
 from experiments.whole import check_file, whole_file
 
@@ -45,7 +51,7 @@ def parse(argv: list[str] | None = None):
     parser = command.Parser(prog="experiments.predict", description=__doc__)
     add = parser.add_argument
     add("--workdir", required=True, help="folder of the finished run")
-    add("--input", default="-", help="file of texts; - is standard input, a text a line")
+    add("--input", default="-", help="file or files of texts; - is standard input, a text a line")
     add("--output", default="-", help="file to write; - is standard output, as JSON lines")
     add("--text_column", default="", help="column of the texts; by default the run's")
     add("--on_bad_row", default="", choices=["error", "skip"], help="by default the run's")
@@ -187,11 +193,17 @@ def _source(args, predictor, added):
     rows = _BATCHES * predictor.batch_size
     to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
+        if sys.stdin.isatty():
+            print("note: texts from the keyboard, a line each; Ctrl-D ends them", file=sys.stderr)
         # What stands for it, in a notebook for instance, may hold texts already.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesSource(sys.stdin, "standard input", to, column, rows)
-    source = tables.open_source(Path(args.input), column, rows, list(added))
+    # A file's own name may hold what would make it a pattern.
+    names = [args.input] if Path(args.input).exists() else corpus.expand(args.input, "--input")
+    if not names:
+        raise ValueError(f"--input={args.input!r} names no file")
+    source = tables.open_sources([Path(name) for name in names], column, rows, list(added))
     if args.output == "-" and source.suffix == ".parquet":
         raise ValueError("Parquet needs a file to go to: --output=FILE.parquet")
     if args.output != "-" and to != source.suffix:

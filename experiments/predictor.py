@@ -7,7 +7,7 @@ Axes: N texts, B rows of a batch, T tokens, K categories.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -92,18 +92,25 @@ class Predictor:
         """
         return cls(trained.load(workdir), batch_size)
 
-    def __call__(self, texts: Sequence[str]) -> list[Prediction]:
+    def __call__(self, texts: Iterable[str]) -> list[Prediction]:
         """Predicts texts, in their order.
 
         Args:
-          texts: any number; one longer than what the run allows is cut, as it was there.
+          texts: any number, as a list, a column of a table or whatever else yields them; one
+            longer than what the run allows is cut, as it was there.
 
         Raises:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("a list of texts is expected: predictor(['EUR/USD jumps after ECB'])")
+        expected = "a list of texts is expected: predictor(['EUR/USD jumps after ECB'])"
+        # Mappings and tables would yield their keys, which are strings too.
+        if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
+            raise TypeError(f"{expected}, or a column: predictor(table['text'])")
+        texts = list(texts)
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"text {place} is {text!r:.60}, no string; {expected}")
         found = self.predict(texts)
         scores, probabilities = found.score, found.probabilities
         return [

@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from experiments import pipeline, validation
+from experiments import overview, pipeline, validation
+from experiments.model import only_here
 
 _BINS = 8
 _BAR = 40
@@ -24,14 +25,12 @@ def preview(config, console) -> None:
     # The key that a run would take, so that a trunk from scratch has its tokenizer.
     model = pipeline.load_model(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
     batches, notes = pipeline.make_batches(config, corpus, model)
-    for note in [*corpus.notes, *notes]:
+    for note in [*corpus.notes, *notes, *only_here(model)]:
         console.note(f"note: {note}")
     rows = {}
-    for split, categories in corpus.categories.items():
-        counts = np.bincount(categories[categories >= 0], minlength=config.num_classes)
-        missing = int((categories < 0).sum())
-        rows[split] = f"{len(categories)} rows; by class " + ", ".join(map(str, counts))
-        if missing:
+    for split, found in overview.count(corpus, config.num_classes).items():
+        rows[split] = f"{found['count']} rows; by class " + ", ".join(map(str, found["by_class"]))
+        if missing := found["count"] - sum(found["by_class"]):
             rows[split] += f"; {missing} without one"
     if corpus.thresholds is not None:
         rows["thresholds"] = ", ".join(f"{value:+.3f}" for value in corpus.thresholds)

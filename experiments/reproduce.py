@@ -56,8 +56,13 @@ def load(path: Path) -> Sweep:
       ValueError: there is no such file, or it does not hold a sweep.
     """
     if not path.is_file():
-        found = ", ".join(sorted(str(p) for p in Path("configs/sweeps").glob("[a-z]*.py")))
-        raise ValueError(f"{path}: no such file; there are: {found}")
+        # Not the one that holds what they share.
+        there = [
+            str(other)
+            for other in sorted(Path("configs/sweeps").glob("[a-z]*.py"))
+            if "def get_sweep(" in other.read_text("utf-8")
+        ]
+        raise ValueError(f"{path}: no such file; there are: {', '.join(there)}")
     specification = importlib.util.spec_from_file_location(f"sweep_{path.stem}", path)
     if specification is None or specification.loader is None:
         raise ValueError(f"{path} does not hold a sweep: a Python file ends in .py")

@@ -7,6 +7,7 @@ physical line, counted from 1; for Parquet the index plus 1.
 
 import difflib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,13 +71,26 @@ def open_source(path: Path, text_column: str, chunk_rows: int, added: Sequence[s
     Raises:
       DataError: there is no such file or it is of an unknown type.
     """
-    suffix = check_name(path)
+    try:
+        suffix = check_name(path)
+    except DataError as error:
+        raise DataError(f"{error}; lines, a text each, go to standard input: < FILE") from None
     if not path.exists():
         raise DataError(f"{path}: no such file")
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file in it")
     kinds = {".csv": CsvSource, ".jsonl": JsonlSource, ".parquet": ParquetSource}
     return kinds[suffix](path, text_column, chunk_rows, added)
+
+
+def open_sources(paths: Sequence[Path], *options) -> "Source":
+    """Opens one file, or several to be read as one; see `open_source`.
+
+    Raises:
+      DataError: there is no such file, it is of an unknown type or of another than the first.
+    """
+    sources = [open_source(path, *options) for path in paths]
+    return sources[0] if len(sources) == 1 else SeveralSources(sources)
 
 
 def check_name(path: Path) -> str:
@@ -132,6 +146,8 @@ class Source:
         if list(there).count(self.text_column) != 1:
             near = difflib.get_close_matches(self.text_column, there, n=1, cutoff=0.5)
             hint = f" (nearest: {near[0]!r})" if near else ""
+            if len(there) == 1 and (separator := re.search("[;\t|]", there[0])):
+                hint = f"; it looks separated by {separator.group()!r}, where a comma is expected"
             how = "twice" if self.text_column in there else "not there"
             names = ", ".join(map(repr, there[:30])) or "none"
             raise DataError(
@@ -221,6 +237,42 @@ class ParquetSource(Source):
             raise DataError(
                 f"{self.path}: not a readable Parquet file: {one_line(error)}"
             ) from None
+
+
+class SeveralSources(Source):
+    """Files of one format and of the same columns, one behind the other."""
+
+    def __init__(self, sources: Sequence[Source]):
+        first = sources[0]
+        super().__init__(first.path, first.text_column, first.chunk_rows, first.added)
+        self.suffix, self._sources = first.suffix, sources
+        for source in sources[1:]:
+            if source.suffix != self.suffix:
+                raise DataError(
+                    f"{source.path} is {source.suffix} and {first.path} {first.suffix}: name files "
+                    "of one type, for they have one output"
+                )
+
+    def chunks(self):
+        sizes = [source.path.stat().st_size for source in self._sources]
+        for place, source in enumerate(self._sources):
+            # What errors name.
+            self.path = source.path
+            for chunk in source.chunks():
+                self._check_same(source)
+                read = sum(sizes[:place]) + sizes[place] * (chunk.share or 0)
+                yield chunk._replace(share=read / max(sum(sizes), 1))
+            # Also of a file without rows.
+            self._check_same(source)
+
+    def _check_same(self, source):
+        if self.columns is None:
+            self.columns = source.columns
+        elif self.columns != source.columns:
+            raise DataError(
+                f"{source.path}: its columns are not those of {self._sources[0].path}, and one "
+                "output cannot hold both"
+            )
 
 
 class LinesSource(Source):

@@ -12,6 +12,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+from experiments import command
+
 _OPTIONS = {
     "--config=FILE": "a configuration, which is needed",
     "--config.KEY=VALUE": "changes one of its keys",
@@ -36,13 +38,17 @@ def answer(arguments: list[str], about: str) -> None:
         return
     path = next((a.partition("=")[2] for a in arguments if a.startswith("--config=")), None)
     try:
-        print(keys(Path(path)) if path else overview(about))
+        text = keys(Path(path)) if path else overview(about)
     except Exception as error:  # a configuration is code and may raise anything
         if "--traceback" in arguments:
             raise
         words = " ".join(str(error).split())
         print(f"error: {path} cannot be loaded: {type(error).__name__}: {words}", file=sys.stderr)
         sys.exit(2)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        command.end_unread()
     sys.exit(0)
 
 

@@ -81,6 +81,10 @@ def whole_folder(path: Path, marker: str) -> Iterator[Path]:
         (partial / marker).write_text(json.dumps({"files": None}) + "\n", "utf-8")
         yield partial
         files = [name for name in _files(partial) if name != marker]
+        # Some writers keep what they write from everybody else, whatever the umask.
+        usual = (partial / marker).stat().st_mode
+        for name in files:
+            (partial / name).chmod(usual)
         (partial / marker).write_text(json.dumps({"files": files}, indent=1) + "\n", "utf-8")
         if path.exists():
             os.rename(path, previous)

@@ -23,6 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from configs import base
+from experiments import settings
+
 _PACKAGES = (
     "dwa_jax",
     "jax",
@@ -151,6 +154,8 @@ def lock(folder: Path) -> Iterator[None]:
 def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str]:
     """Makes the folder's config.json, or checks that it belongs to this configuration.
 
+    A key that the run's configuration did not have yet counts as at its default in base.py.
+
     Args:
       folder: the run's; need not exist where `data` is None.
       config: the whole resolved configuration.
@@ -187,7 +192,11 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         for package, version in versions().items()
         if began.get(package) != version
     ]
-    missing = object()
+    stored, config = settings.flatten(stored), settings.flatten(config)
+    # A key that there was not yet when the run began: its default is what the run did then.
+    defaults = settings.flatten(plain(base.get_config().to_dict()))
+    newer = {key: value for key, value in defaults.items() if key in config and key not in stored}
+    stored, missing = newer | stored, object()
     keys = [key for key in {**stored, **config} if stored.get(key, missing) != config.get(key)]
     if keys:
         changes = "; ".join(

@@ -8,8 +8,9 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
@@ -90,7 +91,7 @@ def curves(
             Line2D([], [], color=colour, linestyle=_DASHES[i % len(_DASHES)], label=text)
             for i, text in enumerate(lines)
         ]
-    with plt.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(2.0, handles, bottom=0.42)
         for place, one in enumerate(series):
             _curve(axes, one, place)
@@ -131,7 +132,7 @@ def scores(
         handles.append(Line2D([], [], color=look.colour, label="predicted"))
     if thresholds:
         handles.append(Line2D([], [], color=INK, linestyle="--", linewidth=0.9, label="threshold"))
-    with plt.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(2.0, handles, bottom=0.42)
         counts = np.histogram(np.clip(true, edges[0], edges[-1]), edges)[0]
         axes.stairs(counts, edges, fill=True, color=_GREY, alpha=0.5, linewidth=0)
@@ -169,7 +170,7 @@ def predicted_vs_true(name: str, look: Look, true: np.ndarray, predicted: np.nda
         kept = np.random.default_rng(0).choice(len(true), DOTS, replace=False)
         true, predicted = true[kept], predicted[kept]
     reach = REACH if predicted.size and np.abs(predicted).max() > 1 else 1
-    with plt.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(2.9, [], bottom=0.42)
         axes.plot([-1, 1], [-1, 1], color=INK, linewidth=0.8, alpha=0.6)
         axes.plot(
@@ -203,7 +204,7 @@ def confusion(name: str, look: Look, matrix: Sequence[Sequence[int]]) -> str:
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(counts)
-    with plt.rc_context(_STYLE | {"axes.grid": False}):
+    with matplotlib.rc_context(_STYLE | {"axes.grid": False}):
         figure, axes = _axes(min(2.9, 0.6 + 0.46 * size), [], bottom=0.42)
         for i, j in np.ndindex(counts.shape):
             # Never so dark that ink, black or white, cannot be read on it.
@@ -239,7 +240,7 @@ def by_class(name: str, title: str, bars: Sequence[tuple[Look, Sequence[float]]]
     ]
     size = max(len(values) for _, values in bars)
     thickness = 0.8 / len(bars)
-    with plt.rc_context(_STYLE):
+    with matplotlib.rc_context(_STYLE):
         figure, axes = _axes(2.0, handles if len(bars) > 1 else [], bottom=0.42)
         for i, (look, values) in enumerate(bars):
             places = np.arange(len(values)) - 0.4 + (i + 0.5) * thickness
@@ -260,7 +261,7 @@ def _axes(height, handles, bottom):
     legend = 0.19 * math.ceil(len(handles) / columns)
     total = 0.3 + height + bottom + legend
     # Placed by hand: a solver would take longer than the drawing.
-    figure = plt.figure(figsize=(_WIDTH, total))
+    figure = Figure(figsize=(_WIDTH, total))
     axes = figure.add_axes(
         (_LEFT / _WIDTH, (bottom + legend) / total, 1 - (_LEFT + 0.12) / _WIDTH, height / total)
     )

@@ -45,6 +45,7 @@ def overview(runs: Sequence[Run]) -> list:
             DASH if run.predictions is None else f"{run.split}, {len(run.predictions.texts)} rows"
             for run in runs
         ],
+        "rows": [_rows(run) for run in runs],
         "epochs": [_epochs(run) for run in runs],
         "last logged step": [str(run.steps[-1]["step"]) if run.steps else DASH for run in runs],
         "updates left out": [str(run.skipped) for run in runs],
@@ -83,6 +84,11 @@ def _epochs(run):
     if not run.summary:
         return f"{len(run.evaluations)} of {run.config.get('epochs', DASH)} evaluated"
     return f"{run.summary.get('epochs', DASH)}, best {run.summary.get('best_epoch') or DASH}"
+
+
+def _rows(run):
+    found = _inner(run, "rows")
+    return ", ".join(f"{split} {part['count']:,}" for split, part in found.items()) or DASH
 
 
 def _across(runs, head, rows, caption=""):

@@ -5,10 +5,10 @@ import math
 from pathlib import Path
 from typing import NamedTuple
 
-import matplotlib.pyplot as plt
+import matplotlib
 import numpy as np
 
-from experiments.drawing import INK, STYLE, shorten, to_svg
+from experiments.drawing import INK, STYLE, shorten, subplots, to_svg
 
 _COLOURS = {
     "regression": "#3b7dc4",
@@ -54,8 +54,8 @@ def forest(path: Path, rows: list[Difference], label: str) -> str:
     Returns:
       The SVG.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.4, 1.0 + 0.3 * len(rows)), layout="constrained")
+    with matplotlib.rc_context(STYLE):
+        figure, axes = subplots(figsize=(7.4, 1.0 + 0.3 * len(rows)), layout="constrained")
         axes.axvline(0, color=INK, linewidth=0.9)
         for y, row in enumerate(rows):
             colour = {"better": _BETTER, "worse": _WORSE}.get(row.mark, _OPEN)
@@ -91,10 +91,10 @@ def curves(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
     columns = [title for title in _PANELS if any(p[title] for p in panels.values())]
     if not panels:
         return None
-    with plt.rc_context(STYLE | {"font.size": 8}):
+    with matplotlib.rc_context(STYLE | {"font.size": 8}):
         # Placed by hand: a solver's time grows with the square of the panels.
         width, height = 2.0 * len(columns) + 0.6, 1.5 * len(panels) + 1.15
-        figure, grid = plt.subplots(
+        figure, grid = subplots(
             len(panels), len(columns), figsize=(width, height), sharex=True, squeeze=False
         )
         figure.subplots_adjust(
@@ -159,9 +159,9 @@ def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, lis
     if not kept:
         return None
     numbers = sorted({x for points in kept.values() for x, _ in points})
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         rows, columns = math.ceil(len(kept) / 2), min(2, len(kept))
-        figure, grid = plt.subplots(
+        figure, grid = subplots(
             rows, columns, figsize=(3.7 * columns, 2.5 * rows), squeeze=False, layout="constrained"
         )
         for axes in grid.flat[len(kept) :]:
@@ -205,9 +205,9 @@ def thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, l
       The SVG.
     """
     names = list(by_stratifier)
-    with plt.rc_context(STYLE):
+    with matplotlib.rc_context(STYLE):
         height = 0.32 * len(names) + 0.5
-        figure, (top, low) = plt.subplots(
+        figure, (top, low) = subplots(
             2,
             1,
             sharex=True,

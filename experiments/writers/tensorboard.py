@@ -6,6 +6,7 @@ import socket
 import time
 from pathlib import Path
 
+from experiments import settings
 from experiments.writers.protocol import Opening, scalars
 
 
@@ -28,6 +29,7 @@ class TensorBoard:
         # Not the package's own EventFileWriter: it works on a thread, which tells of a full
         # disk late, and it imports TensorFlow where there is one.
         from tensorboard.compat.proto import event_pb2, summary_pb2
+        from tensorboard.plugins.text.summary_v2 import text_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
@@ -36,6 +38,8 @@ class TensorBoard:
         earlier = list(folder.glob("events.out.tfevents.*"))
         self._file = RecordWriter(_new(folder).open("xb"))
         self._put(self._event(wall_time=time.time(), file_version="brain.Event:2"))
+        table = text_pb("config", _table(settings.flatten(opening.config)))
+        self._put(self._event(wall_time=time.time(), summary=table))
         for record in opening.past:
             self._put(self._points(record))
         self._file.flush()
@@ -67,6 +71,13 @@ class TensorBoard:
 
     def _put(self, event):
         self._file.write(event.SerializeToString())
+
+
+def _table(config) -> str:
+    # Markdown, which the page shows as a table.
+    shown = {key: repr(value).replace("|", "\\|") for key, value in config.items()}
+    rows = [f"| {key} | `{value}` |" for key, value in shown.items()]
+    return "\n".join(["| key | value |", "|---|---|", *rows])
 
 
 def _new(folder: Path) -> Path:

@@ -84,8 +84,9 @@ def test_getting_started_as_it_is_written(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "svg"}
     options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
     look = next(argv for argv in commands if "--dry_run" in argv)
-    # The program leaves the backend alone, or a notebook that imports it would show no pictures.
+    # Programs leave the backend alone, or a notebook that imports one would show no pictures.
     both = "import atexit, matplotlib\natexit.register(lambda: print(matplotlib.get_backend()))\n"
+    both += "import experiments.report, experiments.sweeps.report\n"
     both += f"{writes}\nimport runpy, sys\nsys.argv = {look[2:]!r}\n"
     both += f"runpy.run_module({look[2]!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", both], **options, timeout=300)

@@ -1,7 +1,10 @@
 """Exports are opened where they are meant to be opened: in transformers and in PEFT."""
 
+import csv
 import functools
 import json
+import os
+import re
 import warnings
 
 import numpy as np
@@ -53,6 +56,24 @@ def check(score, odds, ours):
     assert np.ptp(ours.score) > 0.05 and np.ptp(ours.probabilities, axis=0).max() > 0.02
 
 
+def run_the_card(out, monkeypatch):
+    """What the card's own lines give, in the export's folder."""
+    (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text("utf-8"), re.DOTALL)
+    names = {}
+    monkeypatch.chdir(out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        exec(code, names)
+    return names
+
+
+def check_the_card(out, run, monkeypatch):
+    names = run_the_card(out, monkeypatch)
+    ours = Predictor(run).predict(names["texts"])
+    np.testing.assert_allclose(names["scores"].numpy(), ours.score, atol=TOLERANCE)
+    np.testing.assert_allclose(names["probabilities"].numpy(), ours.probabilities, atol=TOLERANCE)
+
+
 def open_task(folder, **options):
     opened = transformers.AutoModelForSequenceClassification.from_pretrained
     model, info = opened(folder, output_loading_info=True, **options)
@@ -90,7 +111,9 @@ def test_transformers_gives_our_predictions(runs, ours, family, tmp_path):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_peft_gives_our_predictions_before_and_after_merging(runs, ours, family, tmp_path):
+def test_peft_gives_our_predictions_before_and_after_merging(
+    runs, ours, family, tmp_path, monkeypatch
+):
     run = runs(family)
     out = export.export(run, "peft", tmp_path / "out")
     models = {}
@@ -102,10 +125,11 @@ def test_peft_gives_our_predictions_before_and_after_merging(runs, ours, family,
     merged = {task: model.merge_and_unload() for task, model in models.items()}
     assert not any("lora" in name for name, _ in merged["regression"].named_modules())
     check(*[logits(merged[task], out / task) for task in merged], ours(family))
+    check_the_card(out, run, monkeypatch)
 
 
 @pytest.mark.parametrize("form", export.FORMATS)
-def test_from_training_to_the_opened_export(finished_run, form, tmp_path):
+def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkeypatch):
     folder, out = finished_run, tmp_path / "out"
     run = trained.load(folder)
     ours = Predictor(run).predict(TEXTS)
@@ -114,6 +138,17 @@ def test_from_training_to_the_opened_export(finished_run, form, tmp_path):
     assert "weights.png" in text and (out / "weights.png").exists() and "license" in text
     assert f"--format={form}" in text and "--config.lora_rank=2" in text
     assert f"{run.thresholds[1]:.6f}" in text and "weight_regression" in text
+    with (folder / "predictions.csv").open(newline="") as file:
+        tested = [int(row["category"]) for row in csv.DictReader(file)]
+    counts = [len(tested), *np.bincount(tested, minlength=5)]
+    assert f"| test | {' | '.join(map(str, counts))} |" in text
+    check_the_card(out, run, monkeypatch)
+    # Readable by whom the umask lets, and by transformers 4, which knows no TokenizersBackend.
+    os.umask(mask := os.umask(0))
+    files = [path for path in out.rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
+    about = json.loads((out / "regression" / "tokenizer_config.json").read_text())
+    assert about["tokenizer_class"] == "PreTrainedTokenizerFast"
     if form == "transformers":
         models = {task.name: open_task(out / task.name) for task in run.tasks}
     else:
@@ -151,7 +186,7 @@ def test_a_trunk_that_trained_itself_and_names_of_categories(tmp_path):
 def test_a_pooling_without_counterpart_is_refused_and_writes_nothing(runs, tmp_path):
     run = runs("bert")
     changed = trained.Trained(**{**vars(run), "pooling": "mean"})
-    with pytest.raises(ValueError, match="pooling='mean' has no counterpart"):
+    with pytest.raises(ValueError, match="pooling='mean' has no counterpart.*pooling=first can"):
         export.export(changed, "transformers", tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -225,6 +260,20 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, monkeypatc
         export.parse([*argv, "--fromat=peft"])
     assert capsys.readouterr().err == "error: unrecognized arguments: --fromat=peft\n"
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_the_card_names_a_base_model_of_the_hub_alone(runs):
+    def header(backbone):
+        run = runs("qwen2")
+        config = run.config.copy_and_resolve_references()
+        config.backbone = backbone
+        changed = trained.Trained(**{**vars(run), "config": config})
+        text = card.write(changed, "peft", made_by="", license="mit", curve=False)
+        return text.split("---")[1]
+
+    assert 'base_model: "Qwen/Qwen2-0.5B"' in header("Qwen/Qwen2-0.5B")
+    for folder in (str(runs("qwen2").folder), "/models/of/mine", "scratch"):
+        assert "base_model" not in header(folder) and 'license: "mit"' in header(folder)
 
 
 def test_the_card_tells_the_command_that_trained(runs):

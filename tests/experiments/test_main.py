@@ -224,7 +224,8 @@ def test_every_other_way_to_train_runs_through_the_program(tmp_path, capsys):
     )
     assert summary["test"] is None and summary["predictions"] == "validation"
     assert np.isfinite(summary["validation"]["mse"])
-    assert "cut to 12 tokens" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "cut to 12 tokens" in printed and "not export" in printed
     last = records(tmp_path / "run", "step")[-1]
     assert min(last["weight_regression"], last["weight_classification"]) >= 0.1
 
@@ -382,8 +383,12 @@ def error_line(folder, *options):
 @pytest.mark.parametrize(
     ("option", "words"),
     [
-        ("--config.learning_rat=1", ["learning_rat", "learning_rate"]),
-        ("--config.epochs=many", ["epochs", "many"]),
+        (
+            "--config.learning_rat=1",
+            ["there is no key 'learning_rat'; the nearest is 'learning_rate'"],
+        ),
+        ("--config.zebra=1", ["there is no key 'zebra'; --help lists them"]),
+        ("--config.epochs=many", ["--config.epochs=many: invalid", ": 'many'"]),
         ("--config.train=nowhere.csv", ["nowhere.csv"]),
         ("--config.backbone=nobody/nothing", ["nobody/nothing", "folder"]),
         ("--config.weighting=dwaa", ["dwaa", "dwa"]),

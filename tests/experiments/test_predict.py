@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -68,8 +70,14 @@ def test_a_run_read_back_predicts_what_it_wrote_of_its_best_epoch(predictor, tes
     alone = [predictor([text])[0].score for text in texts[:3]]
     np.testing.assert_allclose(alone, [one.score for one in found[:3]], atol=1e-5)
     assert predictor([]) == []
-    with pytest.raises(TypeError, match="a list of texts"):
-        predictor("EUR/USD jumps")
+    series = pa.array(texts[:3]).to_pandas()
+    for several in (tuple(texts[:3]), iter(texts[:3]), np.array(texts[:3]), series):
+        assert len(predictor(several)) == 3
+    for wrong in ("EUR/USD jumps", {"text": texts}, pa.table({"text": texts}).to_pandas()):
+        with pytest.raises(TypeError, match=r"a list of texts .* a column: predictor\(table"):
+            predictor(wrong)
+    with pytest.raises(TypeError, match="text 1 is nan, no string; a list of texts"):
+        predictor(["up", float("nan")])
 
 
 def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
@@ -299,7 +307,12 @@ BAD = [
     ("in.jsonl", '{"txt": "a"}\n', "{}, row 1: key 'text' is not there"),
     ("in.jsonl", '{"text": "\\ud800"}\n', "{}, row 1: holds half a surrogate pair"),
     ("in.parquet", "no parquet", "{}: not a readable Parquet file"),
-    ("in.txt", "fine\n", "{}: unknown file type '.txt'"),
+    ("in.txt", "fine\n", "{}: unknown file type '.txt'; known: .csv, .jsonl, .parquet; lines, a"),
+    (
+        "in.csv",
+        "text;n\nfine;1\n",
+        "{}: column 'text' is not there; there: 'text;n'; it looks separated by ';', where a comma",
+    ),
 ]
 
 
@@ -330,6 +343,65 @@ def test_bad_rows_can_be_left_out(shared, folder, tmp_path, capsys):
     files = f"--input={tmp_path}/in.parquet", f"--output={tmp_path}/out.parquet"
     program(folder, *files, "--on_bad_row=skip")
     assert pa.parquet.read_table(tmp_path / "out.parquet").column("n").to_pylist() == [1, 3]
+
+
+@pytest.mark.parametrize("suffix", tables.FORMATS)
+def test_several_files_come_out_as_one_in_their_order(shared, folder, tested, tmp_path, suffix):
+    texts = [row["text"] for row in tested]
+
+    def write(name, part, column="n"):
+        numbered = [f"{name} {i}" for i in range(len(part))]
+        schema = pa.schema([("text", pa.string()), (column, pa.string())])
+        table = pa.table({"text": part, column: numbered}, schema=schema)
+        path = tmp_path / f"{name}{suffix}"
+        if suffix == ".parquet":
+            pa.parquet.write_table(table, path)
+        elif suffix == ".csv":
+            pa.csv.write_csv(table, path)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in table.to_pylist()))
+        return path
+
+    def read(path):
+        if suffix == ".parquet":
+            return pa.parquet.read_table(path).to_pylist()
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file) if suffix == ".csv" else map(json.loads, file))
+
+    first, none, last = write("a", texts[:5]), write("b", []), write("c", texts[5:])
+    out = tmp_path / f"out{suffix}"
+    for given in (f"{tmp_path}/[abc]{suffix}", f"{first},{none},{last}"):
+        program(folder, f"--input={given}", f"--output={out}", "--overwrite")
+        found = read(out)
+        check(found, tested)
+        assert [row["text"] for row in found] == texts
+        assert [row["n"] for row in found][4:6] == ["a 4", "c 0"]
+
+    write("c", [*texts[5:7], " "])
+    with pytest.raises(ValueError, match=rf"c{re.escape(suffix)}, row \d: the text is empty"):
+        program(folder, f"--input={first},{last}", f"--output={out}", "--overwrite")
+    if suffix != ".jsonl":  # whose rows may have any keys
+        write("c", texts[5:], "m")
+        with pytest.raises(ValueError, match=r"c\..*its columns are not those of .*a\."):
+            program(folder, f"--input={first},{last}", f"--output={out}", "--overwrite")
+    with pytest.raises(ValueError, match="z.*matches no file"):
+        program(folder, f"--input={tmp_path}/z*{suffix}", f"--output={out}", "--overwrite")
+    assert read(out) == found
+
+
+def test_files_of_two_types_have_no_one_output(tmp_path):
+    for name in ("a.csv", "b.jsonl"):
+        (tmp_path / name).write_text("text\nup\n")
+    with pytest.raises(ValueError, match=r"b\.jsonl is \.jsonl and .*a\.csv \.csv"):
+        tables.open_sources([tmp_path / "a.csv", tmp_path / "b.jsonl"], "text", 4, [])
+
+
+def test_how_much_of_several_files_is_read(tmp_path):
+    for name, rows in (("a.csv", 1), ("b.csv", 7)):
+        (tmp_path / name).write_text("text\n" + "up\n" * rows)
+    source = tables.open_sources([tmp_path / "a.csv", tmp_path / "b.csv"], "text", 4, [])
+    shares = [chunk.share for chunk in source.chunks()]
+    assert shares == sorted(shares) and shares[0] == pytest.approx(8 / 34) and shares[-1] == 1
 
 
 def test_an_output_is_not_overwritten_unless_asked(shared, folder, tmp_path):

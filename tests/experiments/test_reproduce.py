@@ -113,7 +113,7 @@ def test_narrowing_keeps_the_baseline_and_refuses_unknown_names():
         ([], "one of the arguments --table --figure --sweep is required"),
         (["--table=5", "--figure=3"], "not allowed with"),
         (["--table=6"], "invalid choice"),
-        (["--sweep=nowhere.py"], "nowhere.py: no such file; there are: configs/sweeps/"),
+        (["--sweep=nowhere.py"], "nowhere.py: no such file; there are: configs/sweeps/drift.py,"),
         (["--sweep=README.md"], "README.md does not hold a sweep: a Python file ends in .py"),
         (["--table=5", "--seeds=a"], "expected integers with commas"),
         (["--table=5", "--workers=0"], "must be at least 1"),

@@ -352,8 +352,8 @@ def test_other_versions_are_said(whole, tmp_path):
     del stored["config"]["checkpoint_every"]
     path.write_text(json.dumps(stored))
     notes = ["the run began with dwa_jax 9.0; this is", "the run began with jax 0.4.1; this is"]
-    # A key that the other version did not have is a difference, and its version the reason.
-    with pytest.raises(ValueError, match="checkpoint_every: nothing there, 2 now") as error:
+    # A difference's reason may be the version: a key that it did not have is at its default.
+    with pytest.raises(ValueError, match="checkpoint_every: 0 there, 2 now") as error:
         run(folder)
     assert all(note in str(error.value) for note in notes)
     stored["config"]["checkpoint_every"] = 2
@@ -400,6 +400,27 @@ def test_a_folder_of_a_process_killed_before_it_wrote_anything_can_be_used(tmp_p
     assert workdir.open_folder(tmp_path, config, data="rows") == []
     with pytest.raises(ValueError, match="a run on other rows"):
         workdir.open_folder(tmp_path, config, data="other rows")
+
+
+def test_a_key_younger_than_a_run_counts_as_its_default(tmp_path):
+    config = configuration().to_dict()
+    workdir.open_folder(tmp_path, config, data="rows")
+    path = tmp_path / "config.json"
+    stored = json.loads(path.read_text())
+    del stored["config"]["unroll"], stored["config"]["scratch"]["max_positions"]
+    path.write_text(json.dumps(stored))
+    assert workdir.open_folder(tmp_path, config, data="rows") == []
+    with pytest.raises(ValueError, match="unroll: 0 there, 1 now"):
+        workdir.open_folder(tmp_path, config | {"unroll": 1})
+    with pytest.raises(ValueError, match=r"scratch\.max_positions: 64 there, 32 now"):
+        workdir.open_folder(tmp_path, config | {"scratch": SHAPE | {"max_positions": 32}})
+    # One that is no longer there, or of a configuration of one's own, has no default.
+    with pytest.raises(ValueError, match="mine: nothing there, 1 now"):
+        workdir.open_folder(tmp_path, config | {"mine": 1})
+    stored["config"]["gone"] = 2
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="gone: 2 there, nothing now"):
+        workdir.open_folder(tmp_path, config)
 
 
 def test_a_finished_run_is_left_as_it_is(whole):

@@ -74,3 +74,19 @@ def test_a_device_whose_memory_is_full_is_no_fault_of_ours():
         jax.numpy.zeros((10**6, 10**9)).block_until_ready()
     assert "memory is full; smaller batches" in command.words_of(error.value)
     assert command.words_of(TypeError("a fault of ours")) is None
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        ["-c", "from experiments import command; command.run(lambda: print('line\\n' * 10**6))"],
+        ["-m", "experiments.main", "--help", "--config=configs/qwen.py"],
+    ],
+)
+def test_a_program_whose_output_nobody_reads_ends_without_a_word(program):
+    with subprocess.Popen(
+        [sys.executable, *program], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + 13

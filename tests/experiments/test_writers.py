@@ -1,6 +1,8 @@
 """The writers beside metrics.jsonl: what they hold after a restart, and what harm they may do."""
 
 import json
+import os
+import subprocess
 import sys
 import types
 
@@ -100,9 +102,20 @@ def test_tensorboard_has_every_number_of_a_continued_run_once(tmp_path):
         for event in LegacyEventFileLoader(str(path)).Load()
         for value in event.summary.value
     ]
-    assert len(found) == len(set(found)) == sum(map(len, WHOLE.values()))
+    # One is the configuration.
+    assert len(found) == len(set(found)) == 1 + sum(map(len, WHOLE.values()))
     assert said == [f"TensorBoard: tensorboard --logdir={tmp_path / 'tensorboard'}"]
     killed.close()
+
+
+def test_tensorboard_shows_the_configuration_as_a_text(tmp_path):
+    log = opened(tmp_path, "tensorboard")
+    log.close()
+    read = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    about = read.SummaryMetadata("config")
+    (text,) = read.Tensors("config")
+    assert about.plugin_data.plugin_name == "text" and text.step == 0
+    assert text.tensor_proto.string_val[0].decode().splitlines()[2:] == ["| seed | `1` |"]
 
 
 def test_each_record_is_on_the_disk_when_it_is_written(tmp_path):
@@ -193,6 +206,27 @@ def test_a_wandb_folder_of_a_process_offline_holds_all_of_the_run(tmp_path, monk
     interrupted = opened(tmp_path, "wandb")
     interrupted.close()
     assert server.run.ended == [1]
+
+
+def test_the_real_wandb_writes_a_folder_offline(tmp_path):
+    """In a process of its own, for the package starts another, and changes what it imports."""
+    pytest.importorskip("wandb", reason="the extra wandb is not installed")
+    code = """
+import sys
+from pathlib import Path
+from tests.experiments import test_writers
+log = test_writers.opened(Path(sys.argv[1]), "wandb")
+log.write(test_writers.step(10, 0.625))
+log.conclude(test_writers.SUMMARY, 10)
+log.close()
+"""
+    environment = {**os.environ, "WANDB_MODE": "offline"}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
+    (path,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+    written = path.read_bytes()
+    assert (tmp_path / "wandb" / "id").read_text().encode() in written
+    for text in (b"train/loss_regression", b"0.625", b"best/mse", b"also_tested/other.csv/mse"):
+        assert text in written, text
 
 
 def test_who_cannot_begin_is_said_in_one_line_before_the_first_step(tmp_path, monkeypatch):
