@@ -143,8 +143,8 @@ def mixed_gradients(
     def finish(run, matrix, theta_of, ratio):
         weighed = weigh(jax.lax.stop_gradient(run.losses), matrix, run.aux)
         lengths = jnp.zeros_like(ratio) if matrix is None else gradient_norms(matrix)
-        gradients = theta_of(weighed.coefficients)
-        return Gradients(*gradients, run.losses, lengths, run.aux, weighed, ratio)
+        theta, psi, phi = theta_of(weighed.coefficients)
+        return Gradients(theta, psi, phi, run.losses, lengths, run.aux, weighed, ratio)
 
     def unscaled(run):
         return jnp.ones((num_tasks,), jnp.result_type(run.losses, jnp.float32))

@@ -28,7 +28,9 @@ def keep() -> bool:
     Returns:
       Whether it is so.
     """
-    if not sys.platform.startswith("linux") or not _computes_on_cpu(jax.config.jax_platforms):
+    if not sys.platform.startswith("linux") or not _computes_on_cpu(
+        jax.config.read("jax_platforms")
+    ):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):

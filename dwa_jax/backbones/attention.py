@@ -55,10 +55,10 @@ def attention(
     else:
         # Every key/value head by itself, with its row's mask.
         mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:]))[:, :, None]
-        parts = [x.reshape(-1, at_a_time, *x.shape[2:]) for x in (query, key, value, mask)]
-        if dropout_rate:
-            dropout_key = jax.random.split(dropout_key, parts[0].shape[0])
-        mixed = _in_parts(dropout_rate, *parts, dropout_key).reshape(query.shape)
+        q, k_, v, mask = (x.reshape(-1, at_a_time, *x.shape[2:]) for x in (query, key, value, mask))
+        if dropout_key is not None:
+            dropout_key = jax.random.split(dropout_key, q.shape[0])
+        mixed = _in_parts(dropout_rate, q, k_, v, mask, dropout_key).reshape(query.shape)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 
@@ -90,7 +90,7 @@ def _mixed(rate, probabilities, value, key):
     )
 
 
-def _gradients(rate, query, key, value, mask, dropout_key, mixed, probabilities, mixed_bar):
+def _gradients(rate, mixed_bar, query, key, value, mask, dropout_key, mixed, probabilities):
     # By hand, because what jax derives divides by the softmax's sum once more, and holds
     # what it divides by as wide as the scores.
     used = dropout(probabilities.astype(value.dtype), rate, dropout_key)
@@ -119,7 +119,7 @@ def _at_once(rate, query, key, value, mask, dropout_key):
         return mixed, (query, key, value, mask, dropout_key, mixed, probabilities)
 
     def backward(kept, mixed_bar):
-        return *_gradients(rate, *kept, mixed_bar), None, None
+        return *_gradients(rate, mixed_bar, *kept), None, None
 
     run.defvjp(forward, backward)
     return run(query, key, value, mask, dropout_key)
@@ -146,10 +146,11 @@ def _in_parts(rate, query, key, value, mask, dropout_key):
 
     def backward(kept, mixed_bar):
         def group(given):
-            (query, key, value, mask, dropout_key), mixed, normaliser, mixed_bar = given
+            parts, mixed, normaliser, mixed_bar = given
+            query, key, value, mask, dropout_key = parts
             probabilities, _ = _probabilities(query, key, mask, normaliser)
-            parts = query, key, value, mask, dropout_key, mixed
-            return _gradients(rate, *parts, probabilities, mixed_bar)
+            kept = query, key, value, mask, dropout_key, mixed, probabilities
+            return _gradients(rate, mixed_bar, *kept)
 
         return *jax.lax.map(group, (*kept, mixed_bar)), None, None
 
