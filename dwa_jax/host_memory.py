@@ -28,9 +28,8 @@ def keep() -> bool:
     Returns:
       Whether it is so.
     """
-    if not sys.platform.startswith("linux") or not _computes_on_cpu(
-        jax.config.read("jax_platforms")
-    ):
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if not sys.platform.startswith("linux") or not _computes_on_cpu(platforms):
         return False
     library = ctypes.CDLL(None)
     if not hasattr(library, "gnu_get_libc_version"):
