@@ -14,7 +14,6 @@ import jax
 # Of malloc.h: large blocks in the heap too, and nothing of it given back.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _OPTIONS = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
-_ASYNCHRONOUS = "jax_cpu_enable_async_dispatch"
 
 
 def keep() -> bool:
@@ -33,10 +32,13 @@ def keep() -> bool:
     if not sys.platform.startswith("linux") or not _computes_on_cpu(platforms):
         return False
     library = ctypes.CDLL(None)
-    if not (hasattr(library, "gnu_get_libc_version") and hasattr(jax.config, _ASYNCHRONOUS)):
+    if not hasattr(library, "gnu_get_libc_version"):
         return False
-    # Only the heap of the main thread grows without bound, so steps have to allocate there.
-    jax.config.update(_ASYNCHRONOUS, False)
+    try:
+        # Only the heap of the main thread grows without bound: steps have to allocate there.
+        jax.config.update("jax_cpu_enable_async_dispatch", False)
+    except AttributeError:  # a JAX without this option
+        return False
     return all([library.mallopt(option, value) == 1 for option, value in _OPTIONS])
 
 
