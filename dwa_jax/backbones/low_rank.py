@@ -3,6 +3,7 @@
 Axes: N rows, I in, O out, R rank.
 """
 
+import itertools
 from typing import NamedTuple
 
 import jax
@@ -23,13 +24,45 @@ class Order(NamedTuple):
     through_matrix: bool
 
 
-def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
-    """Chooses by the number of multiplications.
+class Multiplications(NamedTuple):
+    """What LoRA adds to a matrix's products, in multiplications.
 
-    Merged, LoRA adds I O R multiplications to the forward pass and the gradient of x;
-    otherwise N R (I + O) to each. The factors' gradients take N I O + 2 I O R through the
-    gradient of U V, and otherwise 2 N R (I + O), half of which (x U and y_bar V^T) is
-    there already where the layer is not merged.
+    Attributes:
+      once: forward, and what further passes backward share.
+      inputs: a pass backward's, for the gradient of x.
+      factors: a pass backward's, for the gradients of U and V.
+    """
+
+    once: int
+    inputs: int
+    factors: int
+
+
+def multiplications(
+    order: Order, rows: int, num_in: int, num_out: int, rank: int
+) -> Multiplications:
+    """Counts what an order adds to x W and y_bar W^T.
+
+    Args:
+      order: any.
+      rows: N.
+      num_in: I.
+      num_out: O.
+      rank: R.
+    """
+    through_u, through_v, matrix = rows * num_in * rank, rows * rank * num_out, num_in * num_out
+    once = matrix * rank if order.merged else through_u + through_v
+    inputs = 0 if order.merged else through_v + through_u
+    if order.through_matrix:
+        return Multiplications(once, inputs, rows * matrix + 2 * matrix * rank)
+    # u_bar and v_bar need x U and y_bar V^T, which are there where LoRA is not merged.
+    if order.merged:
+        return Multiplications(once + through_u, inputs, 2 * through_v + through_u)
+    return Multiplications(once, inputs, through_u + through_v)
+
+
+def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
+    """Chooses the order that multiplies least in a pass forward and one backward.
 
     Args:
       rows: N.
@@ -40,16 +73,14 @@ def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
     Returns:
       An `Order`. Source: Cherniuk et al. 2023, "Run LoRA Run".
     """
-    through_factors = rows * rank * (num_in + num_out)
-    matrix_gradient = rows * num_in * num_out + 2 * num_in * num_out * rank
-    costs = {
-        Order(True, False): num_in * num_out * rank + 2 * through_factors,
-        Order(True, True): num_in * num_out * rank + matrix_gradient,
-        # Forward, the gradient of x, and then half of the factors' gradients is there.
-        Order(False, False): 2 * through_factors + through_factors,
-        Order(False, True): 2 * through_factors + matrix_gradient,
-    }
-    return min(costs, key=costs.__getitem__)
+    orders = [Order(*flags) for flags in itertools.product((True, False), (False, True))]
+    return min(orders, key=lambda order: sum(multiplications(order, rows, num_in, num_out, rank)))
+
+
+def order_for(x: jax.Array, kernel: jax.Array, rank: int) -> Order:
+    """Chooses for arrays: in half precision U V is never added to W, whose steps it is below."""
+    order = choose(x.size // x.shape[-1], *kernel.shape, rank)
+    return order if jnp.finfo(x.dtype).bits >= 32 else order._replace(merged=False)
 
 
 def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
@@ -66,12 +97,7 @@ def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax
     Returns:
       (..., O).
     """
-    rows = x.size // x.shape[-1]
-    num_in, num_out = kernel.shape
-    order = choose(rows, num_in, num_out, u.shape[-1])
-    if jnp.finfo(x.dtype).bits < 32:
-        order = order._replace(merged=False)
-    return _multiply(order, x, kernel, u, v)
+    return _multiply(order_for(x, kernel, u.shape[-1]), x, kernel, u, v)
 
 
 def _multiply(order, x, kernel, u, v):

@@ -1,4 +1,4 @@
-"""What a step must compute: matrix products of the trunk, counted in forward passes.
+"""What a step must compute: matrix products of the trunk.
 
 A pass forward through a matrix of I x O costs 2 I O a token; backward to its input the
 same again, and the same once more for its own gradient. Everything else (norms,
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax import paths
+from dwa_jax.backbones import low_rank
 from experiments.benchmarks.ours import Method, Model
 
 
@@ -23,44 +24,49 @@ def backward_passes(method: Method, num_tasks: int = 2) -> float:
     return 1 + (num_tasks - 1) / method.gramian_every
 
 
-def forward_flops(model: Model, rows: int, tokens: int) -> float:
-    """Returns the floating-point operations of a pass forward, without LoRA.
-
-    Args:
-      model: any.
-      rows: B.
-      tokens: T.
-    """
-    kernels = [
-        leaf.size
-        for path, leaf in paths.flatten(model.params).items()
-        if path.startswith("layers/") and path.endswith("/kernel")
-    ]
-    config = model.config
-    attention = 4 * tokens * config.num_heads * config.head_dim * config.num_layers
-    return rows * tokens * (2 * sum(kernels) + attention)
-
-
 def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
-    """Returns the floating-point operations that a step cannot do without.
+    """Returns the floating-point operations of a step's matrix products.
 
     Args:
-      model: any.
+      model: any, pooled at one token a row.
       method: how the step is taken.
       rows: B.
       tokens: T.
 
     Returns:
-      Forward, and for every pass backward the gradients of the layers' inputs and of what
-      trains: the matrices, or their factors at 2 R (I + O) a token each way.
+      Those forward, and for every pass backward those of the gradients of the layers' inputs
+      and of what trains, in the order `low_rank` takes. Left out is what the step leaves out:
+      all but the pooled token in the last layer's queries and feed-forward, and the gradient
+      of a frozen embedding. So are the scores that attention in parts computes twice.
     """
-    forward = forward_flops(model, rows, tokens)
-    passes = backward_passes(method)
-    if model.adapter is None:
-        return forward * (1 + 2 * passes)
-    sizes = [leaf.size for leaf in jax.tree.leaves(model.adapter.factors)]
-    factors = 2 * rows * tokens * sum(sizes)
-    return forward * (1 + passes) + factors * (1 + 2 * passes)
+    config, passes = model.config, backward_passes(method)
+    factors = {} if model.adapter is None else paths.flatten(model.adapter.factors)
+    total = 0.0
+    for layer in range(config.num_layers):
+        is_last = config.num_layers > 1 and layer == config.num_layers - 1
+        asking = rows if is_last else rows * tokens
+        width = config.num_heads * config.head_dim
+        # Scores and mixture forward; each of them has two gradients.
+        total += 2 * 2 * asking * tokens * width * (1 + 2 * passes)
+        for path, kernel in paths.flatten(model.params).items():
+            if not (path.startswith("layers/") and path.endswith("/kernel")):
+                continue
+            name, (num_in, num_out) = path.removesuffix("/kernel"), kernel.shape[1:]
+            count = rows * tokens if name.endswith(("/key", "/value")) else asking
+            from_embedding = layer == 0 and name.endswith(("/query", "/key", "/value"))
+            to_inputs = 0 if factors and from_embedding else passes
+            products = count * num_in * num_out * (1 + to_inputs)
+            if not factors:
+                products += count * num_in * num_out * passes
+            elif f"{name}/u" in factors:
+                rank = factors[f"{name}/u"].shape[-1]
+                x = jax.ShapeDtypeStruct((count, num_in), model.dtype)
+                matrix = jax.ShapeDtypeStruct(kernel.shape[1:], model.dtype)
+                order = low_rank.order_for(x, matrix, rank)
+                more = low_rank.multiplications(order, count, num_in, num_out, rank)
+                products += more.once + more.inputs * to_inputs + more.factors * passes
+            total += 2 * products
+    return total
 
 
 def matrix_rate(dtype=jnp.float32, seconds: float = 1.0) -> float:
