@@ -14,32 +14,47 @@ import jax
 # Of malloc.h: large blocks in the heap too, and nothing of it given back.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _OPTIONS = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1))
+_ASYNCHRONOUS = "jax_cpu_enable_async_dispatch"
+
+
+def begin() -> bool:
+    """Lets steps be computed in the thread that calls them, whose heap alone can grow at will.
+
+    To be called before JAX's first computation, in the main thread. Does nothing where
+    JAX has an accelerator, whose memory is its own, or where the C library is not glibc.
+
+    Returns:
+      Whether it is so, and `keep` will do something.
+    """
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if not sys.platform.startswith("linux") or not _computes_on_cpu(platforms):
+        return False
+    if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
+        return False
+    try:
+        jax.config.update(_ASYNCHRONOUS, False)
+    except AttributeError:  # a JAX without this option
+        return False
+    return True
 
 
 def keep() -> bool:
     """Lets this process keep what it frees for what it allocates next.
 
-    To be called before the first computation, from the main thread, which has to be the one
-    that calls the steps as well; the programs in `experiments` do. The process holds on to
-    the most it ever needed, and a step is computed when it is called instead of behind the
-    caller's back. Does nothing where JAX has an accelerator, whose memory is its own, or
-    where the C library is not glibc.
+    To be called after `begin`, once all that stays for long is there: a model is loaded in
+    larger pieces than a step takes, and what is freed of them later would stay as well. From
+    here on the process holds on to the most it ever needed.
 
     Returns:
-      Whether it is so.
+      Whether it is so; false where `begin` was not called or did nothing.
     """
-    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
-    if not sys.platform.startswith("linux") or not _computes_on_cpu(platforms):
-        return False
-    library = ctypes.CDLL(None)
-    if not hasattr(library, "gnu_get_libc_version"):
-        return False
     try:
-        # Only the heap of the main thread grows without bound: steps have to allocate there.
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
-    except AttributeError:  # a JAX without this option
+        if jax.config.read(_ASYNCHRONOUS):
+            return False
+    except AttributeError:
         return False
-    return all([library.mallopt(option, value) == 1 for option, value in _OPTIONS])
+    mallopt = ctypes.CDLL(None).mallopt
+    return all([mallopt(option, value) == 1 for option, value in _OPTIONS])
 
 
 def _computes_on_cpu(platforms):

@@ -259,6 +259,7 @@ def main(argv: list[str]) -> None:
       OSError: the output cannot be written.
     """
     args = parse(argv)
+    host_memory.keep()
     console = Console()
     chosen = SUITES if args.suite == "all" else (args.suite,)
     output = Path(args.output) if args.output else None
@@ -281,5 +282,5 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    host_memory.keep()
+    host_memory.begin()
     command.run(lambda: main(sys.argv[1:]))

@@ -124,6 +124,7 @@ def _run(config, folder, console, started, held):
     checkpoints = Checkpoints(folder / "checkpoints")
     log = writers.Log(folder, config.to_dict(), chosen, console.note)
     held.callback(log.close)
+    host_memory.keep()
     before = time.perf_counter()
     try:
         state, progress = loop.train(config, setup, corpus, batches, checkpoints, log, console)
@@ -300,5 +301,5 @@ def _one_line(error, argv):
 
 
 if __name__ == "__main__":
-    host_memory.keep()
+    host_memory.begin()
     app.run(main, flags_parser=parse_flags)

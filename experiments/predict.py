@@ -225,6 +225,7 @@ def predict(args) -> None:
     if args.output != "-":
         check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read
     predictor = Predictor.load(args.workdir, args.batch_size)
+    host_memory.keep()
     added = columns(predictor, args.explain)
     source = _source(args, predictor, added)
     started = time.perf_counter()
@@ -270,5 +271,5 @@ def predict(args) -> None:
 
 
 if __name__ == "__main__":
-    host_memory.keep()
+    host_memory.begin()
     command.run(lambda: predict(parse()))

@@ -10,7 +10,7 @@ from dwa_jax import host_memory
 PROGRAM = """
 import resource, sys
 from dwa_jax import host_memory
-kept = host_memory.keep() if sys.argv[1] == "keep" else False
+kept = sys.argv[1] == "keep" and host_memory.begin() and host_memory.keep()
 import jax, jax.numpy as jnp
 double = jax.jit(lambda x: 2 * x)
 x = jnp.ones(2**24)
@@ -38,6 +38,11 @@ def test_results_of_64_mib_take_few_new_pages():
     # 64 MiB are 16384 pages, or 32 where the kernel gives huge ones. Now and then the heap
     # grows once more.
     assert pages < pages_a_call("leave")[1] / 3
+
+
+def test_nothing_is_kept_where_steps_are_computed_elsewhere():
+    # As here: nothing began before JAX's first computation.
+    assert not host_memory.keep()
 
 
 @pytest.mark.parametrize(

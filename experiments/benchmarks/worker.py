@@ -54,6 +54,7 @@ def one_step(shape: str, rank: int = 128, rows: int = 2, tokens: int = 64) -> di
     started = time.perf_counter()
     state, step = ours.setup(ours.make_model(shape, rank), ours.METHODS["dwa trainable"])
     total = lora.count((state.theta, state.frozen))
+    host_memory.keep()
     state, metrics = step(state, ours.make_batch(shape, rows, tokens))
     return {
         "shape": shape,
@@ -108,6 +109,7 @@ def memory(shape: str, rank: int, rows: int, tokens: int, method: str, dtype: st
         run, planned = peers.Peer(model, state, batch, name).run, {}
         if jax.default_backend() != "cpu":
             raise ValueError("on a GPU the two frameworks share one device's memory: not measured")
+    host_memory.keep()
     before = suites.peak_gib()
     for _ in range(3):
         run()
@@ -126,5 +128,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    host_memory.keep()
+    host_memory.begin()
     main()
