@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from dwa_jax.backbones.products import transposed_product, turns
 
@@ -77,16 +78,14 @@ def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
     return min(orders, key=lambda order: sum(multiplications(order, rows, num_in, num_out, rank)))
 
 
-def order_for(x: jax.Array, kernel: jax.Array, rank: int) -> Order:
-    """Chooses for arrays: in half precision U V is never added to W, whose steps it is below."""
-    order = choose(x.size // x.shape[-1], *kernel.shape, rank)
-    return order if jnp.finfo(x.dtype).bits >= 32 else order._replace(merged=False)
+def order_for(rows: int, num_in: int, num_out: int, rank: int, dtype: DTypeLike) -> Order:
+    """As `choose`, but never merged in half precision, which would round U V away."""
+    order = choose(rows, num_in, num_out, rank)
+    return order if jnp.finfo(dtype).bits >= 32 else order._replace(merged=False)
 
 
 def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
     """Computes x (W + U V).
-
-    In half precision U V is never added to W, which would round small updates away.
 
     Args:
       x: (..., I).
@@ -97,7 +96,9 @@ def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax
     Returns:
       (..., O).
     """
-    return _multiply(order_for(x, kernel, u.shape[-1]), x, kernel, u, v)
+    num_in, num_out = kernel.shape
+    order = order_for(x.size // num_in, num_in, num_out, u.shape[-1], x.dtype)
+    return _multiply(order, x, kernel, u, v)
 
 
 def _multiply(order, x, kernel, u, v):

@@ -60,9 +60,7 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
                 products += count * num_in * num_out * passes
             elif f"{name}/u" in factors:
                 rank = factors[f"{name}/u"].shape[-1]
-                x = jax.ShapeDtypeStruct((count, num_in), model.dtype)
-                matrix = jax.ShapeDtypeStruct(kernel.shape[1:], model.dtype)
-                order = low_rank.order_for(x, matrix, rank)
+                order = low_rank.order_for(count, num_in, num_out, rank, model.dtype)
                 more = low_rank.multiplications(order, count, num_in, num_out, rank)
                 products += more.once + more.inputs * to_inputs + more.factors * passes
             total += 2 * products
