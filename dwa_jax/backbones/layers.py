@@ -67,8 +67,8 @@ def linear(
     if u is None or v is None:
         y = product(x, kernel)
     elif dropout_rate:
-        update = jnp.dot(dropout(x, dropout_rate, dropout_key), u.astype(dtype))
-        y = jnp.dot(x, kernel) + jnp.dot(update, v.astype(dtype))
+        update = product(dropout(x, dropout_rate, dropout_key), u.astype(dtype))
+        y = product(x, kernel) + product(update, v.astype(dtype))
     else:
         y = low_rank.multiply(x, kernel, u.astype(dtype), v.astype(dtype))
     if bias is not None:
