@@ -26,15 +26,9 @@ def begin() -> bool:
     Returns:
       Whether it is so, and `keep` will do something.
     """
-    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
-    if not sys.platform.startswith("linux") or not _computes_on_cpu(platforms):
+    if not _applies():
         return False
-    if not hasattr(ctypes.CDLL(None), "gnu_get_libc_version"):
-        return False
-    try:
-        jax.config.update(_ASYNCHRONOUS, False)
-    except AttributeError:  # a JAX without this option
-        return False
+    jax.config.update(_ASYNCHRONOUS, False)
     return True
 
 
@@ -48,13 +42,21 @@ def keep() -> bool:
     Returns:
       Whether it is so; false where `begin` was not called or did nothing.
     """
-    try:
-        if jax.config.read(_ASYNCHRONOUS):
-            return False
-    except AttributeError:
+    if not _applies() or jax.config.read(_ASYNCHRONOUS):
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(option, value) == 1 for option, value in _OPTIONS])
+
+
+def _applies():
+    platforms = jax.config.jax_platforms  # type: ignore[attr-defined]
+    if not sys.platform.startswith("linux") or not _computes_on_cpu(platforms):
+        return False
+    try:
+        jax.config.read(_ASYNCHRONOUS)
+    except AttributeError:  # a JAX without this option
+        return False
+    return hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
 
 def _computes_on_cpu(platforms):

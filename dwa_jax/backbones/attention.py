@@ -43,6 +43,9 @@ def attention(
     Returns:
       (B, T, H, E). A query that may look nowhere gets the mean of the values, so
       that neither it nor its gradient is NaN.
+
+    Raises:
+      ValueError: there is no key and the rate is not 0.
     """
     b, t, h, e = query.shape
     s, k = key.shape[1], key.shape[2]
@@ -106,12 +109,14 @@ def _gradients(rate, mixed_bar, query, key, value, mask, dropout_key, mixed, pro
     return query_bar, key_bar, value_bar
 
 
+def _with_derivative(forward, backward):
+    run = jax.custom_vjp(lambda *parts: forward(*parts)[0])
+    run.defvjp(forward, backward)
+    return run
+
+
 def _at_once(rate, query, key, value, mask, dropout_key):
     """Attention that keeps its probabilities for the backward pass."""
-
-    @jax.custom_vjp
-    def run(*parts):
-        return forward(*parts)[0]
 
     def forward(query, key, value, mask, dropout_key):
         probabilities, _ = _probabilities(query, key, mask)
@@ -121,8 +126,7 @@ def _at_once(rate, query, key, value, mask, dropout_key):
     def backward(kept, mixed_bar):
         return *_gradients(rate, mixed_bar, *kept), None, None
 
-    run.defvjp(forward, backward)
-    return run(query, key, value, mask, dropout_key)
+    return _with_derivative(forward, backward)(query, key, value, mask, dropout_key)
 
 
 def _in_parts(rate, query, key, value, mask, dropout_key):
@@ -130,10 +134,6 @@ def _in_parts(rate, query, key, value, mask, dropout_key):
 
     Source: Dao et al. 2022, "FlashAttention", algorithms 1 and 4, with one block a head.
     """
-
-    @jax.custom_vjp
-    def run(*parts):
-        return forward(*parts)[0]
 
     def forward(*parts):
         def group(parts):
@@ -154,5 +154,4 @@ def _in_parts(rate, query, key, value, mask, dropout_key):
 
         return *jax.lax.map(group, (*kept, mixed_bar)), None, None
 
-    run.defvjp(forward, backward)
-    return run(query, key, value, mask, dropout_key)
+    return _with_derivative(forward, backward)(query, key, value, mask, dropout_key)

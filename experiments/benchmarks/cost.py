@@ -41,6 +41,11 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
     """
     config, passes = model.config, backward_passes(method)
     factors = {} if model.adapter is None else paths.flatten(model.adapter.factors)
+    matrices = {
+        path.removesuffix("/kernel"): leaf.shape[1:]
+        for path, leaf in paths.flatten(model.params).items()
+        if path.startswith("layers/") and path.endswith("/kernel")
+    }
     total = 0.0
     for layer in range(config.num_layers):
         is_last = config.num_layers > 1 and layer == config.num_layers - 1
@@ -48,10 +53,7 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
         width = config.num_heads * config.head_dim
         # Scores and mixture forward; each of them has two gradients.
         total += 2 * 2 * asking * tokens * width * (1 + 2 * passes)
-        for path, kernel in paths.flatten(model.params).items():
-            if not (path.startswith("layers/") and path.endswith("/kernel")):
-                continue
-            name, (num_in, num_out) = path.removesuffix("/kernel"), kernel.shape[1:]
+        for name, (num_in, num_out) in matrices.items():
             count = rows * tokens if name.endswith(("/key", "/value")) else asking
             from_embedding = layer == 0 and name.endswith(("/query", "/key", "/value"))
             to_inputs = 0 if factors and from_embedding else passes
