@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
+from tests import runs
 
 ROOT = Path(__file__).parents[2]
 STEPS_AN_EPOCH = 6
@@ -447,7 +448,7 @@ def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(
 LISTEN = """
 import sys, time
 from dwa_jax.finetune import interrupts
-from tests import runs
+
 if sys.argv[1] == "at once":
     interrupts.end_at_once()
     print("ready", flush=True)

@@ -11,7 +11,8 @@ import pytest
 from configs import base
 from dwa_jax import stratify
 from dwa_jax.data import vader
-from dwa_jax.finetune import card, validation
+from dwa_jax.finetune import card
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import read_corpus
 
 
@@ -53,7 +54,7 @@ def config(tmp_path):
 
 
 def test_a_run_learns_from_texts_that_nobody_scored_and_says_so(config):
-    validation.check(config)
+    Config.of(config)
     corpus = read_corpus(config)
     package = importlib.import_module("vaderSentiment.vaderSentiment")
     analyzer = package.SentimentIntensityAnalyzer()
@@ -89,7 +90,7 @@ def test_without_the_option_such_rows_and_files_stay_errors(config, monkeypatch,
         read_corpus(config)
     config.label_with = "textblob"
     with pytest.raises(ValueError, match="label_with='textblob' is not one of , vader"):
-        validation.check(config)
+        Config.of(config)
     config.label_with = "vader"
     monkeypatch.setattr(vader, "PACKAGE", "a-package-that-is-not-there")
     with pytest.raises(ValueError, match=r"extra 'vader' \(pip install 'dwa_jax\[vader\]'\)"):
