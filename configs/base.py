@@ -110,8 +110,6 @@ def get_config() -> ConfigDict:
     config.weighting = "dwa"
     # Where the tasks' gradients are compared: "trainable", "representation", "last_layer".
     config.gradient_scope = "trainable"
-    # Steps between two comparisons in that scope.
-    config.gramian_every = 1
     # Takes the classification's gradient norm of the plain cross-entropy.
     config.norm_of_cross_entropy = False
 

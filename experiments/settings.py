@@ -2,6 +2,24 @@
 
 from collections.abc import Mapping
 
+# Keys of earlier versions, with the value at which a run did what every run does now.
+_GONE = {"gramian_every": 1}
+
+
+def without_gone(stored: Mapping, *, whatever: bool = False) -> dict:
+    """Leaves out of a configuration what there is no key for any more.
+
+    Args:
+      stored: of a run that an earlier version began.
+      whatever: also where the run did otherwise than every run does now, which matters for
+        going on with it, not for reading it.
+    """
+    return {
+        key: value
+        for key, value in stored.items()
+        if key not in _GONE or not (whatever or value == _GONE[key])
+    }
+
 
 def flatten(config: Mapping, prefix: str = "") -> dict:
     """Flattens a configuration.

@@ -11,7 +11,7 @@ import jax
 from configs import base
 from dwa_jax import backbones, data, heads, lora, sharding, training, trunk
 from dwa_jax.checkpoints import Checkpoints
-from experiments import pipeline, validation, workdir
+from experiments import pipeline, settings, validation, workdir
 
 
 @dataclass
@@ -114,6 +114,7 @@ def _read_config(folder):
     stored = workdir.read_json(path).get("config")
     if not isinstance(stored, dict):
         raise ValueError(f"{path} is damaged: it has no config")
+    stored = settings.without_gone(stored, whatever=True)
     config = base.get_config()
     unknown = sorted(set(stored) - set(config))
     if unknown:

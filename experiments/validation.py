@@ -14,7 +14,6 @@ _LEAST = {
     "lora_rank": 0,
     "lora_alpha": 0,
     "unroll": 0,
-    "gramian_every": 1,
     "epochs": 1,
     "batch_size": 1,
     "eval_batch_size": 1,

@@ -192,7 +192,8 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         for package, version in versions().items()
         if began.get(package) != version
     ]
-    stored, config = settings.flatten(stored), settings.flatten(config)
+    stored = settings.flatten(settings.without_gone(stored))
+    config = settings.flatten(config)
     # A key that there was not yet when the run began: its default is what the run did then.
     defaults = settings.flatten(plain(base.get_config().to_dict()))
     newer = {key: value for key, value in defaults.items() if key in config and key not in stored}
