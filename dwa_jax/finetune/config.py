@@ -259,9 +259,6 @@ class Config:
         'Where the tasks\' gradients are compared: "trainable", "representation", "last_layer".',
         choices=_scopes,
     )
-    gramian_every: int = _key(
-        1, "Steps between two comparisons in that scope.", least=1, most=_MANY
-    )
     norm_of_cross_entropy: bool = _key(
         False, "Takes the classification's gradient norm of the plain cross-entropy."
     )
@@ -402,6 +399,25 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, Mapping)
         flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
+
+
+# Keys of earlier versions, with the value at which a run did what every run does now.
+_GONE = {"gramian_every": 1}
+
+
+def without_gone(stored: Mapping, *, whatever: bool = False) -> dict[str, Any]:
+    """Leaves out of a stored configuration what there is no key for any more.
+
+    Args:
+      stored: of a run that an earlier version began.
+      whatever: also where the run did otherwise than every run does now, which matters for
+        going on with it, not for reading it.
+    """
+    return {
+        key: value
+        for key, value in stored.items()
+        if key not in _GONE or not (whatever or value == _GONE[key])
+    }
 
 
 def changed(config: Config) -> dict[str, Any]:

@@ -211,7 +211,6 @@ def test_every_other_way_to_train_runs_through_the_program(tmp_path, capsys):
         unroll=2,
         freeze=("embeddings/word",),
         gradient_scope="last_layer",
-        gramian_every=3,
         microbatches=2,
         preset="stable",
         proportions="moving_average",

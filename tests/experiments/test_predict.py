@@ -94,6 +94,7 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
     shutil.rmtree(copy / "checkpoints")
     stored = json.loads((copy / "config.json").read_text())
     stored["config"] |= {"backbone": "/gone", "lora_rank": 0}
+    stored["config"]["gramian_every"] = 3  # a key of an earlier version
     (copy / "config.json").write_text(json.dumps(stored))
     config = base.get_config()
     config.update({"eval_batch_size": 8, "max_length": 32})

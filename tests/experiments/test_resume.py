@@ -40,7 +40,6 @@ SETTINGS = {
     "dropout": True,
     "stratifier": "equal_width",
     "proportions": "moving_average",
-    "gramian_every": 2,
     "log_every": 1,
     "checkpoint_every": 2,
     "writers": "tensorboard",
@@ -360,6 +359,14 @@ def test_other_versions_are_said(whole, tmp_path):
     path.write_text(json.dumps(stored))
     found = run_folder.open_folder(folder, configuration().to_dict())
     assert len(found) == 2 and all(a.startswith(b) for a, b in zip(found, notes, strict=True))
+    # One that there is no longer matters where the run did otherwise than every run does now.
+    stored["config"]["gramian_every"] = 1
+    path.write_text(json.dumps(stored))
+    assert workdir.open_folder(folder, configuration().to_dict()) == found
+    stored["config"]["gramian_every"] = 10
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="gramian_every: 10 there, nothing now"):
+        workdir.open_folder(folder, configuration().to_dict())
 
 
 HOLD = """
