@@ -327,7 +327,8 @@ FAMILY = Family(
     write=_write,
     classifier=Classifier(
         "ModernBertForSequenceClassification",
-        {"first": {"classifier_pooling": "cls"}, "mean": {"classifier_pooling": "mean"}},
+        # The mean first, as the published files have it.
+        {"mean": {"classifier_pooling": "mean"}, "first": {"classifier_pooling": "cls"}},
         ("head", "classifier"),
         {
             ("dense", "kernel"): "head.dense.weight",

@@ -1,4 +1,5 @@
-"""XLM-RoBERTa. Source: Conneau et al. 2020, "Unsupervised Cross-lingual Representation Learning at Scale".
+"""XLM-RoBERTa. Source: Conneau et al. 2020, "Unsupervised Cross-lingual Representation
+Learning at Scale".
 
 RoBERTa's layout, with a vocabulary of SentencePiece; transformers keeps RoBERTa's prefix too.
 """
