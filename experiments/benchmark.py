@@ -26,10 +26,10 @@ import jax.numpy as jnp
 
 from configs import demo, minilm
 from dwa_jax import host_memory
-from experiments import command
+from dwa_jax.finetune.run_folder import versions, write_json
 from experiments.benchmarks import cost, ours, padding, picture, straying, suites, worker
-from experiments.console import Console
-from experiments.workdir import versions, write_json
+from experiments.terminal import command
+from experiments.terminal.console import Console
 
 SUITES = ("step", "lora", "padding", "compile", "memory", "gramian")
 PEERS = {

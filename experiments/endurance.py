@@ -12,9 +12,10 @@ import numpy as np
 
 from configs import demo
 from dwa_jax import sharding
+from dwa_jax.finetune import setup
 from dwa_jax.presets import PRESETS
-from experiments import command, pipeline
-from experiments.console import Console
+from experiments.terminal import command
+from experiments.terminal.console import Console
 
 # Steps between two looks at the device; what a program keeps in between is bounded by it.
 _EVERY = 200
@@ -41,13 +42,13 @@ def endure(preset: str, mode: str, steps: int) -> dict:
     config.scratch.update({"width": 32, "layers": 2, "heads": 2, "feed_forward": 64})
     if mode:
         config.classification_loss = f"imbalance(mode={mode!r})"
-    corpus = pipeline.read_corpus(config)
+    corpus = setup.read_corpus(config)
     model_key, state_key = jax.random.split(jax.random.key(config.seed))
-    model = pipeline.load_model(config, corpus, model_key)
-    batches, _ = pipeline.make_batches(config, corpus, model)
+    model = setup.load_model(config, corpus, model_key)
+    batches, _ = setup.make_batches(config, corpus, model)
     per_epoch = len(batches["train"])
     config.epochs = -(-steps // per_epoch)
-    run = pipeline.make_run(config, corpus, model, per_epoch, state_key)
+    run = setup.make_run(config, corpus, model, per_epoch, state_key)
     state, run.state = run.state, None
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}

@@ -19,11 +19,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from experiments import signals, usage
+from dwa_jax.finetune import interrupts
+from experiments.terminal import usage
 
 if __name__ == "__main__":
     # The imports below take seconds, in which a signal would end in a traceback.
-    signals.end_at_once()
+    interrupts.end_at_once()
     usage.answer(sys.argv[1:], __doc__)
 
 import jax
@@ -32,22 +33,12 @@ from ml_collections import config_flags
 
 from dwa_jax import host_memory, lora
 from dwa_jax.checkpoints import Checkpoints
-from experiments import (
-    command,
-    left_out,
-    loop,
-    memory,
-    overview,
-    pipeline,
-    plots,
-    preview,
-    validation,
-    workdir,
-    writers,
-)
-from experiments.console import Console
-from experiments.health import Diverged
-from experiments.model import only_here
+from dwa_jax.finetune import bad_rows, loop, memory, plots, run_folder, validation, writers
+from dwa_jax.finetune import setup as pipeline
+from dwa_jax.finetune.health import Diverged
+from dwa_jax.finetune.model import only_here
+from experiments.terminal import command, overview, preview
+from experiments.terminal.console import Console
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "File with the configuration.")
 _WORKDIR = flags.DEFINE_string(
@@ -84,10 +75,10 @@ def run(config, folder: Path, console: Console, started: float) -> dict:
 def _run(config, folder, console, started, held):
     validation.check(config)
     chosen = writers.choose(config.writers)
-    workdir.open_folder(folder, config.to_dict())
+    run_folder.open_folder(folder, config.to_dict())
     begun = (folder / "config.json").exists()
     if begun:
-        held.enter_context(workdir.lock(folder))
+        held.enter_context(run_folder.lock(folder))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are heard below, once
         pipeline.make_weighting(config, len(pipeline.make_tasks(config)))
@@ -106,8 +97,8 @@ def _run(config, folder, console, started, held):
     if not begun:
         # Only now: a mistake above leaves no folder.
         folder.mkdir(parents=True, exist_ok=True)
-        held.enter_context(workdir.lock(folder))
-    notes += workdir.open_folder(folder, config.to_dict(), fingerprint(corpus))
+        held.enter_context(run_folder.lock(folder))
+    notes += run_folder.open_folder(folder, config.to_dict(), fingerprint(corpus))
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     trained = {
@@ -119,7 +110,7 @@ def _run(config, folder, console, started, held):
     needs = memory.estimate(config, model, setup, batches["train"].shapes)
     overview.describe(console, config, corpus, batches, model, setup, trained, total, needs, folder)
     model.tokenizer.save_pretrained(folder / "tokenizer")
-    workdir.write_json(folder / "backbone.json", model.module.config.to_huggingface())
+    run_folder.write_json(folder / "backbone.json", model.module.config.to_huggingface())
 
     checkpoints = Checkpoints(folder / "checkpoints")
     log = writers.Log(folder, config.to_dict(), chosen, console.note)
@@ -143,7 +134,7 @@ def _run(config, folder, console, started, held):
         for name in batches
         if name not in ("train", "validation", "test")
     }
-    workdir.write_predictions(folder / "predictions.csv", corpus.rows[last], predictions)
+    run_folder.write_predictions(folder / "predictions.csv", corpus.rows[last], predictions)
     plots.draw_run(folder / "plots", corpus, log.read(), results[last], predictions, last)
     summary = {
         "rows": overview.count(corpus, config.num_classes),
@@ -163,11 +154,11 @@ def _run(config, folder, console, started, held):
             "setup_seconds": before - started,
         },
         "memory": memory.peak(),
-        "left_out": left_out.summarize(corpus.left_out),
+        "left_out": bad_rows.summarize(corpus.left_out),
         "machine_scored": corpus.machine_scored,
         "notes": [*corpus.notes, *notes],
     }
-    workdir.write_json(folder / "summary.json", summary)
+    run_folder.write_json(folder / "summary.json", summary)
     log.conclude(summary, int(state.step))
     return summary
 
@@ -177,7 +168,7 @@ def fingerprint(corpus) -> str:
     parts = []
     for split, rows in corpus.rows.items():
         parts += [split, *rows.texts, rows.scores, corpus.categories[split]]
-    return workdir.digest(parts)
+    return run_folder.digest(parts)
 
 
 def check_step(setup, batches) -> None:
@@ -216,7 +207,7 @@ def main(argv: list[str]) -> None:
             return
         finished = folder / "summary.json"
         if finished.exists():
-            workdir.open_folder(folder, config.to_dict())
+            run_folder.open_folder(folder, config.to_dict())
             console.note(f"{folder} holds this run, finished; its numbers are in {finished}")
             return
         overview.conclude(console, run(config, folder, console, started), folder)

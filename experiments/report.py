@@ -11,10 +11,12 @@ replaced, any other file is not.
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments import command, document, whole
-from experiments.document import Box, Bullets, Heading, Paragraph
+from dwa_jax import atomic_files
+from experiments.pages import document
+from experiments.pages.document import Box, Bullets, Heading, Paragraph
 from experiments.reports import folder, predictions, training
 from experiments.reports.folder import Run
+from experiments.terminal import command
 
 _MADE_BY = "experiments.report"
 _DEFAULT = "report.html"
@@ -41,9 +43,9 @@ def write(workdirs: Sequence[Path], output: Path | None = None) -> Path:
     ours = document.is_page(path, _MADE_BY)
     if path.is_file() and not ours:
         raise ValueError(f"{path} is there already and no report of runs; give another --output")
-    whole.check_file(path, overwrite=ours)
+    atomic_files.check_file(path, overwrite=ours)
     text = page(runs)
-    with whole.whole_file(path, overwrite=ours) as partial:
+    with atomic_files.whole_file(path, overwrite=ours) as partial:
         partial.write_text(text, "utf-8")
     return path
 

@@ -10,11 +10,11 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import workdir
-from experiments.command import Parser, run
-from experiments.console import Console
+from dwa_jax.finetune import run_folder
 from experiments.sweeps import collect, papers, report, runner, streams
 from experiments.sweeps.plan import Sweep, slug
+from experiments.terminal.command import Parser, run
+from experiments.terminal.console import Console
 
 
 def parser() -> Parser:
@@ -173,8 +173,8 @@ def reproduce(arguments: list[str], console: Console) -> int:
     line = command(arguments)
     results, timing = collect.collect(sweep, cells, command=line, papers=papers.STATEMENTS)
     folder.mkdir(parents=True, exist_ok=True)
-    workdir.write_json(folder / "results.json", results)
-    workdir.write_json(folder / "timing.json", timing)
+    run_folder.write_json(folder / "results.json", results)
+    run_folder.write_json(folder / "timing.json", timing)
     report.write(results, timing, folder)
     console.note(report.summarize(results))
     failed = [run["id"] for run in results["runs"] if run["status"] == "failed"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dwa_jax import backbones, heads, lora, trunk
-from experiments import shapes
+from experiments.benchmarks import shapes
 
 SHAPES = {
     "roberta": shapes._roberta(40, 16, 3, 2, 24),

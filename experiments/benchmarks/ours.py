@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dwa_jax import backbones, heads, lora, losses, training, trunk, weighting
-from experiments import shapes
+from experiments.benchmarks import shapes
 
 NUM_CLASSES = 5
 TOTAL_STEPS, WARMUP_STEPS = 1000, 100

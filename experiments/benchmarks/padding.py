@@ -5,7 +5,7 @@ from collections import Counter
 import jax
 import numpy as np
 
-from experiments import pipeline
+from dwa_jax.finetune import setup
 from experiments.benchmarks import timing
 
 PADDED_TO = 512
@@ -23,14 +23,14 @@ def measure(config, rounds: int) -> dict:
       them that is real, "epoch_seconds", "padded_seconds", "ratio" of the two, "texts",
       "longest" tokens, "mean" tokens}.
     """
-    corpus = pipeline.read_corpus(config)
-    model = pipeline.load_model(config, corpus, jax.random.key(0))
-    batches = pipeline.make_batches(config, corpus, model)[0]["train"]
+    corpus = setup.read_corpus(config)
+    model = setup.load_model(config, corpus, jax.random.key(0))
+    batches = setup.make_batches(config, corpus, model)[0]["train"]
     real, computed = batches.token_counts(0)
     steps = Counter(batch["input_ids"].shape[1] for batch in batches.epoch(0))
     one = next(batches.epoch(0))
     longest = min(PADDED_TO, model.module.config.max_positions)
-    run = pipeline.make_run(config, corpus, model, len(batches), jax.random.key(1))
+    run = setup.make_run(config, corpus, model, len(batches), jax.random.key(1))
     contenders = {}
     for length in [longest, *sorted(steps)]:
         stepper = _Stepper(run, _stretched(one, length, model.tokenizer.pad_token_id))

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dwa_jax import sharding
-from experiments import pipeline
+from dwa_jax.finetune import setup
 
 # Weight of the past in the moving average of norms.
 _DECAY = 0.5
@@ -25,11 +25,11 @@ def record(config, steps: int) -> tuple[np.ndarray, np.ndarray]:
       (norms of the tasks' gradients in the trunk, at the representation), each (steps, 2).
     """
     config.weighting, config.gradient_scope, config.gramian_every = "dwa", "trainable", 1
-    corpus = pipeline.read_corpus(config)
-    model = pipeline.load_model(config, corpus, jax.random.key(0))
-    batches = pipeline.make_batches(config, corpus, model)[0]["train"]
+    corpus = setup.read_corpus(config)
+    model = setup.load_model(config, corpus, jax.random.key(0))
+    batches = setup.make_batches(config, corpus, model)[0]["train"]
     config.epochs = -(-steps // len(batches))
-    run = pipeline.make_run(config, corpus, model, len(batches), jax.random.key(1))
+    run = setup.make_run(config, corpus, model, len(batches), jax.random.key(1))
     state = run.state
     trunk: list[list[float]] = []
     representation = []

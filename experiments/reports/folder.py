@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import workdir
-from experiments.document import clean
-from experiments.workdir import Predictions
+from dwa_jax.finetune import run_folder
+from dwa_jax.finetune.run_folder import Predictions
+from experiments.pages.document import clean
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,11 @@ def _read(folder, name):
     path = folder / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    stored = workdir.read_json(path)
+    stored = run_folder.read_json(path)
     config, versions = stored.get("config"), stored.get("versions", {})
     if not isinstance(config, dict) or not isinstance(config.get("num_classes"), int):
         raise ValueError(f"{path} is damaged: it has no config, or one without num_classes")
-    records = workdir.MetricsFile(folder / "metrics.jsonl").read()
+    records = run_folder.MetricsFile(folder / "metrics.jsonl").read()
     for line, record in enumerate(records, 1):
         if not isinstance(record, dict) or not {"kind", "step", "epoch"} <= set(record):
             raise ValueError(
@@ -147,14 +147,14 @@ def _read(folder, name):
         evaluations=kinds["evaluation"],
         skipped=len(kinds["skipped"]),
         summary=_summary(folder / "summary.json", config["num_classes"]),
-        predictions=workdir.read_predictions(predictions) if predictions.exists() else None,
+        predictions=run_folder.read_predictions(predictions) if predictions.exists() else None,
     )
 
 
 def _summary(path, num_classes):
     if not path.exists():
         return None
-    summary = workdir.read_json(path)
+    summary = run_folder.read_json(path)
     if not isinstance(summary.get(summary.get("predictions")), dict):
         raise ValueError(f"{path} is damaged: it has no metrics of the split it names")
     thresholds = summary.get("thresholds")

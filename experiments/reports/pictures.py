@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from experiments.drawing import INK, STYLE, shorten, to_svg
-from experiments.formatting import MINUS
+from experiments.pages.drawing import INK, STYLE, shorten, to_svg
+from experiments.pages.formatting import MINUS
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")  # one more, so that both repeat late

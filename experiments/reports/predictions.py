@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments import categories, workdir
-from experiments.document import (
+from dwa_jax.finetune import categories, run_folder
+from experiments.pages.document import (
     DASH,
     Block,
     Box,
@@ -17,7 +17,7 @@ from experiments.document import (
     Paragraph,
     Table,
 )
-from experiments.formatting import MINUS, fixed, places, signed
+from experiments.pages.formatting import MINUS, fixed, places, signed
 from experiments.reports import pictures
 from experiments.reports.folder import Run, number
 from experiments.reports.training import headings
@@ -218,7 +218,7 @@ class Worst(NamedTuple):
     by: str
 
 
-def find_worst(rows: workdir.Predictions) -> Worst:
+def find_worst(rows: run_folder.Predictions) -> Worst:
     """Finds the rows that were predicted worst.
 
     Args:

@@ -7,9 +7,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs import base
-from experiments import settings, workdir
-from experiments.document import DASH, Block, Box, Cell, Figure, Gallery, Heading, Paragraph, Table
-from experiments.formatting import duration, size
+from dwa_jax.finetune import run_folder, settings
+from experiments.pages.document import (
+    DASH,
+    Block,
+    Box,
+    Cell,
+    Figure,
+    Gallery,
+    Heading,
+    Paragraph,
+    Table,
+)
+from experiments.pages.formatting import duration, size
 from experiments.reports import pictures
 from experiments.reports.folder import Run, number
 
@@ -112,7 +122,7 @@ def configurations(runs: Sequence[Run]) -> list:
     """Tabulates what the runs' configurations differ in, or one's from the defaults."""
     flat = [settings.flatten(run.config) for run in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one))
-    defaults = settings.flatten(workdir.plain(base.get_config().to_dict()))
+    defaults = settings.flatten(run_folder.plain(base.get_config().to_dict()))
     missing = object()
     changed = [
         key

@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from experiments.document import DASH, Bullets, Cell, Code, Figure, Heading, Table
-from experiments.formatting import mean, places
+from experiments.pages.document import DASH, Bullets, Cell, Code, Figure, Heading, Table
+from experiments.pages.formatting import mean, places
 from experiments.sweeps import lookup, pictures
 from experiments.sweeps.comparison import COMMON_THRESHOLDS
 

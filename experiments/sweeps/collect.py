@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dwa_jax import data, metrics, stratify
-from experiments import workdir
+from dwa_jax.finetune import run_folder
 from experiments.sweeps import comparison, runner
 from experiments.sweeps.plan import Run, Sweep
 
@@ -32,7 +32,7 @@ def predictions(path: Path) -> comparison.Predictions:
     Returns:
       Its rows, with categories under the common labelling too.
     """
-    rows = workdir.read_predictions(path)
+    rows = run_folder.read_predictions(path)
     return comparison.Predictions(
         texts=[data.normalize_text(text) for text in rows.texts],
         score=rows.scores,
@@ -90,7 +90,7 @@ def collect(
         "title": sweep.title,
         "question": sweep.question,
         "command": command,
-        "versions": workdir.versions(),
+        "versions": run_folder.versions(),
         "commit": _commit(),
         "sweep": {
             "baseline": sweep.baseline,
@@ -109,7 +109,7 @@ def collect(
     }
     cores = os.cpu_count()
     timing = {"runs": times, "machine": f"{platform.machine()}, {cores} cores, one core a run"}
-    return workdir.plain(results), workdir.plain(timing)
+    return run_folder.plain(results), run_folder.plain(timing)
 
 
 def _read(run: Run, folder: Path):
@@ -126,7 +126,7 @@ def _read(run: Run, folder: Path):
     if state != "finished":
         return record, None, None
     summary = json.loads((folder / runner.SUMMARY).read_text("utf-8"))
-    log = workdir.MetricsFile(folder / "metrics.jsonl").read()
+    log = run_folder.MetricsFile(folder / "metrics.jsonl").read()
     steps = [item for item in log if item["kind"] == "step"]
     hidden = ("kind", "step", "epoch", *_TIMES)
     last = {key: value for key, value in steps[-1].items() if key not in hidden} if steps else {}
@@ -187,7 +187,7 @@ def _curves(sweep: Sweep, folder: Path) -> dict:
             for seed in sweep.seeds:
                 place = folder / sweep.run(dataset, backbone, method, seed).id
                 if runner.state_of(place) == "finished":
-                    log = workdir.MetricsFile(place / "metrics.jsonl").read()
+                    log = run_folder.MetricsFile(place / "metrics.jsonl").read()
                     logs.append({r["step"]: r for r in log if r["kind"] == "step"})
             if logs:
                 curves[f"{dataset}/{backbone}/{method}"] = _spread(logs)

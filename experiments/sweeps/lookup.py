@@ -5,8 +5,8 @@
 
 import re
 
-from experiments import formatting
-from experiments.document import DASH, Cell
+from experiments.pages import formatting
+from experiments.pages.document import DASH, Cell
 
 LEVEL = 0.05  # of significance, after correction
 LOWER_IS_BETTER = ("mse", "balanced_mse")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 
-from experiments.drawing import INK, STYLE, shorten, subplots, to_svg
+from experiments.pages.drawing import INK, STYLE, shorten, subplots, to_svg
 
 _COLOURS = {
     "regression": "#3b7dc4",

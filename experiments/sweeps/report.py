@@ -7,8 +7,8 @@ import itertools
 import re
 from pathlib import Path
 
-from experiments import document, formatting
-from experiments.document import (
+from experiments.pages import document, formatting
+from experiments.pages.document import (
     DASH,
     Box,
     Cell,
@@ -17,7 +17,7 @@ from experiments.document import (
     Paragraph,
     Table,
 )
-from experiments.formatting import fixed, mean, p_value, places, signed, spread
+from experiments.pages.formatting import fixed, mean, p_value, places, signed, spread
 from experiments.sweeps import appendix, lookup, pictures
 from experiments.sweeps.comparison import COMMON_THRESHOLDS
 

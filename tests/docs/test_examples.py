@@ -17,9 +17,10 @@ import torch
 import transformers
 
 from dwa_jax import backbones, data, losses, stratify, weighting
-from experiments import export, main, trained
-from experiments.console import Console
-from experiments.predictor import Predictor
+from dwa_jax.finetune import saved
+from dwa_jax.finetune.predictor import Predictor
+from experiments import export, main
+from experiments.terminal.console import Console
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 NAMES = ("slaw", "ordinal", "symmetric", "gpt2", "all_of_my_own")
@@ -183,7 +184,7 @@ def test_all_of_them_train_predict_and_are_exported(examples, gpt2_folder, tmp_p
     np.testing.assert_allclose(found, replay_slaw(series, here, 0.95), rtol=1e-2)
 
     predictions = Predictor.load(tmp_path / "run")(TEXTS)
-    run = trained.load(tmp_path / "run")
+    run = saved.load(tmp_path / "run")
     assert max(np.abs(v).max() for v in jax.tree.leaves(run.theta["lora"])) > 0
     export.export(run, "transformers", tmp_path / "out", made_by="a test")
     folder = tmp_path / "out" / "regression"

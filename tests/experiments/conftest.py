@@ -6,7 +6,7 @@ import pytest
 
 from configs import base
 from experiments import main
-from experiments.console import Console
+from experiments.terminal.console import Console
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import base
 from dwa_jax import metrics, stratify
-from experiments import workdir
+from dwa_jax.finetune import run_folder
 
 THRESHOLDS = (-0.6, -0.2, 0.2, 0.6)
 TASKS = ("regression", "classification")
@@ -53,11 +53,11 @@ def make(
     config.update({"num_classes": len(thresholds) + 1, "epochs": 2} | changes)
     folder.mkdir(parents=True)
     versions = {"python": "3.11.7", "jax": "0.10.2"}
-    workdir.write_json(
+    run_folder.write_json(
         folder / "config.json", {"config": config.to_dict(), "data": "0", "versions": versions}
     )
     result, predictions = predict(given, thresholds, config.tasks, draw, far)
-    log = workdir.MetricsFile(folder / "metrics.jsonl")
+    log = run_folder.MetricsFile(folder / "metrics.jsonl")
     for step in range(1, steps + 1):
         record = {"kind": "step", "step": 10 * step, "epoch": 1 + step // 20, "skipped": 0.0}
         record |= {f"loss_{task}": float(draw.uniform()) for task in config.tasks}
@@ -66,7 +66,7 @@ def make(
             log.write({"kind": "evaluation", "step": 10 * step, "epoch": step // 15} | result)
     if not finished:
         return folder
-    workdir.write_predictions(folder / "predictions.csv", given, predictions)
+    run_folder.write_predictions(folder / "predictions.csv", given, predictions)
     summary = {
         "validation": result,
         "test": result if split == "test" else None,
@@ -83,7 +83,7 @@ def make(
         "left_out": {"count": 3, "by_file": {}, "rows": [], "not_listed": 0},
         "notes": [],
     }
-    workdir.write_json(folder / "summary.json", summary)
+    run_folder.write_json(folder / "summary.json", summary)
     return folder
 
 
@@ -116,6 +116,6 @@ def predict(given, thresholds, tasks, draw, far) -> tuple[dict, dict]:
 
 def log_again(folder: Path, change) -> None:
     """Rewrites metrics.jsonl with each record as `change(record)` returns it."""
-    log = workdir.MetricsFile(folder / "metrics.jsonl")
+    log = run_folder.MetricsFile(folder / "metrics.jsonl")
     records = [change(record) for record in log.read()]
     log.path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")

@@ -7,13 +7,15 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import benchmark, pipeline, shapes
+from dwa_jax.finetune import setup
+from experiments import benchmark
 from experiments.benchmarks import (
     cost,
     ours,
     padding,
     peers,
     picture,
+    shapes,
     straying,
     suites,
     timing,
@@ -161,14 +163,14 @@ def test_padding_is_timed_at_the_lengths_that_there_are(monkeypatch):
     config.generated_rows, config.max_length, config.batch_size = 60, 16, 8
     config.scratch.update({"width": 16, "layers": 1, "heads": 2, "feed_forward": 16})
     config.scratch.max_positions, config.max_buckets = 32, 1
-    make_run = pipeline.make_run
+    make_run = setup.make_run
 
     def without_compiling(*arguments):
         run = make_run(*arguments)
         run.step = lambda state, batch: (state, {})
         return run
 
-    monkeypatch.setattr(pipeline, "make_run", without_compiling)
+    monkeypatch.setattr(setup, "make_run", without_compiling)
     result = padding.measure(config, 1)
     assert result["padded_to"] == 32
     assert sum(result["buckets"].values()) == -(-result["texts"] // 8)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dwa_jax import stratify
-from experiments import pipeline, spec
+from dwa_jax.finetune import choices, setup
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(
@@ -42,15 +42,15 @@ def test_a_configuration_is_valid_and_states_its_command(name):
     assert re.search(
         rf"^python -m experiments.main --config=configs/{name}.py$", module.__doc__, re.M
     )
-    tasks = pipeline.make_tasks(config)
-    pipeline.make_weighting(config, len(tasks))
-    assert spec.parse(config.stratifier, "stratifier")[0] in stratify.names()
+    tasks = setup.make_tasks(config)
+    setup.make_weighting(config, len(tasks))
+    assert choices.parse(config.stratifier, "stratifier")[0] in stratify.names()
     assert config.is_locked
     if name in PAPERS:
         backbone, rank, weighting, chosen = PAPERS[name]
         assert config.backbone == backbone
         assert config.lora_rank == rank
-        assert spec.parse(config.weighting, "weighting")[0] == weighting
+        assert choices.parse(config.weighting, "weighting")[0] == weighting
         assert tuple(config.tasks) == chosen
         assert config.normalize_tweets == (backbone == TWITTER)
         assert (config.num_classes, config.max_length, config.seed) == (5, 512, 42)
@@ -58,14 +58,14 @@ def test_a_configuration_is_valid_and_states_its_command(name):
 
 def test_the_presets_fill_in_what_a_choice_leaves_open():
     config = importlib.import_module("configs.demo").get_config()
-    loss = pipeline.make_tasks(config)[1].loss
+    loss = setup.make_tasks(config)[1].loss
     assert loss.penalty({"alpha": 2.0, "beta": 2.0}) == 0
     config.preset = "stable"
-    loss = pipeline.make_tasks(config)[1].loss
+    loss = setup.make_tasks(config)[1].loss
     assert loss.penalty({"alpha": 2.0, "beta": 2.0}) > 0
     config.classification_loss = "imbalance(mode='bounded')"
-    loss = pipeline.make_tasks(config)[1].loss
+    loss = setup.make_tasks(config)[1].loss
     assert loss.penalty({"alpha": 2.0, "beta": 2.0}) == 0
     config.preset = "papers"
     with pytest.raises(ValueError, match="preset='papers' is not one of paper, stable"):
-        pipeline.make_weighting(config, 2)
+        setup.make_weighting(config, 2)

@@ -10,8 +10,10 @@ import warnings
 import numpy as np
 import pytest
 
-from experiments import card, command, export, trained
-from experiments.predictor import Predictor
+from dwa_jax.finetune import card, saved
+from dwa_jax.finetune.predictor import Predictor
+from experiments import export
+from experiments.terminal import command
 from tests.experiments import trained_runs
 from tests.experiments.trained_runs import FAMILIES, TEXTS, THRESHOLDS
 
@@ -131,7 +133,7 @@ def test_peft_gives_our_predictions_before_and_after_merging(
 @pytest.mark.parametrize("form", export.FORMATS)
 def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkeypatch):
     folder, out = finished_run, tmp_path / "out"
-    run = trained.load(folder)
+    run = saved.load(folder)
     ours = Predictor(run).predict(TEXTS)
     export.main([f"--workdir={folder}", f"--format={form}", f"--output={out}"])
     text = (out / "README.md").read_text()
@@ -185,7 +187,7 @@ def test_a_trunk_that_trained_itself_and_names_of_categories(tmp_path):
 
 def test_a_pooling_without_counterpart_is_refused_and_writes_nothing(runs, tmp_path):
     run = runs("bert")
-    changed = trained.Trained(**{**vars(run), "pooling": "mean"})
+    changed = saved.Trained(**{**vars(run), "pooling": "mean"})
     with pytest.raises(ValueError, match="pooling='mean' has no counterpart.*pooling=first can"):
         export.export(changed, "transformers", tmp_path / "out")
     assert not list(tmp_path.iterdir())
@@ -267,7 +269,7 @@ def test_the_card_names_a_base_model_of_the_hub_alone(runs):
         run = runs("qwen2")
         config = run.config.copy_and_resolve_references()
         config.backbone = backbone
-        changed = trained.Trained(**{**vars(run), "config": config})
+        changed = saved.Trained(**{**vars(run), "config": config})
         text = card.write(changed, "peft", made_by="", license="mit", curve=False)
         return text.split("---")[1]
 

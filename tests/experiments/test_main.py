@@ -15,8 +15,10 @@ import transformers
 
 from configs import base
 from dwa_jax import data
-from experiments import main, overview, pipeline
-from experiments.console import Console
+from dwa_jax.finetune import setup
+from experiments import main
+from experiments.terminal import overview
+from experiments.terminal.console import Console
 
 ROOT = Path(__file__).parents[2]
 PLOTS = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
@@ -258,7 +260,7 @@ def test_given_splits_and_the_texts_they_share(tmp_path):
     # The test file repeats twenty training texts; validation is cut from what is left.
     test = _scored(tmp_path / "test.csv", rows.take(range(100, 160)))
     config = tiny(train=train, test=test)
-    corpus = pipeline.read_corpus(config)
+    corpus = setup.read_corpus(config)
     sizes = {split: len(part) for split, part in corpus.rows.items()}
     assert sizes["test"] == 60 and sizes["train"] + sizes["validation"] == 100
     held = {data.normalize_text(text) for text in corpus.rows["test"].texts}
@@ -266,7 +268,7 @@ def test_given_splits_and_the_texts_they_share(tmp_path):
     assert not held & {data.normalize_text(text) for text in seen}
     assert any("20 rows left out" in note for note in corpus.notes)
     config = tiny(train=train, validation=test)
-    corpus = pipeline.read_corpus(config)
+    corpus = setup.read_corpus(config)
     assert {split: len(part) for split, part in corpus.rows.items()} == {
         "train": 100,
         "validation": 60,
@@ -278,7 +280,7 @@ def test_skipped_rows_are_counted(tmp_path):
     path = tmp_path / "rows.csv"
     _scored(path, data.headlines.generate(60, 5))
     path.write_text(path.read_text() + "no score at all,high\n")
-    corpus = pipeline.read_corpus(tiny(train=str(path), on_bad_row="skip"))
+    corpus = setup.read_corpus(tiny(train=str(path), on_bad_row="skip"))
     assert sum(map(len, corpus.rows.values())) == 60
     assert any("1 bad rows left out" in note and "high" in note for note in corpus.notes)
 

@@ -21,9 +21,10 @@ import pytest
 from configs import base
 from dwa_jax import backbones, stratify
 from dwa_jax.checkpoints import Checkpoints
-from dwa_jax.data import compression
-from experiments import occlusion, pipeline, predict, tables, trained
-from experiments.predictor import Predictor
+from dwa_jax.data import compression, tables
+from dwa_jax.finetune import occlusion, saved, setup
+from dwa_jax.finetune.predictor import Predictor
+from experiments import predict
 from tests.experiments import trained_runs
 
 ROOT = Path(__file__).parents[2]
@@ -94,25 +95,25 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
         json.loads((copy / "backbone.json").read_text())
     )
     module = backbones.build(settings)
-    tasks, method = pipeline.make_tasks(config), pipeline.make_weighting(config, 2)
+    tasks, method = setup.make_tasks(config), setup.make_weighting(config, 2)
     checkpoints = Checkpoints(copy / "checkpoints")
     states = []
     for step in (1, 2):
         key = jax.random.key(step)
         theta = {"params": backbones.init(key, module)}
-        state = pipeline.init_state(
-            config, settings, theta, {}, tasks, method, pipeline.make_optimizers(config, 9), key
+        state = setup.init_state(
+            config, settings, theta, {}, tasks, method, setup.make_optimizers(config, 9), key
         )
         states.append(state._replace(step=jnp.asarray(step)))
         checkpoints.save(states[-1], {"best_step": 1}, keep=(1,))
     checkpoints.close()
-    found = trained.load(copy)
+    found = saved.load(copy)
     for name in ("theta", "psi"):
         jax.tree.map(np.testing.assert_array_equal, getattr(found, name), getattr(states[0], name))
     assert found.frozen == {} and found.adapter is None
     (copy / "backbone.json").unlink()
     with pytest.raises(ValueError, match=r"backbone\.json is gone"):
-        trained.load(copy)
+        saved.load(copy)
 
 
 def rows_of(tested):
@@ -493,7 +494,7 @@ def test_only_a_finished_run_is_loaded(folder, tmp_path):
 
     def fails(path, message):
         with pytest.raises(ValueError, match=message) as caught:
-            trained.load(path)
+            saved.load(path)
         assert "\n" not in str(caught.value)
 
     fails(tmp_path / "nowhere", "holds no run: there is no config.json")

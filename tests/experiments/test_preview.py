@@ -5,8 +5,9 @@ import re
 import numpy as np
 
 from configs import base
-from experiments import pipeline, preview
-from experiments.console import Console
+from dwa_jax.finetune import setup
+from experiments.terminal import preview
+from experiments.terminal.console import Console
 
 
 def test_every_length_is_in_one_row_of_the_histogram():
@@ -34,7 +35,7 @@ def test_it_prints_what_the_run_will_see_and_writes_nothing(tmp_path, monkeypatc
     config.scratch.update({"vocab_size": 300, "width": 16, "layers": 1, "heads": 2})
     preview.preview(config, Console())
     printed = capsys.readouterr().out
-    corpus = pipeline.read_corpus(config)
+    corpus = setup.read_corpus(config)
     train = corpus.categories["train"]
     counts = ", ".join(map(str, np.bincount(train, minlength=5)))
     assert f"{len(train)} rows; by class {counts}" in printed

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import command, reproduce
+from experiments import reproduce
 from experiments.sweeps import collect, papers, runner, streams
 from experiments.sweeps.plan import Sweep, slug
+from experiments.terminal import command
 
 ROOT = Path(__file__).parents[2]
 PLACES = {"data": "somewhere", "streams": "elsewhere"}

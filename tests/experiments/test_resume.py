@@ -22,8 +22,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
-from experiments import main, signals, workdir
-from experiments.console import Console
+from dwa_jax.finetune import interrupts, run_folder
+from experiments import main
+from experiments.terminal.console import Console
 
 ROOT = Path(__file__).parents[2]
 STEPS_AN_EPOCH = 6
@@ -83,7 +84,7 @@ def start(folder, **changes):
 
 
 def records(folder):
-    return workdir.MetricsFile(folder / "metrics.jsonl").read()
+    return run_folder.MetricsFile(folder / "metrics.jsonl").read()
 
 
 def last_step(folder):
@@ -358,15 +359,15 @@ def test_other_versions_are_said(whole, tmp_path):
     assert all(note in str(error.value) for note in notes)
     stored["config"]["checkpoint_every"] = 2
     path.write_text(json.dumps(stored))
-    found = workdir.open_folder(folder, configuration().to_dict())
+    found = run_folder.open_folder(folder, configuration().to_dict())
     assert len(found) == 2 and all(a.startswith(b) for a, b in zip(found, notes, strict=True))
 
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from experiments import workdir
-with workdir.lock(Path(sys.argv[1])):
+from dwa_jax.finetune import run_folder
+with run_folder.lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -389,38 +390,38 @@ def test_a_second_process_refuses_until_the_first_is_gone(whole, tmp_path):
     finally:
         holder.kill()
         holder.communicate()
-    with workdir.lock(folder):
+    with run_folder.lock(folder):
         assert f"pid {os.getpid()} " in (folder / "lock").read_text()
 
 
 def test_a_folder_of_a_process_killed_before_it_wrote_anything_can_be_used(tmp_path):
     config = configuration().to_dict()
-    with workdir.lock(tmp_path):
+    with run_folder.lock(tmp_path):
         (tmp_path / "config.json.partial").write_text("{")
-    assert workdir.open_folder(tmp_path, config, data="rows") == []
+    assert run_folder.open_folder(tmp_path, config, data="rows") == []
     with pytest.raises(ValueError, match="a run on other rows"):
-        workdir.open_folder(tmp_path, config, data="other rows")
+        run_folder.open_folder(tmp_path, config, data="other rows")
 
 
 def test_a_key_younger_than_a_run_counts_as_its_default(tmp_path):
     config = configuration().to_dict()
-    workdir.open_folder(tmp_path, config, data="rows")
+    run_folder.open_folder(tmp_path, config, data="rows")
     path = tmp_path / "config.json"
     stored = json.loads(path.read_text())
     del stored["config"]["unroll"], stored["config"]["scratch"]["max_positions"]
     path.write_text(json.dumps(stored))
-    assert workdir.open_folder(tmp_path, config, data="rows") == []
+    assert run_folder.open_folder(tmp_path, config, data="rows") == []
     with pytest.raises(ValueError, match="unroll: 0 there, 1 now"):
-        workdir.open_folder(tmp_path, config | {"unroll": 1})
+        run_folder.open_folder(tmp_path, config | {"unroll": 1})
     with pytest.raises(ValueError, match=r"scratch\.max_positions: 64 there, 32 now"):
-        workdir.open_folder(tmp_path, config | {"scratch": SHAPE | {"max_positions": 32}})
+        run_folder.open_folder(tmp_path, config | {"scratch": SHAPE | {"max_positions": 32}})
     # One that is no longer there, or of a configuration of one's own, has no default.
     with pytest.raises(ValueError, match="mine: nothing there, 1 now"):
-        workdir.open_folder(tmp_path, config | {"mine": 1})
+        run_folder.open_folder(tmp_path, config | {"mine": 1})
     stored["config"]["gone"] = 2
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="gone: 2 there, nothing now"):
-        workdir.open_folder(tmp_path, config)
+        run_folder.open_folder(tmp_path, config)
 
 
 def test_a_finished_run_is_left_as_it_is(whole):
@@ -431,7 +432,7 @@ def test_a_finished_run_is_left_as_it_is(whole):
 
 
 def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(tmp_path):
-    log = workdir.MetricsFile(tmp_path / "metrics.jsonl")
+    log = run_folder.MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
         log.write({"kind": "step", "step": step})
     log.write({"kind": "evaluation", "step": 3, "epoch": 1})
@@ -447,12 +448,12 @@ def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(
 
 LISTEN = """
 import sys, time
-from experiments import signals
+from dwa_jax.finetune import interrupts
 if sys.argv[1] == "at once":
-    signals.end_at_once()
+    interrupts.end_at_once()
     print("ready", flush=True)
     time.sleep(60)
-with signals.listen() as stop:
+with interrupts.listen() as stop:
     print("ready", flush=True)
     while stop.signum is None:
         time.sleep(0.01)
@@ -494,11 +495,11 @@ def test_a_second_signal_ends_it_at_once(second):
 
 def test_a_signal_is_heard_while_something_long_runs_elsewhere():
     started = time.perf_counter()
-    with signals.listen() as stop, pytest.raises(signals.Interrupted, match="SIGTERM"):
+    with interrupts.listen() as stop, pytest.raises(interrupts.Interrupted, match="SIGTERM"):
         # To this thread while a compilation, say, holds another one.
         stop.wait_for(lambda: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(30))
     assert time.perf_counter() - started < 5
-    with signals.listen() as stop:
+    with interrupts.listen() as stop:
         assert stop.wait_for(lambda: 7) == 7
         with pytest.raises(TimeoutError, match="of its own"):
             stop.wait_for(lambda: (_ for _ in ()).throw(TimeoutError("of its own")))

@@ -8,7 +8,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from experiments import formatting
+from experiments.pages import formatting
 from experiments.sweeps import report
 from tests.experiments.pages import Page
 

@@ -9,7 +9,8 @@ import pytest
 from absl import flags
 
 from configs import base
-from experiments import command, main, usage
+from experiments import main
+from experiments.terminal import command, usage
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))

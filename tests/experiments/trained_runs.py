@@ -7,7 +7,7 @@ import numpy as np
 
 from configs import base
 from dwa_jax import data, heads, lora
-from experiments import pipeline, trained
+from dwa_jax.finetune import saved, setup
 
 FAMILIES = ("bert", "roberta", "llama", "qwen2")
 TEXTS = [
@@ -60,13 +60,13 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         | {"lora_rank": rank, "lora_alpha": 2.0 * rank, "max_length": 32}
         | changes
     )
-    model = pipeline.load_model(config, None, jax.random.key(0))
+    model = setup.load_model(config, None, jax.random.key(0))
     draw = np.random.default_rng(1)
 
     def random(tree, spread):
         return jax.tree.map(lambda x: spread * draw.normal(size=x.shape).astype(np.float32), tree)
 
-    made = pipeline.make_tasks(config)
+    made = setup.make_tasks(config)
     settings = model.module.config
     psi = {
         task.name: random(
@@ -79,7 +79,7 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         theta, frozen = {"lora": adapter.factors}, {"params": model.params}
     else:
         theta, frozen = {"params": model.params}, {}
-    return trained.Trained(
+    return saved.Trained(
         config=config,
         module=model.module,
         tokenizer=model.tokenizer,

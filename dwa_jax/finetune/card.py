@@ -1,0 +1,215 @@
+"""The model card of an export: what was trained, on what, how well, and how to open it."""
+
+import json
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from configs import base
+from dwa_jax.finetune import settings
+from dwa_jax.finetune.categories import intervals, labels
+from dwa_jax.finetune.saved import Trained
+
+# Rows of the table that shows how the tasks' weights moved.
+_STEPS = 20
+_OVER_TASKS = ("weight", "lambda", "coefficient")
+
+
+def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -> str:
+    """Writes the card.
+
+    Args:
+      run: what is exported.
+      form: "transformers" or "peft".
+      made_by: the command of the export.
+      license: identifier.
+      curve: whether weights.png is there.
+
+    Returns:
+      Markdown with a header for the Hugging Face hub.
+    """
+    config = run.config
+    backbone = config.backbone
+    header: dict[str, Any] = {"license": license, "pipeline_tag": "text-classification"}
+    header["library_name"] = form
+    header["tags"] = ["sentiment-analysis", "dwa_jax"]
+    # The hub takes names of its own alone.
+    if backbone != "scratch" and not _is_folder(backbone):
+        header["base_model"] = backbone
+    # JSON is YAML, and quotes whatever a name may hold.
+    lines = ["---", *(f"{key}: {json.dumps(value)}" for key, value in header.items()), "---", ""]
+    shape = run.module.config
+    trained = f"LoRA, scale {run.lora_scale:g}" if run.adapter else "all of the trunk"
+    if config.freeze and not run.adapter:
+        trained = f"the trunk but for {', '.join(config.freeze)}"
+    start = "a RoBERTa from scratch" if backbone == "scratch" else f"`{backbone}`"
+    lines += [
+        "# Sentiment polarity: a score in [-1, 1] and an ordered category",
+        "",
+        f"Fine-tuned with dwa_jax from {start} ({shape.family}, {shape.num_layers} layers of "
+        f"{shape.hidden_size}); trained: {trained}; tasks: {', '.join(config.tasks)}; weighting: "
+        f"`{config.weighting}`.",
+        "",
+        "## Opening it",
+        "",
+        *_opening(run, form),
+        "",
+        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. "
+        + (
+            "The numbers are those of the run within 1e-4."
+            if config.dtype == "float32"
+            else f"The run computed in {config.dtype}, this is float32: the numbers differ by that "
+            "rounding."
+        ),
+    ]
+    if config.normalize_tweets:
+        lines += [
+            "",
+            "**Before the tokenizer**, replace each word that starts with `@` by `@user` and each "
+            "that starts with `http` by `http`: the model was trained on such texts.",
+        ]
+    lines += ["", "## Categories", "", *_categories(run)]
+    lines += ["", "## Data", "", *_data(run), "", "## Results", "", *_results(run)]
+    lines += ["", "## How the tasks were weighted", ""]
+    if curve:
+        lines += ["![weights over steps](weights.png)", ""]
+    lines += _weights(run)
+    lines += ["", "## Commands", "", "    " + training_command(run), "", "    " + made_by, ""]
+    return "\n".join(lines)
+
+
+def _is_folder(backbone):
+    return Path(backbone).expanduser().exists() or backbone.count("/") > 1
+
+
+def training_command(run: Trained) -> str:
+    """Returns the command of the run: every key that is not at its default."""
+    changed = settings.changes(run.config.to_dict(), base.get_config().to_dict())
+    options = [f"--config.{key}={value}" for key, value in changed.items()]
+    command = ["python", "-m", "experiments.main", "--config=configs/base.py", *options]
+    return shlex.join([*command, f"--workdir={run.folder}"])
+
+
+def _opening(run, form):
+    peft = ["from peft import PeftModel"] if form == "peft" else []
+    lines = [
+        "In this folder:",
+        "",
+        "```python",
+        *("import torch", *peft),
+        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
+        "",
+        f'tokenizer = AutoTokenizer.from_pretrained("{run.tasks[0].name}")',
+        'texts = ["EUR/USD jumps after ECB", "Pound slips"]',
+        'inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")',
+        "",
+    ]
+    for task in run.tasks:
+        if form == "transformers":
+            lines += [
+                f'{task.name} = AutoModelForSequenceClassification.from_pretrained("{task.name}")'
+            ]
+        else:
+            where = "base" if run.config.backbone == "scratch" else run.config.backbone
+            # A backbone that comes with a head of another size is no hindrance.
+            options = f"{where!r}, num_labels={task.outputs}, ignore_mismatched_sizes=True"
+            lines += [
+                f"base = AutoModelForSequenceClassification.from_pretrained({options})",
+                f'{task.name} = PeftModel.from_pretrained(base, "{task.name}")',
+            ]
+            if run.module.config.family in ("llama", "qwen2"):
+                lines.insert(-1, f"base.config.pad_token_id = {run.tokenizer.pad_token_id}")
+    results = {
+        "regression": "scores = regression(**inputs).logits[:, 0]",
+        "classification": "probabilities = classification(**inputs).logits.softmax(-1)",
+    }
+    lines += ["", "with torch.no_grad():", *(f"    {results[task.name]}" for task in run.tasks)]
+    if form == "peft":
+        lines += ["```", "", "The head that `transformers` warns is new comes with the adapter."]
+    else:
+        lines += ["```"]
+    lines += ["", "From elsewhere, or from the hub, `subfolder=` names the task."]
+    return lines
+
+
+def _categories(run):
+    ranges = intervals(run.thresholds)
+    names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
+    if ranges is None:
+        return [f"* {k}: {name}" for k, name in enumerate(names)]
+    rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]
+    thresholds = ", ".join(f"{value:.6f}" for value in run.thresholds)
+    return [
+        f"Thresholds of the score, fitted by `{run.config.stratifier}`: {thresholds}.",
+        "",
+        *_table(["", "name", "scores"], rows),
+    ]
+
+
+def _data(run):
+    config = run.config
+    if config.train:
+        lines = [f"* trained on: {config.train}"]
+        if config.score_range:
+            lines.append(f"* scores from {tuple(config.score_range)}, rescaled to [-1, 1]")
+    else:
+        lines = [f"* {config.generated_rows} headlines that dwa_jax generated, seed {config.seed}"]
+    held = [f"{split}: {config[split]}" for split in ("validation", "test") if config[split]]
+    split = ", ".join(held) or f"{tuple(config.fractions)} of the rows, seed {config.seed}"
+    lines.append(f"* train, validation, test: {split}")
+    by_machine = run.summary.get("machine_scored") or {}
+    if by_machine:
+        counts = ", ".join(f"{split}: {count}" for split, count in by_machine.items())
+        lines.append(f"* scores that VADER gave, not people: {counts}")
+    if left := run.summary.get("left_out", {}).get("count", 0):
+        lines.append(f"* {left} bad rows left out")
+    # A run of an earlier version did not count.
+    rows = [
+        [split, found["count"], *found["by_class"]]
+        for split, found in run.summary.get("rows", {}).items()
+    ]
+    numbers = [f"category {k}" for k in range(config.num_classes)]
+    return [*lines, "", *_table(["", "texts", *numbers], rows)] if rows else lines
+
+
+def _results(run):
+    summary = run.summary
+    splits = {split: summary.get(split) for split in ("validation", "test")}
+    splits |= summary.get("also_tested") or {}
+    splits = {split: found for split, found in splits.items() if found}
+    names = [
+        name
+        for name in next(iter(splits.values()))
+        if any(isinstance(found.get(name), int | float) for found in splits.values())
+    ]
+    rows = [[name, *(_number(found.get(name)) for found in splits.values())] for name in names]
+    best = f"Epoch {summary['best_epoch']} of {summary['epochs']}, the best on the validation split"
+    return [f"{best} by `{summary['monitor']}`.", "", *_table(["", *splits], rows)]
+
+
+def _weights(run):
+    steps = [record for record in run.metrics if record["kind"] == "step"]
+    tasks = [task.name for task in run.tasks]
+    names = [f"{kind}_{task}" for kind in _OVER_TASKS for task in tasks]
+    names = [name for name in names if any(name in record for record in steps)]
+    if not names:
+        return ["The run logged no weights."]
+    # The first and the last, and others evenly in between.
+    count = min(_STEPS, len(steps))
+    places = sorted({round(i * (len(steps) - 1) / max(count - 1, 1)) for i in range(count)})
+    rows = [[steps[i]["step"], *(_number(steps[i].get(name)) for name in names)] for i in places]
+    return _table(["step", *names], rows)
+
+
+def _number(value):
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _table(header: Iterable, rows: Iterable[Iterable]) -> list[str]:
+    # A bar in a file's name would end the cell.
+    def line(cells):
+        return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+    header = list(header)
+    return [line(header), f"|{'---|' * len(header)}", *map(line, rows)]

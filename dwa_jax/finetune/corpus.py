@@ -1,0 +1,178 @@
+"""The rows of a run: read or generated, split, cut into categories."""
+
+import glob
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from dwa_jax import data, stratify
+from dwa_jax.data import vader
+from dwa_jax.finetune import bad_rows, choices
+
+
+@dataclass
+class Corpus:
+    """Rows of each split with categories, the thresholds, and what there is to tell of them.
+
+    Attributes:
+      rows: split -> rows: "train", "validation", "test", and each file of `also_test`.
+      categories: split -> (N,) integers, -1 where missing.
+      thresholds: (K-1,), or None where no row has a score.
+      notes: sentences for the reader: rows left out, duplicates dropped.
+      left_out: the bad rows of all files, where `on_bad_row` is "skip".
+      machine_scored: split -> how many of its scores `label_with` gave; without those that
+        people gave all of.
+    """
+
+    rows: dict[str, data.Rows]
+    categories: dict[str, np.ndarray]
+    thresholds: np.ndarray | None
+    notes: list[str] = field(default_factory=list)
+    left_out: list[data.LeftOut] = field(default_factory=list)
+    machine_scored: dict[str, int] = field(default_factory=dict)
+
+
+def expand(text: str, key: str) -> list[str]:
+    """Returns the files that a text names.
+
+    Args:
+      text: files, patterns and data sets of the hub, with commas between.
+      key: whose value it is.
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
+    found = []
+    for name in (part.strip() for part in text.split(",")):
+        if not name:
+            continue
+        # The brackets of hub:NAME:train[:100] are a slice.
+        is_file = name.startswith("hub:") or Path(name).exists()
+        is_pattern = not is_file and any(c in name for c in "*?[")
+        matches = sorted(glob.glob(name)) if is_pattern else [name]
+        if not matches:
+            raise ValueError(f"{key}={name!r} matches no file")
+        found += matches
+    return found
+
+
+def read_corpus(config) -> Corpus:
+    """Reads or generates the rows, splits them, and fits thresholds on the training rows.
+
+    Args:
+      config: the whole configuration.
+
+    Raises:
+      ValueError: a file, a row or a split is not usable.
+    """
+    notes: list[str] = []
+    bad: list[data.LeftOut] = []
+    machine_scored: set[tuple[str, int]] = set()
+
+    def read(key, files=None):
+        rows, skipped = data.read(
+            files or expand(config[key], key),
+            text_column=config.text_column,
+            score_column=config.score_column or None,
+            category_column=config.category_column or None,
+            category_names=tuple(config.category_names) or None,
+            num_classes=config.num_classes,
+            score_range=tuple(config.score_range) or None,
+            on_bad_row=config.on_bad_row,
+            unscored=config.label_with == "vader",
+        )
+        if skipped:
+            notes.append(bad_rows.note(key, skipped))
+            bad.extend(skipped)
+        if config.label_with == "vader":
+            rows, filled = vader.fill_scores(rows)
+            machine_scored.update(rows.origin[i] for i in np.flatnonzero(filled))
+        return rows
+
+    if config.train:
+        everything = read("train")
+    else:
+        everything = data.headlines.generate(config.generated_rows, config.seed)
+    if 0 < config.max_rows < len(everything):
+        drawn = np.random.default_rng(config.seed).permutation(len(everything))
+        everything = everything.take(np.sort(drawn[: config.max_rows]))
+    held_out = {split: read(split) for split in ("validation", "test") if config[split]}
+    nothing = everything.take([])
+    if held_out:
+        everything, dropped = data.check_disjoint(
+            everything, held_out.get("validation", nothing), held_out.get("test", nothing)
+        )
+        if dropped:
+            notes.append(f"train: {dropped} rows left out, whose text a held-out file has too")
+        if len(held_out) == 2:
+            _, shared = data.check_disjoint(held_out["validation"], held_out["test"])
+            if shared:
+                notes.append(f"validation: {shared} rows have a text of the test file, and stay")
+        rows = {"train": everything, "test": nothing, **held_out}
+        if "validation" not in held_out:
+            train, validation, _ = config.fractions
+            total = train + validation
+            halves = data.split(
+                everything, fractions=(train / total, validation / total, 0.0), seed=config.seed
+            )
+            rows |= {"train": halves["train"], "validation": halves["validation"]}
+    else:
+        rows = data.split(everything, fractions=tuple(config.fractions), seed=config.seed)
+    for split in ("train", "validation"):
+        if not len(rows[split]):
+            raise ValueError(f"the {split} split has no row")
+    for name in expand(config.also_test, "also_test"):
+        rows[name] = read("also_test", [name])
+        rows[name], dropped = data.check_disjoint(rows[name], rows["train"], rows["validation"])
+        if dropped:
+            notes.append(f"{name}: {dropped} rows left out, whose text the run trains on")
+
+    by_machine = {}
+    if config.label_with == "vader":
+        for split, part in rows.items():
+            count = sum(where in machine_scored for where in part.origin)
+            if count:
+                by_machine[split] = count
+                notes.append(_machine_scored(split, count, len(part)))
+        if not by_machine:
+            notes.append("label_with='vader' gave no score: every row has one")
+
+    thresholds = None
+    scores = rows["train"].scores
+    scores = scores[~np.isnan(scores)]
+    if len(scores):
+        name, options = choices.parse(config.stratifier, "stratifier")
+        try:
+            thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
+        except TypeError as error:
+            raise ValueError(f"stratifier={config.stratifier!r}: {error}") from None
+    elif "regression" in config.tasks:
+        raise ValueError("no training row has a score; set tasks=('classification',)")
+    categories = {split: _categories(part, thresholds, config) for split, part in rows.items()}
+    for split, values in categories.items():
+        if values.size and values.max() >= config.num_classes:
+            row = int(values.argmax())
+            raise ValueError(
+                f"{split}: category {values[row]} of {rows[split].origin[row]} is not below "
+                f"num_classes={config.num_classes}"
+            )
+    if "classification" in config.tasks and not (categories["train"] >= 0).any():
+        raise ValueError("no training row has a category; set tasks=('regression',)")
+    return Corpus(rows, categories, thresholds, notes, bad, by_machine)
+
+
+def _machine_scored(split, count, total):
+    note = f"{split}: {count} of {total} scores are VADER's (vaderSentiment {vader.version()})"
+    if split == "train":
+        return note
+    return f"{note}: its metrics tell agreement with VADER there, not with people"
+
+
+def _categories(rows, thresholds, config):
+    given = rows.categories.astype(np.int32)
+    if thresholds is None or not config.derive_categories:
+        return given
+    scored = ~np.isnan(rows.scores)
+    derived = np.asarray(stratify.categorize(np.where(scored, rows.scores, 0.0), thresholds))
+    return np.where((given < 0) & scored, derived, given).astype(np.int32)

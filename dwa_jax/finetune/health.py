@@ -1,0 +1,138 @@
+"""Watches a run: which updates were left out, when there were too many, when a bound is passed."""
+
+from collections import deque
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+# Notes of single updates left out; further ones are in metrics.jsonl.
+_MOST_NOTES = 5
+# Steps whose outcome may be outstanding: far more than a device is ever behind.
+_MOST_PENDING = 100
+
+
+class Diverged(Exception):
+    """Too many updates in a row were left out."""
+
+
+class Health:
+    """Follows the steps without waiting for them.
+
+    The outcome of a step is looked at once it is there, so a run may go on for a few steps
+    past the one that ends it. These change nothing: their updates are left out, too, or
+    the run is ended before they are saved.
+    """
+
+    def __init__(
+        self,
+        max_bad_steps: int,
+        in_a_row: int,
+        origin: list[tuple[str, int]],
+        last_saved: Callable[[], str],
+        log,
+        console,
+    ):
+        """Starts to watch.
+
+        Args:
+          max_bad_steps: updates left out in a row that end the run.
+          in_a_row: of them before the first step.
+          origin: (file, row number) of each training row.
+          last_saved: names the last checkpoint.
+          log: metrics.jsonl.
+          console: an `experiments.terminal.console.Console`.
+        """
+        self._most, self._in_a_row, self._origin = max_bad_steps, in_a_row, origin
+        self._last_saved, self._log, self._console = last_saved, log, console
+        self._pending: deque[tuple] = deque()
+        self._noted = 0
+        self._left: set[str] = set()
+
+    def follow(self, step: int, epoch: int, rows: np.ndarray, values: dict) -> None:
+        """Takes note of a step that was started, and looks at those that are through.
+
+        Args:
+          step: counted from 1.
+          epoch: likewise.
+          rows: (B,) the batch's training rows, -1 for filler.
+          values: the step's metrics, still on the device.
+
+        Raises:
+          Diverged: too many updates in a row were left out.
+        """
+        self._pending.append((step, epoch, rows, values))
+        while self._pending:
+            if not self._pending[0][3]["skipped"].is_ready() and (
+                len(self._pending) <= _MOST_PENDING
+            ):
+                return
+            self._judge(*self._pending.popleft())
+
+    def settle(self) -> None:
+        """Looks at every step, waiting where needed; before anything is saved.
+
+        Raises:
+          Diverged: too many updates in a row were left out.
+        """
+        while self._pending:
+            self._judge(*self._pending.popleft())
+
+    def is_sound(self) -> bool:
+        """Settles, and returns whether the last update was made.
+
+        Raises:
+          Diverged: too many updates in a row were left out.
+        """
+        self.settle()
+        return self._in_a_row == 0
+
+    def check_bounds(self, step: int, record: dict) -> None:
+        """Says once when alpha or beta is negative: the loss has no minimum from there on."""
+        for name in ("alpha", "beta"):
+            if record.get(name, 0) < 0 and name not in self._left:
+                self._left.add(name)
+                self._console.note(
+                    f"warning: step {step}: {name} = {record[name]:.4g} has left its bounds "
+                    "(below 0): the imbalance loss has no minimum there, the run diverges"
+                )
+
+    def _judge(self, step, epoch, rows, values):
+        if not int(values["skipped"]):
+            self._in_a_row = 0
+            return
+        self._in_a_row += 1
+        values = jax.device_get(values)
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        # A head's own gradient is the one thing that may be bad and is not among the values.
+        spike = np.isfinite(values["gradient_norm"]) and not bad
+        reason = "a spike, or a head's gradient" if spike else f"not finite: {', '.join(bad)}"
+        where = self._rows(rows)
+        self._log.write(
+            {
+                "kind": "skipped",
+                "step": step,
+                "epoch": epoch,
+                "in_a_row": self._in_a_row,
+                "reason": reason,
+                "rows": where,
+            }
+        )
+        if self._in_a_row >= self._most:
+            raise Diverged(
+                f"step {step}: {self._in_a_row} updates in a row were left out, this one on "
+                f"{where} ({reason}); last good checkpoint: {self._last_saved()}"
+            )
+        self._noted += 1
+        if self._noted <= _MOST_NOTES:
+            more = "; any more are in metrics.jsonl" if self._noted == _MOST_NOTES else ""
+            self._console.note(f"step {step}: update left out ({reason}){more}")
+
+    def _rows(self, rows):
+        numbers: dict[str, list[int]] = {}
+        for row in rows[rows >= 0]:
+            file, number = self._origin[row]
+            numbers.setdefault(file, []).append(number)
+        return ", ".join(
+            f"{file} rows {', '.join(map(str, sorted(found)))}" for file, found in numbers.items()
+        )

@@ -1,0 +1,358 @@
+"""The training loop: epochs of steps, an evaluation each, checkpoints, early stopping."""
+
+import time
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from dwa_jax import data, metrics, sharding, training
+from dwa_jax.checkpoints import Checkpoints
+from dwa_jax.finetune import interrupts
+from dwa_jax.finetune.health import Health
+from dwa_jax.finetune.interrupts import Interrupted, Stop
+from dwa_jax.finetune.outputs import decide
+from dwa_jax.finetune.setup import Corpus, Run
+from dwa_jax.finetune.writers import Log
+
+HIGHER_IS_BETTER = frozenset(
+    {
+        "r2",
+        "pearson",
+        "spearman",
+        "cosine",
+        "accuracy",
+        "precision_weighted",
+        "recall_weighted",
+        "f1_weighted",
+        "f1_macro",
+    }
+)
+LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse", "balanced_mse"})
+
+
+@dataclass
+class Progress:
+    """What a restart needs beside the train state.
+
+    Attributes:
+      evaluated: epochs evaluated so far.
+      best_epoch: the best of them, counted from 1; 0 before the first.
+      best_step: its step.
+      best_value: its value of the monitored metric.
+      seconds: spent in steps so far.
+      tokens: real ones in the steps since the last record.
+      padded: all that were computed in them.
+    """
+
+    evaluated: int = 0
+    best_epoch: int = 0
+    best_step: int = 0
+    best_value: float | None = None
+    seconds: float = 0.0
+    tokens: int = 0
+    padded: int = 0
+
+
+def merit(monitor: str, value: float) -> float:
+    """Returns a metric's value turned so that higher is better.
+
+    Raises:
+      ValueError: the metric does not exist or has no direction.
+    """
+    if monitor in HIGHER_IS_BETTER:
+        return value
+    if monitor in LOWER_IS_BETTER:
+        return -value
+    known = ", ".join(sorted(HIGHER_IS_BETTER | LOWER_IS_BETTER))
+    raise ValueError(f"monitor={monitor!r} is not one of {known}")
+
+
+def check_monitor(config, corpus: Corpus) -> None:
+    """Checks that the validation split can tell which epoch is best.
+
+    Raises:
+      ValueError: the metric does not exist, or its task does not train, or no validation
+        row has a label for it.
+    """
+    monitor = config.monitor
+    merit(monitor, 0.0)
+    of_classes = monitor.startswith(("accuracy", "precision", "recall", "f1"))
+    if not of_classes and "regression" not in config.tasks:
+        raise ValueError(f"monitor={monitor!r} needs the regression task; try accuracy, f1_macro")
+    scored = ~np.isnan(corpus.rows["validation"].scores)
+    labelled = corpus.categories["validation"] >= 0
+    usable = labelled if of_classes else scored
+    if monitor == "balanced_mse":
+        usable = scored & labelled
+    if not usable.any():
+        raise ValueError(f"no validation row has a label that monitor={monitor!r} needs")
+
+
+def predict(
+    run: Run, state, batches: data.Batches, num_rows: int, thresholds, stop: Stop | None = None
+) -> dict:
+    """Predicts every row of a split.
+
+    Args:
+      run: of the model.
+      state: its train state.
+      batches: the split's.
+      num_rows: N.
+      thresholds: (K-1,), for a run without a classification task.
+      stop: whether a signal came; None where nobody asks.
+
+    Returns:
+      {"score": (N,), "category": (N,), "probabilities": (N, K) or None}. Without a
+      regression task scores are nan; without a classification task the category is
+      the predicted score's.
+
+    Raises:
+      Interrupted: a signal came.
+    """
+    outputs: dict[str, np.ndarray] = {}
+    stop = stop or Stop()
+    for batch in batches.sequential():
+        rows = batch["row"]
+        tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        inputs = sharding.shard_rows(tokens, run.mesh)
+
+        def work(inputs=inputs):
+            return jax.device_get(run.predict(state, inputs))
+
+        result = stop.wait_for(work)
+        for name, values in result.items():
+            if name not in outputs:
+                outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
+            outputs[name][rows[rows >= 0]] = values[rows >= 0]
+    score, category, probabilities = decide(outputs, thresholds)
+    missing = np.full(num_rows, np.nan)
+    return {
+        "score": missing if score is None else score,
+        "category": category,
+        "probabilities": probabilities,
+    }
+
+
+def evaluate(
+    run: Run,
+    state,
+    batches,
+    corpus: Corpus,
+    split: str,
+    num_classes: int,
+    stop: Stop | None = None,
+) -> tuple[dict, dict]:
+    """Predicts a split and compares with its labels.
+
+    Returns:
+      (metrics, predictions) as `metrics.evaluate` and `predict` give them; the
+      predictions carry the true "categories" as well.
+
+    Raises:
+      Interrupted: a signal came.
+    """
+    rows, categories = corpus.rows[split], corpus.categories[split]
+    predictions = predict(run, state, batches[split], len(rows), corpus.thresholds, stop)
+    predictions["categories"] = categories
+    # A score that was predicted as nan counts: it shows in the metrics.
+    predicts_scores = any(task.name == "regression" for task in run.tasks)
+    has_score = ~np.isnan(rows.scores) & predicts_scores
+    has_category = categories >= 0
+    result = metrics.evaluate(
+        np.where(has_score, rows.scores, 0),
+        np.where(has_score, predictions["score"], 0),
+        np.where(has_category, categories, 0),
+        predictions["category"],
+        num_classes,
+        score_mask=has_score,
+        category_mask=has_category,
+    )
+    return result, predictions
+
+
+def train(
+    config,
+    run: Run,
+    corpus: Corpus,
+    batches: dict[str, data.Batches],
+    checkpoints: Checkpoints,
+    log: Log,
+    console,
+) -> tuple[training.TrainState, Progress]:
+    """Trains to the end, or continues where the last checkpoint is.
+
+    Args:
+      config: the whole configuration.
+      run: model, step and first state.
+      corpus: labelled rows.
+      batches: of each split.
+      checkpoints: where states go.
+      log: metrics.jsonl, and what goes beside it.
+      console: an `experiments.terminal.console.Console`.
+
+    Returns:
+      (the best epoch's state, progress).
+
+    Raises:
+      Interrupted: a signal came; the latest state is saved.
+      Diverged: too many updates in a row were left out.
+      ValueError: there are checkpoints, but none fits or none is intact, or a writer beside
+        metrics.jsonl cannot begin.
+      OSError: a checkpoint or a record cannot be written.
+    """
+    state, progress = run.state, Progress()
+    run.state = None
+    latest, notes = checkpoints.latest()
+    for note in notes:
+        console.note(f"note: {note}")
+    if latest is not None:
+        state, stored = checkpoints.restore(state, latest)
+        progress = Progress(**stored)
+        console.note(f"continuing at step {latest}")
+    elif log.read():
+        console.note("note: it was stopped before its first checkpoint; starting at step 0")
+    log.rewind(latest or 0, progress.evaluated)
+    steps_per_epoch = len(batches["train"])
+    clock = _Clock(config.log_every, progress)
+    step = latest or 0
+
+    def last_saved():
+        last, _ = checkpoints.latest()
+        return "none yet" if last is None else f"step {last} in {checkpoints.folder}"
+
+    health = Health(
+        config.max_bad_steps,
+        int(state.guard.in_a_row),
+        corpus.rows["train"].origin,
+        last_saved,
+        log,
+        console,
+    )
+
+    def save():
+        health.settle()
+        best = (progress.best_step,) if progress.best_step else ()
+        checkpoints.save(state, vars(progress), keep=best)
+
+    with interrupts.listen() as stop, console.progress(run.total_steps, step) as bar:
+        compiled, saved = set(), time.perf_counter()
+        try:
+            # An epoch counts once it is evaluated, so a stop in between is made up for.
+            while progress.evaluated < config.epochs and not _stalled(config, progress):
+                epoch = progress.evaluated
+                end = (epoch + 1) * steps_per_epoch
+                clock.restart()
+                for batch in batches["train"].epoch(epoch, start=step + steps_per_epoch - end):
+                    stop.check()
+                    tokens, padded = int(batch["attention_mask"].sum()), batch["input_ids"].size
+                    shape = batch["input_ids"].shape
+                    rows = batch.pop("row")
+                    placed = sharding.shard_rows(batch, run.mesh)
+                    if shape not in compiled:
+                        # Ahead of the call, which finds it, while the state is still whole.
+                        with bar.telling(f"compiling for {shape[0]} x {shape[1]} tokens"):
+                            stop.wait_for(run.step.lower(state, placed).compile)
+                        compiled.add(shape)
+                    state, values = run.step(state, placed)
+                    sharding.keep_up(values, run.mesh)
+                    step += 1
+                    bar.advance()
+                    health.follow(step, epoch + 1, rows, values)
+                    record = clock.count(tokens, padded, step, values)
+                    if record is not None:
+                        # Those before it first, so that the file's order is the steps'.
+                        health.settle()
+                        log.write({"kind": "step", "step": step, "epoch": epoch + 1, **record})
+                        bar.show(record)
+                        health.check_bounds(step, record)
+                    due = step < end and _is_due(config, step, time.perf_counter() - saved)
+                    if due and health.is_sound():
+                        started = time.perf_counter()
+                        save()
+                        saved = time.perf_counter()
+                        clock.leave_out(saved - started)
+                jax.block_until_ready(state)
+                clock.stop()
+                health.settle()
+                _end_epoch(config, run, state, batches, corpus, log, console, progress, stop)
+                save()
+                saved = time.perf_counter()
+            stop.check()
+        except Interrupted:
+            save()
+            raise
+    if progress.best_step and progress.best_step != step:
+        state, _ = checkpoints.restore(state, progress.best_step)
+    return state, progress
+
+
+def _is_due(config, step, seconds):
+    steps, minutes = config.checkpoint_every, config.checkpoint_minutes
+    return bool(steps and step % steps == 0) or bool(minutes and seconds >= 60 * minutes)
+
+
+def _stalled(config, progress):
+    return bool(config.patience) and progress.evaluated - progress.best_epoch >= config.patience
+
+
+def _end_epoch(config, run, state, batches, corpus, log, console, progress, stop):
+    started = time.perf_counter()
+    result, _ = evaluate(run, state, batches, corpus, "validation", config.num_classes, stop)
+    seconds = time.perf_counter() - started
+    progress.evaluated += 1
+    value, step = result[config.monitor], int(state.step)
+    usable = bool(np.isfinite(value))
+    better = usable and (
+        progress.best_value is None
+        or merit(config.monitor, value) > merit(config.monitor, progress.best_value)
+    )
+    if better:
+        progress.best_epoch, progress.best_step = progress.evaluated, step
+        progress.best_value = float(value)
+    record = {"kind": "evaluation", "step": step, "epoch": progress.evaluated, **result}
+    log.write({**record, "seconds": seconds})
+    row = {key: result[key] for key in ("mse", "r2", "pearson", "accuracy", "f1_macro")}
+    console.epoch({"epoch": progress.evaluated, "best": better, **row})
+
+
+class _Clock:
+    """Time and rates; the step's own values stay on the device between two records."""
+
+    def __init__(self, every: int, progress: Progress):
+        self._every, self._progress = every, progress
+
+    def restart(self):
+        self._since = self._counted = time.perf_counter()
+        self._steps, self._tokens = 0, 0
+
+    def stop(self):
+        now = time.perf_counter()
+        self._progress.seconds += now - self._counted
+        self._counted = now
+
+    def leave_out(self, seconds):
+        self._since += seconds
+        self._counted += seconds
+
+    def count(self, tokens, padded, step, values):
+        # Padding is the rows' own, and goes on where the last process stopped; rates do not.
+        progress = self._progress
+        progress.tokens += tokens
+        progress.padded += padded
+        self._steps += 1
+        self._tokens += tokens
+        if step % self._every:
+            self.stop()
+            return None
+        record = {name: float(value) for name, value in jax.device_get(values).items()}
+        self.stop()
+        seconds = self._counted - self._since
+        record |= {
+            "step_ms": 1000 * seconds / self._steps,
+            "tokens_per_second": self._tokens / seconds,
+            "padding_fraction": 1 - progress.tokens / progress.padded,
+        }
+        progress.tokens = progress.padded = 0
+        self.restart()
+        return record

@@ -1,0 +1,135 @@
+"""Tables of texts in, the same tables with predictions out, chunk by chunk."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dwa_jax.data import DataError, table_writers, tables
+from dwa_jax.data.rows import BadRow
+from dwa_jax.finetune import occlusion
+from dwa_jax.finetune.predictor import Predictor
+
+# Texts explained at once, each of which costs as many predictions as it has words.
+_EXPLAINED = 64
+
+
+def predict_table(
+    predictor: Predictor,
+    source: tables.Source,
+    destination,
+    *,
+    on_bad_row: str,
+    explain: str = "none",
+    compressed: str = "",
+    show=lambda rows, share: None,
+) -> tuple[int, list[str]]:
+    """Predicts a table chunk by chunk.
+
+    Args:
+      predictor: of the run.
+      source: the table.
+      destination: the file to make, or an open one.
+      on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
+      explain: "none" or "occlusion".
+      compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
+      show: told how many rows are done, and the share of the table where that is known.
+
+    Returns:
+      (rows written, what was wrong with those left out).
+
+    Raises:
+      DataError: the table cannot be read, or a row is bad; names file and row.
+    """
+    added = columns(predictor, explain)
+    sink, done = table_writers.Sink(destination, source, added, compressed), 0
+    left_out: list[str] = []
+    try:
+        for chunk in source.chunks():
+            kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
+            found = predictor.predict_ids(ids)
+            values = _values(predictor, found)
+            if explain == "occlusion":
+                texts = [chunk.texts[i] for i in kept]
+                values["explanation"] = list(_explained(predictor, texts, found))
+            sink.write(chunk.keep(kept), values)
+            done += len(kept)
+            show(done, chunk.share)
+        sink.close()
+    except BaseException:
+        sink.abandon()
+        raise
+    return done, left_out
+
+
+def columns(predictor: Predictor, explain: str) -> dict[str, type]:
+    """Returns the columns that are added: name -> type."""
+    run = predictor.run
+    added: dict[str, type] = {}
+    tasks = [task.name for task in run.tasks]
+    if "regression" in tasks:
+        added["predicted_score"] = float
+    added["predicted_category"] = int
+    if predictor.names:
+        added["predicted_name"] = str
+    if "classification" in tasks:
+        added |= {f"probability_{k}": float for k in range(run.config.num_classes)}
+    if explain == "occlusion":
+        added["explanation"] = list
+    return added
+
+
+def _usable(predictor, source, chunk, on_bad_row, left_out):
+    # Places of the rows that can be predicted, and their token ids.
+    name = getattr(source, "name", str(source.path))
+    kept, ids = [], []
+
+    def bad(message):
+        if on_bad_row == "error":
+            raise DataError(message)
+        left_out.append(message)
+
+    for i, text in enumerate(chunk.texts):
+        if isinstance(text, BadRow):
+            bad(f"{name}, row {chunk.numbers[i]}: {text.problem}")
+        else:
+            kept.append(i)
+    origin = [(name, chunk.numbers[i]) for i in kept]
+    texts = [chunk.texts[i] for i in kept]
+    try:
+        return kept, predictor.encode(texts, origin)
+    except DataError:
+        if on_bad_row == "error":
+            raise
+    # One of them has no token: one by one, to leave out no other.
+    with_tokens = []
+    for i, text, where in zip(kept, texts, origin, strict=True):
+        try:
+            ids += predictor.encode([text], [where])
+            with_tokens.append(i)
+        except DataError as error:
+            bad(str(error))
+    return with_tokens, ids
+
+
+def _values(predictor, found):
+    values = {"predicted_category": list(found.category)}
+    if found.score is not None:
+        values["predicted_score"] = _short(found.score)
+    if predictor.names:
+        values["predicted_name"] = [predictor.names[category] for category in found.category]
+    if found.probabilities is not None:
+        for k in range(found.probabilities.shape[1]):
+            values[f"probability_{k}"] = _short(found.probabilities[:, k])
+    return values
+
+
+def _short(numbers):
+    # As many digits as float32 has: the model computes no others.
+    return [float(str(number)) for number in numbers.astype(np.float32)]
+
+
+def _explained(predictor, texts, found) -> Iterator[list[dict]]:
+    for start in range(0, len(texts), _EXPLAINED):
+        part = slice(start, start + _EXPLAINED)
+        whole = type(found)(*(None if values is None else values[part] for values in found))
+        yield from occlusion.explain(predictor, texts[part], whole)

@@ -1,0 +1,182 @@
+"""A trained model as a function from texts to scores, categories and probabilities.
+
+>>> predictor = Predictor.load("runs/mine")
+>>> predictor(["EUR/USD jumps after ECB"])[0].score
+
+Axes: N texts, B rows of a batch, T tokens, K categories.
+"""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from dwa_jax import data, sharding, training
+from dwa_jax.finetune import saved
+from dwa_jax.finetune.model import check_ids
+from dwa_jax.finetune.outputs import decide
+
+# The shortest padded length; the others double until the longest text that the run allows.
+_SHORTEST = 16
+
+
+class Prediction(NamedTuple):
+    """What a run says of one text.
+
+    Attributes:
+      score: None where the run has no regression task.
+      category: 0 to K-1; by the thresholds where the run has no classification task.
+      name: the category's, where the run was given names.
+      probabilities: K numbers; None where the run has no classification task.
+    """
+
+    score: float | None
+    category: int
+    name: str | None
+    probabilities: tuple[float, ...] | None
+
+
+class Predictions(NamedTuple):
+    """The same of N texts, as arrays.
+
+    Attributes:
+      score: (N,), or None.
+      category: (N,).
+      probabilities: (N, K), or None.
+    """
+
+    score: np.ndarray | None
+    category: np.ndarray
+    probabilities: np.ndarray | None
+
+
+class Predictor:
+    """Predicts texts with a finished run."""
+
+    def __init__(self, run: saved.Trained, batch_size: int | None = None):
+        """Takes over a run that is loaded.
+
+        Args:
+          run: from `saved.load`.
+          batch_size: B; by default what the run evaluated with, or the next multiple of the
+            number of devices here.
+
+        Raises:
+          ValueError: the batch size is below 1.
+        """
+        size = run.config.eval_batch_size if batch_size is None else batch_size
+        if size < 1:
+            raise ValueError(f"batch_size={size} must be at least 1")
+        self.run = run
+        self._mesh = sharding.data_mesh()
+        self.batch_size = -(-size // self._mesh.size) * self._mesh.size
+        self._predict = training.make_predict(
+            run.module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
+        )
+        names = tuple(run.config.category_names)
+        self.names: tuple[str, ...] | None = names or None
+
+    @classmethod
+    def load(cls, workdir: str | os.PathLike, batch_size: int | None = None) -> "Predictor":
+        """Loads the best epoch of a finished run.
+
+        Args:
+          workdir: the run's folder.
+          batch_size: rows that go through the model at once.
+
+        Raises:
+          ValueError: the run cannot be used; one line says why.
+          OSError: a file cannot be read.
+        """
+        return cls(saved.load(workdir), batch_size)
+
+    def __call__(self, texts: Iterable[str]) -> list[Prediction]:
+        """Predicts texts, in their order.
+
+        Args:
+          texts: any number, as a list, a column of a table or whatever else yields them; one
+            longer than what the run allows is cut, as it was there.
+
+        Raises:
+          ValueError: a text has no token.
+          TypeError: a single string is given, or something else than strings.
+        """
+        expected = "a list of texts is expected: predictor(['EUR/USD jumps after ECB'])"
+        # Mappings and tables would yield their keys, which are strings too.
+        if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
+            raise TypeError(f"{expected}, or a column: predictor(table['text'])")
+        texts = list(texts)
+        for place, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise TypeError(f"text {place} is {text!r:.60}, no string; {expected}")
+        found = self.predict(texts)
+        scores, probabilities = found.score, found.probabilities
+        return [
+            Prediction(
+                None if scores is None else float(scores[i]),
+                int(category),
+                self.names[category] if self.names else None,
+                None if probabilities is None else tuple(map(float, probabilities[i])),
+            )
+            for i, category in enumerate(found.category)
+        ]
+
+    def predict(
+        self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
+    ) -> Predictions:
+        """Predicts texts, in their order.
+
+        Args:
+          texts: N strings.
+          origin: N pairs (file, row number), for a message.
+
+        Raises:
+          ValueError: a text has no token.
+        """
+        return self.predict_ids(self.encode(texts, origin))
+
+    def encode(
+        self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
+    ) -> list[np.ndarray]:
+        """Turns texts into token ids as the run did; see `data.encode`."""
+        run = self.run
+        normalize = data.normalize_tweet if run.config.normalize_tweets else None
+        ids = data.encode(run.tokenizer, texts, run.max_tokens, normalize, origin).ids
+        check_ids(ids, run.module.config.vocab_size)
+        return ids
+
+    def predict_ids(self, ids: Sequence[np.ndarray]) -> Predictions:
+        """Predicts N rows of token ids, each (length of the text,)."""
+        num_rows, run = len(ids), self.run
+        lengths = np.array([len(row) for row in ids], np.int64)
+        outputs = {task.name: np.zeros((num_rows, task.outputs)) for task in run.tasks}
+        # The longest first: what does not fit the memory fails at once.
+        order = np.argsort(-lengths, kind="stable")
+        for start in range(0, num_rows, self.batch_size):
+            rows = order[start : start + self.batch_size]
+            batch = self._pad([ids[row] for row in rows])
+            result = self._predict(run, sharding.shard_rows(batch, self._mesh))
+            for name, values in jax.device_get(result).items():
+                outputs[name][rows] = values[: len(rows)]
+        return Predictions(*decide(outputs, run.thresholds))
+
+    def _pad(self, rows):
+        count, length = self._shape(len(rows), max(map(len, rows)))
+        # What fills the batch is a text like any other, so that nothing is undefined.
+        rows = [*rows, *[rows[0]] * (count - len(rows))]
+        ids = np.full((count, length), self.run.tokenizer.pad_token_id, np.int32)
+        mask = np.zeros((count, length), np.int32)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)], mask[i, : len(row)] = row, 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+    def _shape(self, count, length):
+        # Powers of two both ways: few programs to compile, at most half of one wasted.
+        rows = min(self.batch_size, self._mesh.size * _power(-(-count // self._mesh.size)))
+        return rows, min(self.run.max_tokens, max(_SHORTEST, _power(length)))
+
+
+def _power(number):
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,242 @@
+"""From a configuration to what a run needs: rows, model, token batches, tasks, step."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from dwa_jax import data, losses, sharding, training, trunk, weighting
+from dwa_jax.finetune import choices
+
+# The first two steps of the way, each in a file of its own.
+from dwa_jax.finetune.corpus import Corpus as Corpus
+from dwa_jax.finetune.corpus import read_corpus as read_corpus
+from dwa_jax.finetune.model import Model as Model
+from dwa_jax.finetune.model import check_ids
+from dwa_jax.finetune.model import load_model as load_model
+from dwa_jax.finetune.model import module_options as module_options
+from dwa_jax.finetune.model import uses_lora as uses_lora
+from dwa_jax.presets import PRESETS
+
+_TASKS = {"regression": "score_mask", "classification": "category_mask"}
+
+
+def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.Batches], list[str]]:
+    """Tokenizes every split and sets up its batches.
+
+    Returns:
+      (split -> batches, for the splits that have rows; notes for the reader).
+    """
+    notes = []
+    limit = min(config.max_length, model.module.config.max_positions)
+    normalize = data.normalize_tweet if config.normalize_tweets else None
+    batches = {}
+    for split, rows in corpus.rows.items():
+        if not len(rows):
+            continue
+        encoded = data.encode(model.tokenizer, rows.texts, limit, normalize, rows.origin)
+        if encoded.num_truncated:
+            share = encoded.num_truncated / len(rows)
+            notes.append(
+                f"{split}: {encoded.num_truncated} texts ({share:.1%}) cut to {limit} tokens"
+            )
+        check_ids(encoded.ids, model.module.config.vocab_size)
+        batches[split] = data.Batches(
+            encoded.ids,
+            rows.scores,
+            corpus.categories[split],
+            batch_size=config.batch_size if split == "train" else config.eval_batch_size,
+            buckets=data.bucket_lengths(
+                encoded.lengths, config.max_buckets, config.pad_to_multiple_of
+            ),
+            seed=config.seed,
+            pad_id=model.tokenizer.pad_token_id,
+            shuffle=config.shuffle,
+        )
+    return batches, notes
+
+
+def make_tasks(config, labels: losses.Labels | None = None) -> list[training.Task]:
+    """Makes the tasks with their losses.
+
+    Args:
+      config: the whole configuration.
+      labels: the training split's; None, before there are rows, checks the options on
+        uniform ones.
+
+    Raises:
+      ValueError: a task or loss is unknown, or an option is out of range.
+    """
+    wrong = [name for name in config.tasks if name not in _TASKS]
+    if wrong or not config.tasks or len(set(config.tasks)) < len(config.tasks):
+        raise ValueError(
+            f"tasks={tuple(config.tasks)}: expected some of {tuple(_TASKS)}, each at most once"
+        )
+    if labels is None:
+        uniform = np.linspace(-1, 1, config.num_classes)
+        labels = losses.Labels(np.ones(config.num_classes), uniform)
+    tasks = []
+    for name in _TASKS:
+        if name not in config.tasks:
+            continue
+        key = f"{name}_loss"
+        if name == "regression":
+            outputs, registry = 1, losses.REGRESSION_LOSSES
+            choice, options = choices.parse(config[key], key)
+        else:
+            outputs, registry = config.num_classes, losses.CLASSIFICATION_LOSSES
+            choice, options = _with_preset(key, "imbalance", config)
+        if choice in registry and losses.takes_labels(registry[choice]):
+            if "labels" in options:
+                raise ValueError(f"{key}={choice}: its labels are the training split's, no option")
+            options = {**options, "labels": labels}
+        loss = choices.choose(registry, choice, options, key)
+        tasks.append(training.Task(name, outputs, loss, _TASKS[name]))
+    return tasks
+
+
+# Which choices a preset's options of a kind are for.
+_PRESET_OF = {"weighting": ("dwa", "adaptive_w"), "imbalance": ("imbalance",)}
+
+
+def _with_preset(key, kind, config):
+    # A preset fills in what the choice itself leaves open.
+    if config.preset not in PRESETS:
+        raise ValueError(f"preset={config.preset!r} is not one of {', '.join(PRESETS)}")
+    name, options = choices.parse(config[key], key)
+    if name in _PRESET_OF[kind]:
+        options = {**PRESETS[config.preset][kind], **options}
+    return name, options
+
+
+def make_weighting(config, num_tasks: int) -> weighting.Weighting:
+    """Makes the weighting method.
+
+    Raises:
+      ValueError: the name or an option is unknown, or an option is out of range.
+    """
+    name, options = _with_preset("weighting", "weighting", config)
+    if options.get("class_inputs", 0) not in (0, config.num_classes):
+        raise ValueError(
+            f"weighting={config.weighting!r}: class_inputs must be 0 or "
+            f"num_classes={config.num_classes}"
+        )
+    return weighting.get(name, num_tasks, **options)
+
+
+@dataclass
+class Run:
+    """What the training loop works with.
+
+    Attributes:
+      state: the first one; None once the loop has taken it over, since the step donates it.
+      step: (state, batch) -> (state, metrics).
+      predict: (state, batch) -> {task: (B, outputs)}.
+      mesh: the devices.
+      tasks: the N tasks.
+      total_steps: of the run.
+    """
+
+    state: Any
+    step: Any
+    predict: Any
+    mesh: Any
+    tasks: list[training.Task]
+    total_steps: int
+    uses_gramian: bool
+
+
+def make_optimizers(config, total_steps: int) -> training.Optimizers:
+    """Makes the optimizers of a run of so many steps."""
+    return training.make_optimizers(
+        total_steps=total_steps,
+        learning_rate=config.learning_rate,
+        head_learning_rate=config.head_learning_rate,
+        phi_learning_rate=config.phi_learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        clip_norm=config.clip_norm,
+    )
+
+
+def init_state(
+    config, settings, theta, frozen, tasks, method, optimizers, key, proportions=None
+) -> training.TrainState:
+    """Makes a run's first state; its shapes are those of every later one.
+
+    Args:
+      config: the whole configuration.
+      settings: the backbone's.
+      theta: shared trainable parameters.
+      frozen: the others.
+      tasks: from `make_tasks`.
+      method: from `make_weighting`.
+      optimizers: from `make_optimizers`.
+      key: of heads, weighting and dropout.
+      proportions: (K,) the training split's class proportions; uniform by default.
+    """
+    return training.init_state(
+        key,
+        theta,
+        frozen,
+        family=settings.family,
+        width=settings.hidden_size,
+        tasks=tasks,
+        weighting=method,
+        optimizers=optimizers,
+        num_classes=config.num_classes,
+        proportions=proportions,
+        spike_window=config.spike_window if config.skip_spikes else 0,
+    )
+
+
+def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: jax.Array) -> Run:
+    """Makes the first state, the train step and the forward pass.
+
+    Raises:
+      ValueError: an option is out of range, or batches do not divide over the devices.
+    """
+    mesh = sharding.data_mesh()
+    for name, parts in (
+        ("batch_size", mesh.size * config.microbatches),
+        ("eval_batch_size", mesh.size),
+    ):
+        if config[name] % parts:
+            raise ValueError(
+                f"{name}={config[name]} must be a multiple of {parts} "
+                f"({mesh.size} devices, {config.microbatches} microbatches)"
+            )
+    counts = np.bincount(
+        corpus.categories["train"][corpus.categories["train"] >= 0], minlength=config.num_classes
+    )
+    scores = corpus.rows["train"].scores
+    tasks = make_tasks(config, losses.Labels(counts, scores[~np.isnan(scores)]))
+    method = make_weighting(config, len(tasks))
+    total_steps = steps_per_epoch * config.epochs
+    optimizers = make_optimizers(config, total_steps)
+    theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
+    # The step donates the state: nothing else may hold its arrays.
+    model.params = None
+    proportions = counts / max(int(counts.sum()), 1)
+    settings = model.module.config
+    state = init_state(config, settings, theta, frozen, tasks, method, optimizers, key, proportions)
+    common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
+    step = training.make_step(
+        model.module,
+        tasks,
+        method,
+        optimizers,
+        num_classes=config.num_classes,
+        scope=config.gradient_scope,
+        gramian_every=config.gramian_every,
+        microbatches=config.microbatches,
+        proportions=config.proportions,
+        norm_of_cross_entropy=config.norm_of_cross_entropy,
+        dropout=config.dropout,
+        skip_spikes=config.skip_spikes,
+        **common,
+    )
+    predict = training.make_predict(model.module, tasks, **common)
+    state = sharding.replicate(state, mesh)
+    return Run(state, step, predict, mesh, tasks, total_steps, method.uses_gramian)

@@ -1,0 +1,159 @@
+"""What `--help` of the main program says: options, configurations, and the keys of one.
+
+Imports no jax, so that the answer is there at once.
+"""
+
+import ast
+import importlib.util
+import os
+import re
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+from experiments.terminal import command
+
+_OPTIONS = {
+    "--config=FILE": "a configuration, which is needed",
+    "--config.KEY=VALUE": "changes one of its keys",
+    "--workdir=DIR": "folder of the run; by default runs/NAME of the configuration",
+    "--dry_run": "prints what the data come to, and neither trains nor writes anything",
+    "--traceback": "shows where in the code an error was raised",
+    "--help, -h": "this; with --config=FILE the keys of that configuration",
+}
+_ASSIGNMENT = re.compile(r"\s+config\.(\w+) = ")
+_SECTION = re.compile(r"\s+# --- (.*)")
+_COMMENT = re.compile(r"\s+# (.*)")
+
+
+def answer(arguments: list[str], about: str) -> None:
+    """Prints help and ends the program, if it is asked for.
+
+    Args:
+      arguments: of the command line.
+      about: what the program does.
+    """
+    if not {"--help", "-help", "-h"} & set(arguments):
+        return
+    path = next((a.partition("=")[2] for a in arguments if a.startswith("--config=")), None)
+    try:
+        text = keys(Path(path)) if path else overview(about)
+    except Exception as error:  # a configuration is code and may raise anything
+        if "--traceback" in arguments:
+            raise
+        words = " ".join(str(error).split())
+        print(f"error: {path} cannot be loaded: {type(error).__name__}: {words}", file=sys.stderr)
+        sys.exit(2)
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        command.end_unread()
+    sys.exit(0)
+
+
+def overview(about: str) -> str:
+    """Returns what the program does, its options, and a line for each configuration."""
+    lines = [about.strip(), "", "options:", *_table(_OPTIONS), ""]
+    files = configurations()
+    lines += [f"configurations, each a --config={files[0].parent}/NAME.py:"]
+    lines += _table({path.stem: summary(path) for path in files})
+    lines += ["", "the keys of one, with their values and meanings:"]
+    lines += [f"  python -m experiments.main --help --config={files[0].parent}/demo.py"]
+    return "\n".join(lines)
+
+
+def configurations() -> list[Path]:
+    """Returns the files of the configurations, that with every key first."""
+    folder = _file("configs").parent
+    # As a person would type them, who is where the project is.
+    folder = Path(os.path.relpath(folder)) if folder.is_relative_to(Path.cwd()) else folder
+    return sorted(folder.glob("[a-z]*.py"), key=lambda path: (path.stem != "base", path.stem))
+
+
+def summary(path: Path) -> str:
+    """Returns the first line of a file's docstring."""
+    documented = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return documented.partition("\n")[0]
+
+
+def keys(path: Path) -> str:
+    """Returns every key of a configuration with its value, and its meaning in base.py.
+
+    Args:
+      path: of the configuration.
+
+    Raises:
+      Exception: whatever running the file raises.
+    """
+    base = _file("configs.base")
+    config, defaults = _load(path), _load(base)
+    told = _meanings(base.read_text("utf-8"))
+    lines = [f"keys of {path}; * where it differs from {base.name}"]
+    # Those that a configuration of one's own has besides come last.
+    section = None
+    for key in sorted(config, key=lambda key: list(told).index(key) if key in told else len(told)):
+        heading, meaning = told.get(key, ("of its own", ""))
+        if heading != section:
+            lines += ["", *_wrapped(heading, "")]
+            section = heading
+        for name, value in _flat(key, config[key]):
+            mark = " " if (name, value) in _flat(key, defaults.get(key)) else "*"
+            lines += _wrapped(f"{mark} --config.{name}={value!r}", "      ")
+        lines += _wrapped(meaning, "      ", first="      ")
+    return "\n".join(lines)
+
+
+def _file(name: str) -> Path:
+    specification = importlib.util.find_spec(name)
+    if specification is None or specification.origin is None:
+        raise ImportError(f"there is no file of {name}")
+    return Path(specification.origin)
+
+
+def _load(path):
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or specification.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module.get_config()
+
+
+def _flat(key, value):
+    if hasattr(value, "items"):
+        return [pair for name in value for pair in _flat(f"{key}.{name}", value[name])]
+    return [(key, value)]
+
+
+def _meanings(source: str) -> dict[str, tuple[str, str]]:
+    # {key: (the section that it is in, the comment above it)}, in their order.
+    found: dict[str, tuple[str, str]] = {}
+    section = ""
+    comment: list[str] = []
+    for line in source.splitlines():
+        if match := _SECTION.match(line):
+            section, comment = match[1], []
+        elif match := _COMMENT.match(line):
+            comment.append(match[1])
+        else:
+            if match := _ASSIGNMENT.match(line):
+                found[match[1]] = (section, " ".join(comment))
+            comment = []
+    return found
+
+
+def _table(rows: dict[str, str]) -> list[str]:
+    wide = max(map(len, rows)) + 4
+    return [
+        line
+        for name, text in rows.items()
+        for line in _wrapped(text, " " * wide, first=f"  {name}".ljust(wide))
+    ]
+
+
+def _wrapped(text, indent, first=""):
+    width = shutil.get_terminal_size().columns
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False
+    )

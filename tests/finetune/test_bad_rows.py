@@ -1,0 +1,62 @@
+"""What a run tells of the rows it left out, against files whose bad rows are known."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+from dwa_jax import data
+from dwa_jax.finetune import bad_rows, setup
+
+
+@pytest.fixture
+def config(tmp_path):
+    good = "".join(f"text {i},{i / 100 - 0.5}\n" for i in range(100))
+    (tmp_path / "a.csv").write_text(f"text,score\n{good}x,high\ny,nan\n,0.5\n")
+    (tmp_path / "b.csv").write_text(f"text,score\n{good.replace('text', 'word')}z,7\nx,0,0\n")
+    (tmp_path / "test.jsonl").write_text('{"text": "t", "score": 0.1}\nnull\n')
+    config = base.get_config()
+    config.train = f"{tmp_path / 'a.csv'},{tmp_path / 'b.csv'}"
+    config.test = str(tmp_path / "test.jsonl")
+    config.on_bad_row = "skip"
+    config.stratifier = "equal_width"
+    return config
+
+
+def test_left_out_rows_are_counted_by_file_and_listed(config, tmp_path):
+    corpus = setup.read_corpus(config)
+    assert sum(len(rows) for rows in corpus.rows.values()) == 201
+    a, b, test = (str(tmp_path / name) for name in ("a.csv", "b.csv", "test.jsonl"))
+    summary = json.loads(json.dumps(bad_rows.summarize(corpus.left_out)))
+    assert summary["count"] == 6 and summary["not_listed"] == 0
+    assert summary["by_file"] == {a: 3, b: 2, test: 1}
+    assert [(row["file"], row["row"]) for row in summary["rows"]] == (
+        [(a, 102), (a, 103), (a, 104), (b, 102), (b, 103), (test, 2)]
+    )
+    assert summary["rows"][0]["problem"] == "score 'high' is not a number"
+    train, held_out = corpus.notes[:2]
+    assert train.startswith(f"train: 5 bad rows left out ({a}: 3, {b}: 2): {a}, row 102: score")
+    assert train.endswith("row 104: the text is empty; and 2 more") and "\n" not in train
+    assert held_out.startswith(f"test: 1 bad rows left out ({test}: 1): {test}, row 2: a NoneType")
+
+
+def test_a_thousand_are_listed_and_the_rest_counted():
+    rows = [data.LeftOut("a.csv", i, "no label") for i in range(1234)]
+    summary = bad_rows.summarize(rows)
+    assert (summary["count"], len(summary["rows"]), summary["not_listed"]) == (1234, 1000, 234)
+    assert summary["by_file"] == {"a.csv": 1234}
+    assert bad_rows.summarize([]) == {"count": 0, "by_file": {}, "rows": [], "not_listed": 0}
+
+
+def test_a_category_too_high_is_a_bad_row_as_any_other(config, tmp_path):
+    text = "text,score,label\n" + "".join(f"t{i},0.{i},{i % 5}\n" for i in range(1, 60)) + "x,0,5\n"
+    (tmp_path / "c.csv").write_text(text)
+    with config.unlocked():
+        config.update(ConfigDict({"train": str(tmp_path / "c.csv"), "category_column": "label"}))
+    config.test = ""
+    (row,) = setup.read_corpus(config).left_out
+    assert (row.row, row.problem) == (61, "category 5 is not below num_classes=5")
+    config.on_bad_row = "error"
+    with pytest.raises(ValueError, match=r"c\.csv, row 61: category 5 is not below num_classes=5"):
+        setup.read_corpus(config)

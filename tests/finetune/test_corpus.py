@@ -1,0 +1,103 @@
+"""The rows of a run: files by pattern, and scores that VADER gave."""
+
+import gzip
+import importlib
+import json
+import types
+
+import numpy as np
+import pytest
+
+from configs import base
+from dwa_jax import stratify
+from dwa_jax.data import vader
+from dwa_jax.finetune import card, setup, validation
+
+
+def test_patterns_name_files_and_a_slice_of_a_hub_data_set_is_none(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, text in {"b": "two", "a": "one"}.items():
+        (tmp_path / f"{name}.csv").write_text(f"text,score\n{text},0\n{text} more,1\n")
+    (tmp_path / "z.jsonl.gz").write_bytes(gzip.compress(b'{"text": "three", "score": -1}\n'))
+    (tmp_path / "t[0].csv").write_text("text,score\nfour,0\n")
+    config = base.get_config()
+    config.train, config.test = "[ab].csv, *.gz", "t[0].csv"
+    config.stratifier = "equal_width"
+    rows = setup.read_corpus(config).rows
+    texts = {text for split in ("train", "validation") for text in rows[split].texts}
+    assert texts == {"one", "one more", "two", "two more", "three"}
+    assert rows["test"].texts == ["four"], "a file of that name is no pattern"
+    config.train = "*.parquet"
+    with pytest.raises(ValueError, match=r"train='\*\.parquet' matches no file"):
+        setup.read_corpus(config)
+    config.train = "hub::train[:2]"
+    with pytest.raises(ValueError, match=r"^hub::train\[:2\]: a hub data set is written"):
+        setup.read_corpus(config)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Texts without a score column, beside a test file of which people scored two of three."""
+    pytest.importorskip("vaderSentiment")
+    words = ["good", "bad", "great", "awful", "so-so", "a fine", "a sad", "no"]
+    texts = [f"{word} day {i}" for i in range(10) for word in words]
+    (tmp_path / "unscored.jsonl").write_text(
+        "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    )
+    (tmp_path / "people.csv").write_text("text,score\nwell done,0.5\nterrible,-1\nlovely,\n")
+    config = base.get_config()
+    config.train, config.test = f"{tmp_path}/unscored.jsonl", f"{tmp_path}/people.csv"
+    config.label_with, config.stratifier = "vader", "equal_frequency"
+    return config
+
+
+def test_a_run_learns_from_texts_that_nobody_scored_and_says_so(config):
+    validation.check(config)
+    corpus = setup.read_corpus(config)
+    package = importlib.import_module("vaderSentiment.vaderSentiment")
+    analyzer = package.SentimentIntensityAnalyzer()
+    for split in ("train", "validation"):
+        rows = corpus.rows[split]
+        expected = [analyzer.polarity_scores(text)["compound"] for text in rows.texts]
+        assert rows.scores.tolist() == expected and min(expected) < -0.4 < 0.4 < max(expected)
+    lovely = analyzer.polarity_scores("lovely")["compound"]
+    assert corpus.rows["test"].scores.tolist() == [0.5, -1.0, lovely]
+    np.testing.assert_array_equal(
+        corpus.thresholds, stratify.fit("equal_frequency", corpus.rows["train"].scores, 5)
+    )
+    sizes = {split: len(corpus.rows[split]) for split in ("train", "validation")}
+    assert corpus.machine_scored == {**sizes, "test": 1}
+    by = f"VADER's (vaderSentiment {vader.version()})"
+    # The model card says it as well.
+    run = types.SimpleNamespace(
+        config=config, summary={"machine_scored": corpus.machine_scored, "left_out": {}}
+    )
+    assert f"* scores that VADER gave, not people: train: {sizes['train']}," in card._data(run)[-1]
+    train, test, held_out = corpus.notes
+    assert train == f"train: {sizes['train']} of {sizes['train']} scores are {by}"
+    assert test.startswith(f"test: 1 of 3 scores are {by}: its metrics tell agreement with VADER")
+    assert held_out.startswith(f"validation: {sizes['validation']} of {sizes['validation']} scores")
+
+
+def test_without_the_option_such_rows_and_files_stay_errors(config, monkeypatch, tmp_path):
+    config.label_with = ""
+    with pytest.raises(ValueError, match=r"unscored\.jsonl: no column 'score'; there: 'text'"):
+        setup.read_corpus(config)
+    config.train = config.test
+    with pytest.raises(ValueError, match=r"row 4: no label: empty 'score'"):
+        setup.read_corpus(config)
+    config.label_with = "textblob"
+    with pytest.raises(ValueError, match="label_with='textblob' is not one of , vader"):
+        validation.check(config)
+    config.label_with = "vader"
+    monkeypatch.setattr(vader, "PACKAGE", "a-package-that-is-not-there")
+    with pytest.raises(ValueError, match=r"extra 'vader' \(pip install 'dwa_jax\[vader\]'\)"):
+        setup.read_corpus(config)
+
+
+def test_a_run_whose_rows_all_have_scores_says_that_nothing_was_done(config):
+    config.train = config.test = ""
+    config.generated_rows = 60
+    corpus = setup.read_corpus(config)
+    assert corpus.machine_scored == {}
+    assert corpus.notes == ["label_with='vader' gave no score: every row has one"]
