@@ -109,26 +109,31 @@ def _classifier(family):
     return backbones.FAMILIES[family].classifier
 
 
-def apply(params: dict, pooled: jax.Array, config: backbones.BackboneConfig) -> jax.Array:
+def apply(
+    params: dict, pooled: jax.Array, config: backbones.BackboneConfig | None = None
+) -> jax.Array:
     """Applies a head.
 
     Args:
       params: what `init` returned.
       pooled: (B, D) pooled hidden states.
-      config: of the trunk; its family gives the activation.
+      config: of the trunk; its family gives the activation between two matrices, and it
+        the constant of a norm there. Without one: tanh, and no norm.
 
     Returns:
       (B, K) outputs, in float32 or wider.
     """
-    classifier = _classifier(config.family)
-    last = next(reversed(classifier.tensors))[0]
     x = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
-    if "dense" in params:
-        x = ACTIVATIONS[classifier.activation](_linear(params["dense"], x))
+    if "score" in params:
+        return _linear(params["score"], x)
+    name = "tanh" if config is None else _classifier(config.family).activation
+    x = ACTIVATIONS[name](_linear(params["dense"], x))
     if "norm" in params:
+        if config is None:
+            raise ValueError("this head has a norm, whose constant is in the trunk's config")
         scale = params["norm"]["scale"]
         x = layer_norm(x, scale, jnp.zeros_like(scale), config.norm_eps)
-    return _linear(params[last], x)
+    return _linear(params["out_proj"], x)
 
 
 def _linear(params, x):

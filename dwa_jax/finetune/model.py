@@ -32,7 +32,7 @@ class Model:
 def only_here(model: Model) -> list[str]:
     """Returns a note where the run could not be exported, while that can still be changed."""
     classifier = backbones.FAMILIES[model.module.config.family].classifier
-    if model.pooling == classifier.pooling:
+    if model.pooling in classifier.poolings:
         return []
     return [
         f"pooling={model.pooling!r} is not that of {classifier.architecture}: the run will "
@@ -79,18 +79,14 @@ def load_model(config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = N
         if tokenizer is None:
             assert corpus is not None, "a new tokenizer is trained on a corpus"
             tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
-        settings = backbones.BackboneConfig.from_huggingface(
-            {
-                "model_type": "roberta",
-                "vocab_size": len(tokenizer),
-                "hidden_size": shape.width,
-                "num_hidden_layers": shape.layers,
-                "num_attention_heads": shape.heads,
-                "intermediate_size": shape.feed_forward,
-                "max_position_embeddings": shape.max_positions + 2,
-                "type_vocab_size": 1,
-                "pad_token_id": tokenizer.pad_token_id,
-            }
+        settings = backbones.from_scratch(
+            vocab_size=len(tokenizer),
+            width=shape.width,
+            layers=shape.layers,
+            heads=shape.heads,
+            feed_forward=shape.feed_forward,
+            max_positions=shape.max_positions,
+            pad_token_id=tokenizer.pad_token_id,
         )
         module = backbones.build(settings, **options)
         params = backbones.init(init_key, module)
