@@ -207,19 +207,20 @@ def _thetas(source):
     parameters = source.get("rope_parameters") or {}
     if not isinstance(parameters, dict):
         raise BackboneError(f"rope_parameters must be an object, got {shown(parameters)}")
-    found = {}
+    found: dict[str, float] = {}
     for kind, (field, default) in _THETAS.items():
         given = parameters.get(kind) or {}
-        # transformers 4 wrote the bases apart; null is the other layers' there.
-        old = source.get(field, default)
-        old = found.get("full_attention", default) if old is None else old
         if not isinstance(given, dict):
             raise BackboneError(f"rope_parameters: {kind} must be an object, got {shown(given)}")
-        one = {"rope_theta": old, "rope_parameters": given, "model_type": "modernbert"}
-        found[kind] = decoder_files.read_rope(
-            one | {"rope_scaling": source.get("rope_scaling")}, {}
-        )
-    return {kind: theta for kind, (theta, _) in found.items()}
+        # transformers 4 wrote the bases apart; null is that of the other layers there.
+        if source.get(field, default) is None:
+            old = found.get("full_attention", default)
+        else:
+            old = float(fields.number(source, field, default))
+        one = {"model_type": source["model_type"], "rope_theta": old, "rope_parameters": given}
+        one["rope_scaling"] = source.get("rope_scaling")
+        found[kind], _ = decoder_files.read_rope(one, {})
+    return found
 
 
 def _read(source: dict) -> ModernBertConfig:
