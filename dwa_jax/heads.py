@@ -21,9 +21,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 
 
-def default_pooling(family: str) -> str:
-    """Returns the pooling of the family's own classifier: first token or last real token."""
-    return _classifier(family).pooling
+def default_pooling(config: backbones.BackboneConfig) -> str:
+    """Returns what the trunk's file says its classifier pools, or what all of its family do."""
+    return config.pooling or _classifier(config.family).pooling
+
+
+def check_pooling(how: str) -> None:
+    """Raises a ValueError that lists the poolings where `how` is not one of them."""
+    if how not in POOLINGS:
+        raise ValueError(f"unknown pooling {how!r}; there are: {', '.join(POOLINGS)}")
 
 
 def pool(hidden: jax.Array, attention_mask: jax.Array, how: str) -> jax.Array:
@@ -63,12 +69,13 @@ def position(attention_mask: jax.Array, how: str) -> jax.Array:
     Raises:
       ValueError: `how` is none of the two.
     """
+    check_pooling(how)
     mask = attention_mask.astype(bool)
     if how == "first":
         return jnp.argmax(mask, axis=1)
     if how == "last":
         return mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    raise ValueError(f"unknown pooling {how!r}; there are: {', '.join(POOLINGS)}")
+    raise ValueError(f"the pooling {how!r} looks at more than one position")
 
 
 def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:

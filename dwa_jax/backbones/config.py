@@ -53,6 +53,8 @@ class BackboneConfig:
       initializer_range: standard deviation of a fresh matrix.
       tie_word_embeddings: whether the language model head shares the embedding;
         the trunk has no such head, a saved configuration keeps the flag.
+      pooling: what the file says its classifier pools, in the words of `dwa_jax.heads`;
+        None where it does not say.
       first_layer: what number the lowest layer has; 0 but for the upper part of a trunk.
 
     Raises:
@@ -84,6 +86,7 @@ class BackboneConfig:
     mlp_bias: bool = True
     initializer_range: float = 0.02
     tie_word_embeddings: bool = False
+    pooling: str | None = None
     first_layer: int = 0
 
     def __post_init__(self) -> None:

@@ -182,7 +182,7 @@ class Peer:
     def __init__(self, model: Model, state, batch: dict, method: str, *, compiled: bool = False):
         where = device()
         family = model.config.family
-        self.takes_first = heads.default_pooling(family) == "first"
+        self.takes_first = heads.default_pooling(model.config) == "first"
         self.trunk = _trunk(model, where).to(where)
         # No dropout, as in the shapes; PEFT keeps its factors trainable all the same.
         self.trunk.eval()

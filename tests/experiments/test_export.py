@@ -130,6 +130,16 @@ def test_peft_gives_our_predictions_before_and_after_merging(
     check_the_card(out, run, monkeypatch)
 
 
+def test_a_mean_that_transformers_knows_is_exported(runs, tmp_path, monkeypatch):
+    folder = runs("modernbert").config.backbone
+    run = trained_runs.make("modernbert", folder, pooling="mean")
+    ours = Predictor(run).predict(TEXTS)
+    assert np.abs(ours.score - Predictor(runs("modernbert")).predict(TEXTS).score).max() > 1e-3
+    for form in ("transformers", "peft"):
+        out = export.export(run, form, tmp_path / form)
+        check_the_card(out, run, monkeypatch)
+
+
 @pytest.mark.parametrize("form", export.FORMATS)
 def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkeypatch):
     folder, out = finished_run, tmp_path / "out"

@@ -40,6 +40,8 @@ _EVERY = 3  # one global layer in so many
 _WINDOW = 128
 _THETAS = {"full_attention": ("global_rope_theta", 160_000.0)}
 _THETAS["sliding_attention"] = ("local_rope_theta", 10_000.0)
+# Ours -> what the file says.
+_POOLINGS = {"first": {"classifier_pooling": "cls"}, "mean": {"classifier_pooling": "mean"}}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -228,6 +230,8 @@ def _read(source: dict) -> ModernBertConfig:
     for field in ("norm_bias", "classifier_bias"):
         fields.refuse(source, field, (None, False))
     fields.refuse(source, "classifier_activation", (None, "gelu"))
+    fields.refuse(source, "classifier_pooling", (None, "cls", "mean"))
+    mean = source.get("classifier_pooling") == "mean"
     thetas, bias = _thetas(source), fields.flag(source, "attention_bias", False)
     layers = _layers(source)
     return ModernBertConfig(
@@ -246,6 +250,7 @@ def _read(source: dict) -> ModernBertConfig:
         attention_dropout=fields.rate(source, "attention_dropout", 0.0),
         mlp_dropout=fields.rate(source, "mlp_dropout", 0.0),
         pad_token_id=fields.pad_token(source, None),
+        pooling="mean" if mean else "first",
         rope_theta=thetas["full_attention"],
         local_theta=thetas["sliding_attention"],
         global_layers=layers,
@@ -287,6 +292,7 @@ def _write(config: ModernBertConfig) -> dict:
         "local_rope_theta": config.local_theta,
         "classifier_activation": "gelu",
         "classifier_bias": False,
+        **_POOLINGS[config.pooling or "first"],
         "initializer_range": config.initializer_range,
         "tie_word_embeddings": config.tie_word_embeddings,
     }
@@ -328,8 +334,7 @@ FAMILY = Family(
     write=_write,
     classifier=Classifier(
         "ModernBertForSequenceClassification",
-        # The mean first, as the published files have it.
-        {"mean": {"classifier_pooling": "mean"}, "first": {"classifier_pooling": "cls"}},
+        _POOLINGS,
         ("head", "classifier"),
         {
             ("dense", "kernel"): "head.dense.weight",
