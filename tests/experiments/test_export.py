@@ -1,6 +1,7 @@
 """Exports are opened where they are meant to be opened: in transformers and in PEFT."""
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -277,8 +278,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, monkeypatc
 def test_the_card_names_a_base_model_of_the_hub_alone(runs):
     def header(backbone):
         run = runs("qwen2")
-        config = run.config.copy_and_resolve_references()
-        config.backbone = backbone
+        config = dataclasses.replace(run.config, backbone=backbone)
         changed = saved.Trained(**{**vars(run), "config": config})
         text = card.write(changed, "peft", made_by="", license="mit", curve=False)
         return text.split("---")[1]

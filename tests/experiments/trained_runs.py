@@ -5,9 +5,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import base
 from dwa_jax import backbones, data, heads, lora
 from dwa_jax.finetune import saved
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import load_model
 from dwa_jax.finetune.setup import make_tasks
 
@@ -63,8 +63,7 @@ def backbone(family: str, folder: Path) -> Path:
 
 def make(family: str, folder: Path, *, tasks=("regression", "classification"), rank=3, **changes):
     """Makes a run of that backbone; without a rank the trunk itself is what trained."""
-    config = base.get_config()
-    config.update(
+    config = Config.of(
         {"backbone": str(folder), "num_classes": 3, "tasks": tasks, "eval_batch_size": 4}
         | {"lora_rank": rank, "lora_alpha": 2.0 * rank, "max_length": 32}
         | changes
@@ -100,6 +99,8 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         tasks=made,
         thresholds=THRESHOLDS,
         summary={
+            "thresholds": THRESHOLDS,
+            "predictions": "validation",
             "validation": {"mse": 0.25, "accuracy": 0.5, "accuracy_by_class": [0.5, None, 0.1]},
             "test": None,
             "best_epoch": 1,
@@ -110,5 +111,6 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
             {"kind": "step", "step": step, "weight_regression": 0.5 + step / 1000}
             for step in range(1, 101)
         ],
+        predictions=None,
         folder=folder,
     )
