@@ -101,7 +101,12 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         summary={
             "thresholds": THRESHOLDS,
             "predictions": "validation",
-            "validation": {"mse": 0.25, "accuracy": 0.5, "accuracy_by_class": [0.5, None, 0.1]},
+            "validation": {
+                "mse": 0.25,
+                "accuracy": 0.5,
+                "accuracy_by_class": [0.5, None, 0.1],
+                "confusion": [[1, 0, 1], [0, 0, 0], [1, 2, 1]],
+            },
             "test": None,
             "best_epoch": 1,
             "epochs": 2,
