@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dwa_jax import backbones
 from dwa_jax.finetune.categories import intervals, labels
 from dwa_jax.finetune.config import changed
 from dwa_jax.finetune.corpus import IN_MEMORY
@@ -43,7 +44,8 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     trained = f"LoRA, scale {run.lora_scale:g}" if run.adapter else "all of the trunk"
     if config.freeze and not run.adapter:
         trained = f"the trunk but for {', '.join(config.freeze)}"
-    start = "a RoBERTa from scratch" if backbone == "scratch" else f"`{backbone}`"
+    family = backbones.FAMILIES[shape.family]
+    start = f"a {family.title} from scratch" if backbone == "scratch" else f"`{backbone}`"
     lines += [
         "# Sentiment polarity: a score in [-1, 1] and an ordered category",
         "",
@@ -124,8 +126,12 @@ def _opening(run, form):
                 f"base = AutoModelForSequenceClassification.from_pretrained({options})",
                 f'{task.name} = PeftModel.from_pretrained(base, "{task.name}")',
             ]
-            if run.module.config.family in ("llama", "qwen2"):
-                lines.insert(-1, f"base.config.pad_token_id = {run.tokenizer.pad_token_id}")
+            classifier = backbones.FAMILIES[run.module.config.family].classifier
+            differs = dict(classifier.poolings[run.pooling])
+            if classifier.needs_pad_id:
+                differs["pad_token_id"] = run.tokenizer.pad_token_id
+            for field, value in differs.items():
+                lines.insert(-1, f"base.config.{field} = {value!r}")
     results = {
         "regression": "scores = regression(**inputs).logits[:, 0]",
         "classification": "probabilities = classification(**inputs).logits.softmax(-1)",

@@ -104,7 +104,7 @@ class Config:
     )
     scratch: Scratch = dataclasses.field(
         default_factory=Scratch,
-        metadata={"key": Key("Shape of a RoBERTa from scratch; heads must divide width.")},
+        metadata={"key": Key("Shape of a trunk from scratch; heads must divide width.")},
     )
     dtype: str = _key(
         "float32",

@@ -77,9 +77,8 @@ def check_form(run: saved.Trained, form: str) -> None:
     """
     if form not in FORMATS:
         raise ValueError(f"--format={form!r} is not one of {', '.join(FORMATS)}")
-    settings = run.module.config
-    classifier = backbones.FAMILIES[settings.family].classifier
-    if run.pooling != classifier.pooling:
+    classifier = backbones.FAMILIES[run.module.config.family].classifier
+    if run.pooling not in classifier.poolings:
         raise ValueError(
             f"pooling={run.pooling!r} has no counterpart in transformers, whose "
             f"{classifier.architecture} takes the {classifier.pooling} token; nothing is written. "
@@ -165,11 +164,10 @@ def _head_tensors(run, task):
 def _trunk_config(run):
     settings = run.module.config
     config = settings.to_huggingface() | {"dtype": "float32"}
-    # RoBERTa counts positions from its own; a decoder finds a text's last token by it, and its
-    # configuration often has none.
-    if settings.family != "roberta":
+    # Where the last token is pooled it is found by this id, and many a configuration has none.
+    if not settings.positions_from_pad:
         config["pad_token_id"] = run.tokenizer.pad_token_id
-    return config
+    return config | backbones.FAMILIES[settings.family].classifier.poolings[run.pooling]
 
 
 def _config(run, task):
@@ -189,7 +187,8 @@ def _config(run, task):
 
 def _save_tokenizer(run, folder):
     run.tokenizer.save_pretrained(folder)
-    # So that `truncation=True` alone cuts where the run did, and pads where BERT must be padded.
+    # So that `truncation=True` alone cuts where the run did, and pads on the side that serves every
+    # family.
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -33,7 +33,7 @@ class Model:
 def only_here(model: Model) -> list[str]:
     """Returns a note where the run could not be exported, while that can still be changed."""
     classifier = backbones.FAMILIES[model.module.config.family].classifier
-    if model.pooling == classifier.pooling:
+    if model.pooling in classifier.poolings:
         return []
     return [
         f"pooling={model.pooling!r} is not that of {classifier.architecture}: the run will "
@@ -82,18 +82,14 @@ def load_model(
         if tokenizer is None:
             assert corpus is not None, "a new tokenizer is trained on a corpus"
             tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
-        settings = backbones.BackboneConfig.from_huggingface(
-            {
-                "model_type": "roberta",
-                "vocab_size": len(tokenizer),
-                "hidden_size": shape.width,
-                "num_hidden_layers": shape.layers,
-                "num_attention_heads": shape.heads,
-                "intermediate_size": shape.feed_forward,
-                "max_position_embeddings": shape.max_positions + 2,
-                "type_vocab_size": 1,
-                "pad_token_id": tokenizer.pad_token_id,
-            }
+        settings = backbones.from_scratch(
+            vocab_size=len(tokenizer),
+            width=shape.width,
+            layers=shape.layers,
+            heads=shape.heads,
+            feed_forward=shape.feed_forward,
+            max_positions=shape.max_positions,
+            pad_token_id=tokenizer.pad_token_id,
         )
         module = backbones.build(settings, **options)
         params = backbones.init(init_key, module)
@@ -102,7 +98,7 @@ def load_model(
         module, params = backbones.load(config.backbone, **options)
         if tokenizer is None:
             tokenizer = data.load_tokenizer(config.backbone)
-    pooling = config.pooling or heads.default_pooling(module.config.family)
+    pooling = config.pooling or heads.default_pooling(module.config)
     if pooling not in heads.POOLINGS:
         raise ValueError(f"pooling={pooling!r} is not one of {', '.join(heads.POOLINGS)}")
     adapter = None

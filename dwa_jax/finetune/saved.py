@@ -115,7 +115,7 @@ def load(path: str | os.PathLike) -> Trained:
         config=config,
         module=module,
         tokenizer=tokenizer,
-        pooling=config.pooling or heads.default_pooling(module.config.family),
+        pooling=config.pooling or heads.default_pooling(module.config),
         lora_scale=1.0 if adapter is None else adapter.scale,
         theta=sharding.replicate(theta, mesh),
         frozen=sharding.replicate(frozen, mesh),

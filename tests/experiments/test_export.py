@@ -1,6 +1,7 @@
 """Exports are opened where they are meant to be opened: in transformers and in PEFT."""
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -128,6 +129,16 @@ def test_peft_gives_our_predictions_before_and_after_merging(
     assert not any("lora" in name for name, _ in merged["regression"].named_modules())
     check(*[logits(merged[task], out / task) for task in merged], ours(family))
     check_the_card(out, run, monkeypatch)
+
+
+def test_a_mean_that_transformers_knows_is_exported(runs, tmp_path, monkeypatch):
+    folder = runs("modernbert").config.backbone
+    run = trained_runs.make("modernbert", folder, pooling="mean")
+    ours = Predictor(run).predict(TEXTS)
+    assert np.abs(ours.score - Predictor(runs("modernbert")).predict(TEXTS).score).max() > 1e-3
+    for form in ("transformers", "peft"):
+        out = export.export(run, form, tmp_path / form)
+        check_the_card(out, run, monkeypatch)
 
 
 @pytest.mark.parametrize("form", export.FORMATS)
@@ -267,8 +278,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, monkeypatc
 def test_the_card_names_a_base_model_of_the_hub_alone(runs):
     def header(backbone):
         run = runs("qwen2")
-        config = run.config.copy_and_resolve_references()
-        config.backbone = backbone
+        config = dataclasses.replace(run.config, backbone=backbone)
         changed = saved.Trained(**{**vars(run), "config": config})
         text = card.write(changed, "peft", made_by="", license="mit", curve=False)
         return text.split("---")[1]
