@@ -10,14 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+# How many epsilons a score may lie above a threshold and still count as equal to it: twice what
+# rescaling in floating point leaves of a score in [-1, 1].
+TOLERANCE = 2
+
 
 def categorize(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray | jax.Array:
     """Sorts scores into the ordered categories that thresholds cut.
 
     Bins are right-closed, the first is closed on both sides: category 0 is [-1, tau_1], category
     k is (tau_k, tau_{k+1}], so a score equal to a threshold belongs to the category below it.
-    Both arguments are compared in the precision of `scores` (float32 at least), so that 0.2 read
-    as float32 still equals a threshold of 0.2.
+    Equal means in the precision of `scores` (float32 at least) and within 2 of its epsilons (4e-16,
+    or 2e-7): 0.2 read as float32 still equals a threshold of 0.2, and so does
+    2 * (6 / 10) - 1 = 0.19999999999999996 or the like a threshold that is meant to be the same.
 
     Args:
       scores: any shape, in [-1, 1]; NumPy or JAX. The range is not checked, and NaN falls into
@@ -40,7 +45,8 @@ def categorize(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray | jax.Arr
     numpy = jnp if isinstance(scores, jax.Array) or isinstance(thresholds, jax.Array) else np
     values: Any = numpy.asarray(scores)
     dtype = numpy.promote_types(values.dtype, numpy.float32)
-    bins = numpy.searchsorted(numpy.asarray(thresholds, dtype), values.astype(dtype), side="left")
+    tops = numpy.asarray(thresholds, dtype) + numpy.asarray(TOLERANCE * jnp.finfo(dtype).eps, dtype)
+    bins = numpy.searchsorted(tops, values.astype(dtype), side="left")
     return numpy.asarray(bins, numpy.int32)
 
 
