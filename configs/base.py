@@ -93,7 +93,7 @@ def get_config() -> ConfigDict:
     # --- Categories
     config.num_classes = 5
     # das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, equal_frequency, ...
-    config.stratifier = "das(spacing_penalty=0.1)"
+    config.stratifier = "das(spacing_penalty=0.01)"
 
     # --- Tasks, losses and weighting
     # ("regression", "classification"), or one of them.

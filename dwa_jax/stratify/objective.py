@@ -3,7 +3,7 @@
 Axes: N scores, K categories. K categories are cut by the K-1 thresholds between them.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,36 @@ def stratum_counts(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     return np.bincount(categories.ravel(), minlength=np.size(thresholds) + 1)
 
 
+class Balance(NamedTuple):
+    """How evenly thresholds share out scores.
+
+    Attributes:
+      counts: (K,) scores in each category.
+      ratio: the largest count over the smallest, infinite where a category is empty.
+    """
+
+    counts: np.ndarray
+    ratio: float
+
+
+def balance(scores: ArrayLike, thresholds: ArrayLike) -> Balance:
+    """Says how evenly thresholds share out scores.
+
+    Args:
+      scores: (N,), in [-1, 1].
+      thresholds: (K-1,), ascending.
+
+    Returns:
+      The categories' counts and the largest over the smallest.
+
+    Raises:
+      ValueError: if `thresholds` is not one-dimensional and ascending.
+    """
+    counts = stratum_counts(scores, thresholds)
+    smallest = int(counts.min())
+    return Balance(counts, int(counts.max()) / smallest if smallest else np.inf)
+
+
 def das_objective(
     thresholds: ArrayLike,
     scores: ArrayLike,
@@ -115,15 +145,13 @@ def das_objective(
     )
 
 
-def spacing(thresholds: Any, pinned: bool) -> tuple[Any, float]:
-    """Returns the gaps that are meant to be equal, (K-2,) or (K,) if pinned, and their aim."""
-    num_classes = thresholds.shape[0] + 1
+def spacing(thresholds: np.ndarray, pinned: bool) -> tuple[np.ndarray, float]:
+    """Returns the gaps meant to be equal, (..., K-2) or (..., K) if pinned, and their aim."""
+    num_classes = thresholds.shape[-1] + 1
     if not pinned:
-        return thresholds[1:] - thresholds[:-1], 2 / (num_classes - 1)
-    numpy = jnp if isinstance(thresholds, jax.Array) else np
-    ends = numpy.ones((1,), thresholds.dtype)
-    walled = numpy.concatenate([-ends, thresholds, ends])
-    return walled[1:] - walled[:-1], 2 / num_classes
+        return np.diff(thresholds, axis=-1), 2 / (num_classes - 1)
+    ends = np.ones_like(thresholds[..., :1])
+    return np.diff(thresholds, prepend=-ends, append=ends, axis=-1), 2 / num_classes
 
 
 def quantile_thresholds(

@@ -93,6 +93,4 @@ def test_what_users_rescale_themselves_meets_thresholds_too(dtype):
     categories = stratify.categorize(rescaled, [-0.6, -0.2, 0.2, 0.6])
     np.testing.assert_array_equal(categories, [0, 1, 2, 3])
     above = np.nextafter(rescaled + dtype(4e-7), dtype(2))
-    np.testing.assert_array_equal(
-        stratify.categorize(above, [-0.6, -0.2, 0.2, 0.6]), [1, 2, 3, 4]
-    )
+    np.testing.assert_array_equal(stratify.categorize(above, [-0.6, -0.2, 0.2, 0.6]), [1, 2, 3, 4])
