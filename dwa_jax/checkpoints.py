@@ -30,6 +30,8 @@ from dwa_jax.training import TrainState
 
 _FORMAT = 1
 _KEYS = {"format", "progress", "keep", "arrays", "frozen", "files"}
+# Arrays of states that earlier versions saved, which nothing needs any more.
+_GONE = ("ratios",)
 # The last step saved where saved.json is damaged: that it is there says that there was one.
 _UNKNOWN = -1
 _FIELDS = {"progress": dict, "keep": list, "arrays": dict, "frozen": str, "files": dict}
@@ -158,6 +160,7 @@ class Checkpoints:
         if wrong:
             raise ValueError(f"{where} {wrong}")
         content = _read(self.folder / str(step))
+        gone = {name: content["arrays"].pop(name, None) for name in _GONE}
         _check_arrays(where, content["arrays"], _describe(state))
         if content["frozen"] != self._digest_frozen(state):
             raise ValueError(
@@ -165,6 +168,9 @@ class Checkpoints:
                 "trained with; the backbone's weights have changed since"
             )
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
+        # Orbax wants to be told of everything that it reads.
+        like_step = target["step"]
+        target |= {name: _described(text, like_step) for name, text in gone.items() if text}
         try:
             restored = self._orbax.restore(
                 self.folder / str(step) / "state", args=ocp.args.StandardRestore(target)
@@ -177,7 +183,7 @@ class Checkpoints:
             lambda x, old: (
                 jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if _is_key(old) else x
             ),
-            dict(restored),
+            {name: leaf for name, leaf in dict(restored).items() if name not in _GONE},
             like,
         )
         return TrainState(**tree, frozen=state.frozen), content["progress"]
@@ -249,6 +255,49 @@ class Checkpoints:
         return self._frozen
 
 
+class MemoryCheckpoints:
+    """Takes the place of `Checkpoints` where nothing is to be left on a disk.
+
+    Holds a copy of the best state alone, on the host: a process that ends has nothing to
+    continue from.
+    """
+
+    folder = "memory"
+
+    def __init__(self) -> None:
+        self._best: tuple[int, Any, dict] | None = None
+
+    def save(self, state: TrainState, progress: dict, *, keep: Sequence[int] = ()) -> None:
+        """Takes a copy of the state if its own step is one to be kept."""
+        step = int(state.step)
+        if step in keep:
+            part = state._replace(frozen=None)
+            copy = jax.tree.map(lambda x: x.copy() if _is_key(x) else np.array(x), part)
+            self._best = step, copy, dict(progress)
+
+    def latest(self) -> tuple[int | None, list[str]]:
+        """Returns (None, []): a run begins at its first step."""
+        return None, []
+
+    def restore(self, state: TrainState, step: int) -> tuple[TrainState, dict]:
+        """Returns what was saved at the best step, placed as `state` is.
+
+        Raises:
+          ValueError: it is not there.
+        """
+        if self._best is None or self._best[0] != step:
+            raise ValueError(f"no state of step {step} is held in memory")
+        _, copy, progress = self._best
+        placed = jax.tree.map(
+            lambda x, like: jax.device_put(x, like.sharding), copy, state._replace(frozen=None)
+        )
+        return placed._replace(frozen=state.frozen), progress
+
+    def close(self) -> None:
+        """Lets go of the copy."""
+        self._best = None
+
+
 @contextlib.contextmanager
 def _quiet():
     # The threads of Orbax and tensorstore print tracebacks besides raising what they ran into.
@@ -287,6 +336,13 @@ def _describe(state):
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
     }
+
+
+def _described(text, like):
+    # The other way round, for one array that is read and left.
+    dtype, _, shape = text.rstrip("]").partition("[")
+    sizes = tuple(int(size) for size in shape.split(",") if size.strip())
+    return jax.ShapeDtypeStruct(sizes, dtype, sharding=like.sharding)
 
 
 def _check_arrays(where, there, here):

@@ -6,6 +6,7 @@ The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
 
 from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths
+from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.sources import LeftOut, read
@@ -21,6 +22,8 @@ __all__ = [
     "bucket_lengths",
     "check_disjoint",
     "encode",
+    "from_columns",
+    "from_split",
     "headlines",
     "load_tokenizer",
     "normalize_text",

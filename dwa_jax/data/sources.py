@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from numbers import Real
 from pathlib import Path
@@ -89,7 +89,7 @@ def read(
         raise ValueError("category_names needs a category_column")
     if category_names is not None and len(set(category_names)) != len(category_names):
         raise ValueError(f"category_names must differ from each other, got {list(category_names)}")
-    score_range = _check_range(score_range)
+    _check_range(score_range)
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     if not paths:
         raise DataError("no files given: name at least one .csv, .jsonl or .parquet file")
@@ -98,22 +98,78 @@ def read(
     if len(set(columns)) != len(columns):
         raise ValueError(f"text, score and category must be different columns, got {columns}")
     optional = [score_column] if unscored and score_column is not None else []
+    # A file's name may hold bytes that are no UTF-8, which no message could be printed with.
+    files = [str(path).encode("utf-8", "backslashreplace").decode("utf-8") for path in paths]
+    bad: list[LeftOut] = []
+    rows, bad = collect(
+        (
+            (file, _until_unreadable(path, columns, optional, bad, on_bad_row))
+            for file, path in zip(files, paths, strict=True)
+        ),
+        columns,
+        bad,
+        text_column=text_column,
+        score_column=score_column,
+        category_column=category_column,
+        category_names=category_names,
+        num_classes=num_classes,
+        score_range=score_range,
+        on_bad_row=on_bad_row,
+        unscored=unscored,
+    )
+    return rows, bad
+
+
+def collect(
+    parts: Iterable[tuple[str, Iterable[tuple[int, Sequence[object] | BadRow]]]],
+    columns: Sequence[str],
+    bad: list[LeftOut] | None = None,
+    *,
+    text_column: str,
+    score_column: str | None,
+    category_column: str | None,
+    category_names: Sequence[str] | None = None,
+    num_classes: int | None = None,
+    score_range: tuple[float, float] | None = None,
+    on_bad_row: str = "error",
+    unscored: bool = False,
+) -> tuple[Rows, list[LeftOut]]:
+    """Checks records and makes rows of them.
+
+    Args:
+        parts: (name for messages, its records: (row number, one cell a column or a BadRow)).
+        columns: names of the cells, in their order.
+        bad: where rows that are left out are added; a new list by default.
+        text_column: as in `read`, and so the others.
+        score_column: see `read`.
+        category_column: see `read`.
+        category_names: see `read`.
+        num_classes: see `read`.
+        score_range: see `read`.
+        on_bad_row: see `read`.
+        unscored: see `read`.
+
+    Returns:
+        The rows in their order, and each one that was left out.
+
+    Raises:
+        DataError: a part has no row, or (unless skipped) a row is bad.
+    """
+    low_high = _check_range(score_range)
+    bad = [] if bad is None else bad
     texts: list[str] = []
     scores: list[float] = []
     categories: list[int] = []
     origin: list[tuple[str, int]] = []
-    bad: list[LeftOut] = []
-    for path in paths:
-        # A file's name may hold bytes that are no UTF-8, which no message could be printed with.
-        file = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+    for file, records_of in parts:
         rows_before, bad_before = len(texts), len(bad)
-        for row, cells in _until_unreadable(path, columns, optional, bad, on_bad_row):
+        for row, cells in records_of:
             try:
                 if isinstance(cells, BadRow):
                     raise _Problem(cells.problem)
                 named: dict[str | None, object] = dict(zip(columns, cells, strict=True))
                 text = _text(named[text_column])
-                score = _score(named.get(score_column), score_range)
+                score = _score(named.get(score_column), low_high)
                 category = _category(named.get(category_column), category_names, num_classes)
                 if len(columns) > 1 and score is None and category is None and not unscored:
                     empty = " and ".join(repr(column) for column in columns[1:])

@@ -8,7 +8,7 @@ physical line, counted from 1; for Parquet the index plus 1.
 import difflib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -83,7 +83,7 @@ def open_source(path: Path, text_column: str, chunk_rows: int, added: Sequence[s
     return kinds[suffix](path, text_column, chunk_rows, added)
 
 
-def open_sources(paths: Sequence[Path], *options) -> "Source":
+def open_sources(paths: Sequence[Path], *options: Any) -> "Source":
     """Opens one file, or several to be read as one; see `open_source`.
 
     Raises:
@@ -278,7 +278,9 @@ class SeveralSources(Source):
 class LinesSource(Source):
     """Texts, one a line, as the rows of another format with one column."""
 
-    def __init__(self, lines, name: str, suffix: str, text_column: str, chunk_rows: int):
+    def __init__(
+        self, lines: Iterable[str], name: str, suffix: str, text_column: str, chunk_rows: int
+    ):
         super().__init__(Path(name), text_column, chunk_rows, ())
         self.name, self.suffix, self._lines = name, suffix, lines
         schema = pa.schema([(text_column, pa.string())])

@@ -1,6 +1,7 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -16,12 +17,12 @@ _EXPLAINED = 64
 def predict_table(
     predictor: Predictor,
     source: tables.Source,
-    destination,
+    destination: Any,
     *,
     on_bad_row: str,
     explain: str = "none",
     compressed: str = "",
-    show=lambda rows, share: None,
+    show: Callable[[int, float | None], None] = lambda rows, share: None,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
 
@@ -128,7 +129,7 @@ def _short(numbers):
     return [float(str(number)) for number in numbers.astype(np.float32)]
 
 
-def _explained(predictor, texts, found) -> Iterator[list[dict]]:
+def _explained(predictor, texts, found):
     for start in range(0, len(texts), _EXPLAINED):
         part = slice(start, start + _EXPLAINED)
         whole = type(found)(*(None if values is None else values[part] for values in found))

@@ -22,8 +22,14 @@ from configs import base
 from dwa_jax import backbones, stratify
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.data import compression, tables
-from dwa_jax.finetune import occlusion, saved, setup
+from dwa_jax.finetune import occlusion, saved
 from dwa_jax.finetune.predictor import Predictor
+from dwa_jax.finetune.setup import (
+    choose_optimizers,
+    first_state,
+    make_tasks,
+    make_weighting,
+)
 from experiments import predict
 from tests.experiments import trained_runs
 
@@ -75,7 +81,7 @@ def test_a_run_read_back_predicts_what_it_wrote_of_its_best_epoch(predictor, tes
     for several in (tuple(texts[:3]), iter(texts[:3]), np.array(texts[:3]), series):
         assert len(predictor(several)) == 3
     for wrong in ("EUR/USD jumps", {"text": texts}, pa.table({"text": texts}).to_pandas()):
-        with pytest.raises(TypeError, match=r"a list of texts .* a column: predictor\(table"):
+        with pytest.raises(TypeError, match=r"a list of texts .* a column: model\(table"):
             predictor(wrong)
     with pytest.raises(TypeError, match="text 1 is nan, no string; a list of texts"):
         predictor(["up", float("nan")])
@@ -88,6 +94,7 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
     shutil.rmtree(copy / "checkpoints")
     stored = json.loads((copy / "config.json").read_text())
     stored["config"] |= {"backbone": "/gone", "lora_rank": 0}
+    stored["config"]["gramian_every"] = 3  # a key of an earlier version
     (copy / "config.json").write_text(json.dumps(stored))
     config = base.get_config()
     config.update({"eval_batch_size": 8, "max_length": 32})
@@ -95,14 +102,14 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
         json.loads((copy / "backbone.json").read_text())
     )
     module = backbones.build(settings)
-    tasks, method = setup.make_tasks(config), setup.make_weighting(config, 2)
+    tasks, method = make_tasks(config), make_weighting(config, 2)
     checkpoints = Checkpoints(copy / "checkpoints")
     states = []
     for step in (1, 2):
         key = jax.random.key(step)
         theta = {"params": backbones.init(key, module)}
-        state = setup.init_state(
-            config, settings, theta, {}, tasks, method, setup.make_optimizers(config, 9), key
+        state = first_state(
+            config, settings, theta, {}, tasks, method, choose_optimizers(config, 9), key
         )
         states.append(state._replace(step=jnp.asarray(step)))
         checkpoints.save(states[-1], {"best_step": 1}, keep=(1,))

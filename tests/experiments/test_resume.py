@@ -23,8 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
-from experiments import main
-from experiments.terminal.console import Console
+from tests import runs
 
 ROOT = Path(__file__).parents[2]
 STEPS_AN_EPOCH = 6
@@ -41,7 +40,6 @@ SETTINGS = {
     "dropout": True,
     "stratifier": "equal_width",
     "proportions": "moving_average",
-    "gramian_every": 2,
     "log_every": 1,
     "checkpoint_every": 2,
     "writers": "tensorboard",
@@ -57,7 +55,7 @@ def configuration(**changes):
 
 
 def run(folder, **changes):
-    return main.run(configuration(**changes), folder, Console(), time.perf_counter())
+    return runs.run(configuration(**changes), folder)
 
 
 def command(folder, **changes):
@@ -84,7 +82,7 @@ def start(folder, **changes):
 
 
 def records(folder):
-    return run_folder.MetricsFile(folder / "metrics.jsonl").read()
+    return records.MetricsFile(folder / "metrics.jsonl").read()
 
 
 def last_step(folder):
@@ -361,6 +359,14 @@ def test_other_versions_are_said(whole, tmp_path):
     path.write_text(json.dumps(stored))
     found = run_folder.open_folder(folder, configuration().to_dict())
     assert len(found) == 2 and all(a.startswith(b) for a, b in zip(found, notes, strict=True))
+    # One that there is no longer matters where the run did otherwise than every run does now.
+    stored["config"]["gramian_every"] = 1
+    path.write_text(json.dumps(stored))
+    assert run_folder.open_folder(folder, configuration().to_dict()) == found
+    stored["config"]["gramian_every"] = 10
+    path.write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match="gramian_every: 10 there, nothing now"):
+        run_folder.open_folder(folder, configuration().to_dict())
 
 
 HOLD = """
@@ -432,7 +438,7 @@ def test_a_finished_run_is_left_as_it_is(whole):
 
 
 def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(tmp_path):
-    log = run_folder.MetricsFile(tmp_path / "metrics.jsonl")
+    log = records.MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
         log.write({"kind": "step", "step": step})
     log.write({"kind": "evaluation", "step": 3, "epoch": 1})
@@ -449,8 +455,10 @@ def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(
 LISTEN = """
 import sys, time
 from dwa_jax.finetune import interrupts
+from experiments.terminal import ending
+
 if sys.argv[1] == "at once":
-    interrupts.end_at_once()
+    ending.end_at_once()
     print("ready", flush=True)
     time.sleep(60)
 with interrupts.listen() as stop:
