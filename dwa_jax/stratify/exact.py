@@ -95,7 +95,7 @@ def exact(
     )
     cuts = _check_candidates(scores, num_classes, candidates)
     below = segments.below(cuts)
-    best = segments.cost(np.float64(-1), cuts, np.int64(0), below, spaced=pinned)
+    best = segments.cost(-1.0, cuts, 0, below, spaced=pinned)
     choices = []
     for k in range(1, num_classes - 1):
         # The k-th threshold has k candidates below it at the least: row r is candidate k + r, and
@@ -109,7 +109,7 @@ def exact(
         best = np.concatenate([np.full(k, np.inf), lowest])
         choices.append(np.concatenate([np.zeros(k, int), choice + k - 1]))
     size = segments.scores.size
-    best = best + segments.cost(cuts, np.float64(1), below, np.int64(size), spaced=pinned)
+    best = best + segments.cost(cuts, 1.0, below, size, spaced=pinned)
 
     picked = [int(best.argmin())]
     for choice in reversed(choices):

@@ -43,8 +43,8 @@ def _best_moves(segments, thresholds):
     values = segments.values
     nearest = np.searchsorted(values, thresholds)[:, None] + np.arange(-NEAREST, NEAREST)
     nearest = values[np.clip(nearest, 0, values.size - 1)]
-    tried = [thresholds[:, None] + MOVES, nearest - MARGIN, nearest + MARGIN]
-    tried = np.sort(np.concatenate(tried, axis=1), axis=1)
+    moves = thresholds[:, None] + MOVES
+    tried = np.sort(np.concatenate([moves, nearest - MARGIN, nearest + MARGIN], axis=1), axis=1)
     below = segments.below(tried)
     inside = (tried > -1) & (tried < 1)
 
@@ -52,7 +52,7 @@ def _best_moves(segments, thresholds):
         return segments.cost(left, right, below_left, below_right, spaced=spaced)
 
     size = segments.scores.size
-    best = cost(-1.0, tried[0], np.int64(0), below[0], segments.pinned)
+    best = cost(-1.0, tried[0], 0, below[0], segments.pinned)
     best = np.where(inside[0], best, np.inf)
     left, right = tried[:-1, :, None], tried[1:, None, :]
     between = cost(left, right, below[:-1, :, None], below[1:, None, :])
@@ -62,7 +62,7 @@ def _best_moves(segments, thresholds):
         total = best[:, None] + step
         choices.append(total.argmin(axis=0))
         best = total.min(axis=0)
-    best = best + cost(tried[-1], 1.0, below[-1], np.int64(size), segments.pinned)
+    best = best + cost(tried[-1], 1.0, below[-1], size, segments.pinned)
     picked = [int(best.argmin())]
     for choice in reversed(choices):
         picked.append(int(choice[picked[-1]]))

@@ -54,10 +54,10 @@ class Segments:
 
     def cost(
         self,
-        left: np.ndarray,
-        right: np.ndarray,
-        below_left: np.ndarray,
-        below_right: np.ndarray,
+        left: np.ndarray | float,
+        right: np.ndarray | float,
+        below_left: np.ndarray | int,
+        below_right: np.ndarray | int,
         *,
         spaced: bool = True,
     ) -> np.ndarray:
