@@ -7,6 +7,7 @@ The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
 from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths
 from dwa_jax.data.given import from_columns, from_split
+from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.sources import LeftOut, read
 from dwa_jax.data.splits import check_disjoint, normalize_text, split
@@ -28,5 +29,6 @@ __all__ = [
     "normalize_text",
     "normalize_tweet",
     "read",
+    "rescale",
     "split",
 ]

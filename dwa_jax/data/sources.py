@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dwa_jax.data.formats import Records, records
+from dwa_jax.data.rescaling import as_written, rescale
 from dwa_jax.data.rows import BadRow, DataError, Rows, shorten
 
 _SHOWN_BAD_ROWS = 5
@@ -269,13 +270,10 @@ def _score(cell: object, score_range: tuple[float, float]) -> float | None:
         raise _Problem(f"score {shorten(cell)} is not a number")
     if not math.isfinite(score):
         raise _Problem(f"score {shorten(cell)} is not finite; leave a missing one empty")
+    score = as_written(score)
     if not low <= score <= high:
         raise _Problem(f"score {shorten(cell)} is outside [{low:g}, {high:g}] (see score_range)")
-    if (low, high) == (-1.0, 1.0):
-        return score
-    # Halves first: high - low may overflow for the widest ranges a float holds.
-    share = (score / 2 - low / 2) / (high / 2 - low / 2)
-    return min(1.0, max(-1.0, 2 * share - 1))
+    return rescale(score, low, high)
 
 
 def _category(cell: object, names: Sequence[str] | None, num_classes: int | None) -> int | None:

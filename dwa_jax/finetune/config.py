@@ -223,7 +223,7 @@ class Config:
     # Categories
     num_classes: int = _key(5, "K.", least=2, most=1000)
     stratifier: str = _key(
-        "das(spacing_penalty=0.1)",
+        "das(spacing_penalty=0.01)",
         "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
         "equal_frequency, ...",
     )

@@ -1,6 +1,7 @@
 """The rows of a run: read or generated, split, cut into categories."""
 
 import glob
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -162,9 +163,12 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
     if len(scores):
         name, options = choices.parse(config.stratifier, "stratifier")
         try:
-            thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
         except TypeError as error:
             raise ValueError(f"stratifier={config.stratifier!r}: {error}") from None
+        notes += [str(item.message) for item in caught if item.category is UserWarning]
     elif "regression" in config.tasks:
         raise ValueError("no training row has a score; set tasks=('classification',)")
     categories = {split: _categories(part, thresholds, config) for split, part in rows.items()}
