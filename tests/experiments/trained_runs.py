@@ -98,6 +98,7 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         psi=psi,
         tasks=made,
         thresholds=THRESHOLDS,
+        predictions=None,
         summary={
             "thresholds": THRESHOLDS,
             "predictions": "validation",
