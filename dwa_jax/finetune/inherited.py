@@ -206,7 +206,7 @@ def pick_heads(
                 f"the head for {task} of backbone={backbone} is not taken: it has {size(head)} "
                 f"outputs, here there are {count}; it starts afresh"
             )
-    for task in set(given.heads) - set(outputs):
+    for task in [name for name in given.heads if name not in outputs]:
         notes.append(f"the head for {task} of backbone={backbone} is not taken: no such task here")
     return taken, notes
 
