@@ -10,6 +10,8 @@ from dwa_jax import backbones
 from dwa_jax.finetune.categories import intervals, labels
 from dwa_jax.finetune.config import changed
 from dwa_jax.finetune.corpus import IN_MEMORY
+from dwa_jax.finetune.exports import FORMS
+from dwa_jax.finetune.exports.opened import Opened
 from dwa_jax.finetune.saved import Trained
 
 # Rows of the table that shows how the tasks' weights moved.
@@ -17,15 +19,24 @@ _STEPS = 20
 _OVER_TASKS = ("weight", "lambda", "coefficient")
 
 
-def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -> str:
+def write(
+    run: Trained,
+    form: str,
+    *,
+    made_by: str,
+    license: str,
+    curve: bool,
+    opened: Opened | None = None,
+) -> str:
     """Writes the card.
 
     Args:
       run: what is exported.
-      form: "transformers" or "peft".
+      form: one of `exports.FORMS`.
       made_by: the command of the export.
       license: identifier.
       curve: whether weights.png is there.
+      opened: what came of opening it; None claims no numbers.
 
     Returns:
       Markdown with a header for the Hugging Face hub.
@@ -33,7 +44,7 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     config = run.config
     backbone = config.backbone
     header: dict[str, Any] = {"license": license, "pipeline_tag": "text-classification"}
-    header["library_name"] = form
+    header["library_name"] = form.replace("_", "-")
     header["tags"] = ["sentiment-analysis", "dwa_jax"]
     # The hub takes names of its own alone.
     if backbone != "scratch" and not _is_folder(backbone):
@@ -55,15 +66,10 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
         "",
         "## Opening it",
         "",
-        *_opening(run, form),
+        *FORMS[form].opening(run),
         "",
-        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. "
-        + (
-            "The numbers are those of the run within 1e-4."
-            if config.dtype == "float32"
-            else f"The run computed in {config.dtype}, this is float32: the numbers differ by that "
-            "rounding."
-        ),
+        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right."
+        + _closeness(run, opened),
     ]
     if config.normalize_tweets:
         lines += [
@@ -83,6 +89,22 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     return "\n".join(lines)
 
 
+def _closeness(run, opened):
+    claim = ""
+    if opened is not None:
+        claim = (
+            f" Opened with {opened.package} when it was written, it gave the numbers of the run "
+            f"within {opened.difference:.1e} on {opened.texts} texts (scores and probabilities)"
+        )
+        claim += "." if run.config.dtype == "float32" else ", computed in float32."
+    if run.config.dtype != "float32":
+        claim += (
+            f" The run computed in {run.config.dtype}, this is float32: what it predicted itself "
+            "differs by that rounding."
+        )
+    return claim
+
+
 def _is_folder(backbone):
     return Path(backbone).expanduser().exists() or backbone.count("/") > 1
 
@@ -99,61 +121,17 @@ def training_command(run: Trained) -> str:
     return shlex.join([*command, *([f"--workdir={run.folder}"] if run.folder else [])])
 
 
-def _opening(run, form):
-    peft = ["from peft import PeftModel"] if form == "peft" else []
-    lines = [
-        "In this folder:",
-        "",
-        "```python",
-        *("import torch", *peft),
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("{run.tasks[0].name}")',
-        'texts = ["EUR/USD jumps after ECB", "Pound slips"]',
-        'inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")',
-        "",
-    ]
-    for task in run.tasks:
-        if form == "transformers":
-            lines += [
-                f'{task.name} = AutoModelForSequenceClassification.from_pretrained("{task.name}")'
-            ]
-        else:
-            where = "base" if run.config.backbone == "scratch" else run.config.backbone
-            # A backbone that comes with a head of another size is no hindrance.
-            options = f"{where!r}, num_labels={task.outputs}, ignore_mismatched_sizes=True"
-            lines += [
-                f"base = AutoModelForSequenceClassification.from_pretrained({options})",
-                f'{task.name} = PeftModel.from_pretrained(base, "{task.name}")',
-            ]
-            classifier = backbones.FAMILIES[run.module.config.family].classifier
-            differs = dict(classifier.poolings[run.pooling])
-            if classifier.needs_pad_id:
-                differs["pad_token_id"] = run.tokenizer.pad_token_id
-            for field, value in differs.items():
-                lines.insert(-1, f"base.config.{field} = {value!r}")
-    results = {
-        "regression": "scores = regression(**inputs).logits[:, 0]",
-        "classification": "probabilities = classification(**inputs).logits.softmax(-1)",
-    }
-    lines += ["", "with torch.no_grad():", *(f"    {results[task.name]}" for task in run.tasks)]
-    if form == "peft":
-        lines += ["```", "", "The head that `transformers` warns is new comes with the adapter."]
-    else:
-        lines += ["```"]
-    lines += ["", "From elsewhere, or from the hub, `subfolder=` names the task."]
-    return lines
-
-
 def _categories(run):
     ranges = intervals(run.thresholds)
     names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
     if ranges is None:
         return [f"* {k}: {name}" for k, name in enumerate(names)]
     rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]
+    origin = run.summary.get("thresholds_from")
+    how = f"those of `{origin}`" if origin else f"fitted by `{run.config.stratifier}`"
     thresholds = ", ".join(f"{value:.6f}" for value in run.thresholds)
     return [
-        f"Thresholds of the score, fitted by `{run.config.stratifier}`: {thresholds}.",
+        f"Thresholds of the score, {how}: {thresholds}.",
         "",
         *_table(["", "name", "scores"], rows),
     ]

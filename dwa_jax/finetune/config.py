@@ -100,7 +100,8 @@ class Config:
     # Trunk
     backbone: str = _key(
         "scratch",
-        'A local folder or a hub id with Hugging Face weights; "scratch" builds one.',
+        "A local folder or a hub id with Hugging Face weights, a run or an export, whose heads and "
+        'thresholds come along; "scratch" builds one.',
     )
     scratch: Scratch = dataclasses.field(
         default_factory=Scratch,

@@ -148,7 +148,12 @@ class Predictor:
         return Path(folder)
 
     def export(
-        self, folder: str | os.PathLike, *, format: str = "", license: str = "unknown"
+        self,
+        folder: str | os.PathLike,
+        *,
+        format: str = "",
+        license: str = "unknown",
+        check: bool = True,
     ) -> Path:
         """Writes a form that other programs open; see `dwa_jax.finetune.export`.
 
@@ -156,6 +161,7 @@ class Predictor:
           folder: a new or an empty one, or an earlier export.
           format: one of `export.FORMATS`; "" takes the first that can hold this model.
           license: identifier for the model card.
+          check: whether it is opened, where what opens it is installed, and compared.
 
         Returns:
           The folder.
@@ -165,7 +171,7 @@ class Predictor:
             something else; nothing is written.
           OSError: it cannot be written.
         """
-        return export.export(self.run, format, Path(folder), license=license)
+        return export.export(self.run, format, Path(folder), license=license, check=check)
 
     def figures(self) -> dict[str, "Figure"]:
         """Draws the pictures of the run.

@@ -3,9 +3,9 @@
 import jax
 import numpy as np
 
+from dwa_jax.finetune import saved
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import counts, read_corpus
-from dwa_jax.finetune.model import load_model, only_here
 from dwa_jax.finetune.setup import make_batches
 from experiments.terminal.console import Terminal
 
@@ -25,9 +25,9 @@ def preview(config: Config, console: Terminal) -> None:
     """
     corpus = read_corpus(config)
     # The key that a run would take, so that a trunk from scratch has its tokenizer.
-    model = load_model(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
+    model = saved.begin(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
     batches, notes = make_batches(config, corpus, model)
-    for note in [*corpus.notes, *notes, *only_here(model)]:
+    for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     rows = {}
     for split, found in counts(corpus, config.num_classes).items():

@@ -117,6 +117,5 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
             {"kind": "step", "step": step, "weight_regression": 0.5 + step / 1000}
             for step in range(1, 101)
         ],
-        predictions=None,
         folder=folder,
     )
