@@ -7,7 +7,7 @@ The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
 from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths
 from dwa_jax.data.rows import DataError, Rows
-from dwa_jax.data.sources import LeftOut, read
+from dwa_jax.data.scored_texts import LeftOut, read
 from dwa_jax.data.splits import check_disjoint, normalize_text, split
 from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
 

@@ -74,19 +74,3 @@ class Rows:
             categories=self.categories[indices],
             origin=[self.origin[i] for i in indices],
         )
-
-
-def shorten(value: object, limit: int = 60) -> str:
-    """Returns `repr(value)` on one line of at most `limit` characters, for messages."""
-    # A huge string is cut before repr, so that a message about it stays cheap.
-    try:
-        shown = repr(value[: limit + 1] if isinstance(value, str | bytes) else value)
-    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
-        shown = f"<{type(value).__name__}>"
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def one_line(error: BaseException) -> str:
-    """Returns an error's text on one line of at most 200 characters, for messages."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from dwa_jax.data import compression
-from dwa_jax.data.rows import BadRow, DataError, one_line
+from dwa_jax.data.rows import BadRow, DataError
+from dwa_jax.messages import one_line
 
 # Python decodes an invalid byte 0xNN to the code point 0xDCNN under "surrogateescape".
 _ESCAPED_BYTE = re.compile("[\udc80-\udcff]")

@@ -3,7 +3,7 @@
 Where the damage keeps to a row, that row and no other is left out, and the error names it.
 Where it does not, there is still either a table or one line that names the file.
 
-DWA_JAX_FUZZ_CASES=1500 pytest -n0 tests/data/test_sources_fuzzed.py   # cases of each test
+DWA_JAX_FUZZ_CASES=1500 pytest -n0 tests/data/test_scored_texts_fuzzed.py   # cases of each test
 """
 
 import bz2
