@@ -39,6 +39,20 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
       OSError: it cannot be written; says which file.
     """
     check_file(path, overwrite=overwrite)
+    with replacing(path) as partial:
+        yield partial
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields where to write what takes a file's place once the block ends well.
+
+    Args:
+      path: the file, which need not be there.
+
+    Raises:
+      OSError: the disk is full, or will not be written; says which file.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -46,9 +60,20 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     except OSError as error:
         if error.filename not in (None, str(partial)):
             raise
-        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise unwritten(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def is_partial(name: str, of: str) -> bool:
+    """Says whether a file of this name is what a killed process left of one named `of`."""
+    return name == f"{of}.partial" or (name.startswith(f".{of}.") and name.endswith(".partial"))
+
+
+def unwritten(path: Path, error: OSError) -> OSError:
+    """Returns the error that says which file: of a write that fails Python says why alone."""
+    return OSError(f"{path} cannot be written: {error.strerror or error}")
 
 
 @contextlib.contextmanager

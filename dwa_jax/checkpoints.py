@@ -250,6 +250,49 @@ class Checkpoints:
         return self._frozen
 
 
+class MemoryCheckpoints:
+    """Takes the place of `Checkpoints` where nothing is to be left on a disk.
+
+    Holds a copy of the best state alone, on the host: a process that ends has nothing to
+    continue from.
+    """
+
+    folder = "memory"
+
+    def __init__(self) -> None:
+        self._best: tuple[int, Any, dict] | None = None
+
+    def save(self, state: TrainState, progress: dict, *, keep: Sequence[int] = ()) -> None:
+        """Takes a copy of the state if its own step is one to be kept."""
+        step = int(state.step)
+        if step in keep:
+            part = state._replace(frozen=None)
+            copy = jax.tree.map(lambda x: x.copy() if _is_key(x) else np.array(x), part)
+            self._best = step, copy, dict(progress)
+
+    def latest(self) -> tuple[int | None, list[str]]:
+        """Returns (None, []): a run begins at its first step."""
+        return None, []
+
+    def restore(self, state: TrainState, step: int) -> tuple[TrainState, dict]:
+        """Returns what was saved at the best step, placed as `state` is.
+
+        Raises:
+          ValueError: it is not there.
+        """
+        if self._best is None or self._best[0] != step:
+            raise ValueError(f"no state of step {step} is held in memory")
+        _, copy, progress = self._best
+        placed = jax.tree.map(
+            lambda x, like: jax.device_put(x, like.sharding), copy, state._replace(frozen=None)
+        )
+        return placed._replace(frozen=state.frozen), progress
+
+    def close(self) -> None:
+        """Lets go of the copy."""
+        self._best = None
+
+
 @contextlib.contextmanager
 def _quiet():
     # The threads of Orbax and tensorstore print tracebacks besides raising what they ran into.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dwa_jax import gradients, guard, heads, losses
@@ -78,7 +79,7 @@ def init_state(
     weighting: Weighting,
     optimizers: Optimizers,
     num_classes: int,
-    proportions: jax.Array | None = None,
+    proportions: jax.Array | np.ndarray | None = None,
     spike_window: int = 0,
 ) -> TrainState:
     """Makes a run's first state.

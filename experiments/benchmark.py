@@ -29,7 +29,7 @@ from dwa_jax import host_memory
 from dwa_jax.finetune.run_folder import versions, write_json
 from experiments.benchmarks import cost, ours, padding, picture, straying, suites, worker
 from experiments.terminal import command
-from experiments.terminal.console import Console
+from experiments.terminal.console import Terminal
 
 SUITES = ("step", "lora", "padding", "compile", "memory", "gramian")
 PEERS = {
@@ -260,7 +260,7 @@ def main(argv: list[str]) -> None:
     """
     args = parse(argv)
     host_memory.keep()
-    console = Console()
+    console = Terminal()
     chosen = SUITES if args.suite == "all" else (args.suite,)
     output = Path(args.output) if args.output else None
     if output:

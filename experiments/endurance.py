@@ -12,10 +12,13 @@ import numpy as np
 
 from configs import demo
 from dwa_jax import sharding
-from dwa_jax.finetune import setup
+from dwa_jax.finetune.config import Config, Scratch
+from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.model import load_model
+from dwa_jax.finetune.setup import make_batches, make_setup
 from dwa_jax.presets import PRESETS
 from experiments.terminal import command
-from experiments.terminal.console import Console
+from experiments.terminal.console import Terminal
 
 # Steps between two looks at the device; what a program keeps in between is bounded by it.
 _EVERY = 200
@@ -36,19 +39,24 @@ def endure(preset: str, mode: str, steps: int) -> dict:
       left out, "memory_growth": resident memory at the end over that after a tenth of the
       steps, less 1, "losses": [first tenth's mean, last tenth's mean] of the regression}.
     """
-    config = demo.get_config()
-    config.preset, config.batch_size, config.epochs = preset, 8, 1_000
-    config.max_length, config.max_buckets = 16, 1
-    config.scratch.update({"width": 32, "layers": 2, "heads": 2, "feed_forward": 64})
-    if mode:
-        config.classification_loss = f"imbalance(mode={mode!r})"
-    corpus = setup.read_corpus(config)
+    shape = Scratch(width=32, layers=2, heads=2, feed_forward=64)
+    loss = {"classification_loss": f"imbalance(mode={mode!r})"} if mode else {}
+    config = Config.of(
+        demo.get_config(),
+        preset=preset,
+        batch_size=8,
+        max_length=16,
+        max_buckets=1,
+        scratch=shape,
+        **loss,
+    )
+    corpus = read_corpus(config)
     model_key, state_key = jax.random.split(jax.random.key(config.seed))
-    model = setup.load_model(config, corpus, model_key)
-    batches, _ = setup.make_batches(config, corpus, model)
+    model = load_model(config, corpus, model_key)
+    batches, _ = make_batches(config, corpus, model)
     per_epoch = len(batches["train"])
-    config.epochs = -(-steps // per_epoch)
-    run = setup.make_run(config, corpus, model, per_epoch, state_key)
+    config = Config.of(config, epochs=-(-steps // per_epoch))
+    run = make_setup(config, corpus, model, per_epoch, state_key)
     state, run.state = run.state, None
     lowest: dict[str, float] = {}
     highest: dict[str, float] = {}
@@ -132,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 20:
         raise ValueError(f"--steps={options.steps} must be at least 20")
-    console = Console()
+    console = Terminal()
     result = endure(options.preset, options.mode, options.steps)
     rows: dict[str, object] = {
         name: f"{low:.4g} to {high:.4g}" for name, (low, high) in result["ranges"].items()

@@ -28,7 +28,7 @@ from absl import logging
 
 from dwa_jax.atomic_files import check_folder
 from dwa_jax.finetune import saved
-from dwa_jax.finetune.export import FORMATS, MARKER, export
+from dwa_jax.finetune.export import FORMATS, MARKER, export, fitting
 from experiments.terminal import command
 
 
@@ -37,7 +37,7 @@ def parse(argv: list[str] | None = None):
     parser = command.Parser(prog="experiments.export", description=__doc__)
     add = parser.add_argument
     add("--workdir", required=True, help="folder of the finished run")
-    add("--format", required=True, choices=FORMATS)
+    add("--format", default="", choices=FORMATS, help="by default what fits the run")
     add("--output", required=True, help="folder to write; a new one, or an earlier export")
     add("--license", default="unknown", help="identifier for the model card, such as apache-2.0")
     return parser.parse_args(argv)
@@ -57,9 +57,10 @@ def main(argv: list[str]) -> None:
     run = saved.load(args.workdir)
     given = [argument for argument in argv if argument != "--traceback"]
     made_by = shlex.join(["python", "-m", "experiments.export", *given])
-    export(run, args.format, output, made_by=made_by, license=args.license)
+    form = args.format or fitting(run)
+    export(run, form, output, made_by=made_by, license=args.license)
     tasks = ", ".join(task.name for task in run.tasks)
-    print(f"{args.output}: {tasks}, for {args.format}; README.md says how to open them")
+    print(f"{args.output}: {tasks}, for {form}; README.md says how to open them")
     if run.config.normalize_tweets:
         print("note: users and links must be replaced before the tokenizer; see README.md")
 

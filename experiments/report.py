@@ -15,7 +15,7 @@ from dwa_jax import atomic_files
 from experiments.pages import document
 from experiments.pages.document import Box, Bullets, Heading, Paragraph
 from experiments.reports import folder, predictions, training
-from experiments.reports.folder import Run
+from experiments.reports.folder import RunFolder
 from experiments.terminal import command
 
 _MADE_BY = "experiments.report"
@@ -50,7 +50,7 @@ def write(workdirs: Sequence[Path], output: Path | None = None) -> Path:
     return path
 
 
-def page(runs: Sequence[Run]) -> str:
+def page(runs: Sequence[RunFolder]) -> str:
     """Returns the page.
 
     Args:

@@ -14,7 +14,7 @@ from dwa_jax.finetune import run_folder
 from experiments.sweeps import collect, papers, report, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 from experiments.terminal.command import Parser, run
-from experiments.terminal.console import Console
+from experiments.terminal.console import Terminal
 
 
 def parser() -> Parser:
@@ -135,7 +135,7 @@ def command(arguments: list[str]) -> str:
     return " ".join(["python -m experiments.reproduce", *kept])
 
 
-def reproduce(arguments: list[str], console: Console) -> int:
+def reproduce(arguments: list[str], console: Terminal) -> int:
     """Runs what is missing, and writes results.json, timing.json and the report.
 
     Args:
@@ -187,7 +187,7 @@ def reproduce(arguments: list[str], console: Console) -> int:
 def main() -> None:
     """Runs the program; status 1 if a run failed, 2 for a mistake in what was asked for."""
     started = time.perf_counter()
-    console = Console()
+    console = Terminal()
     try:
         failed = reproduce(sys.argv[1:], console)
     except KeyboardInterrupt:

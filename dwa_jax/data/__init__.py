@@ -6,13 +6,16 @@ The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
 
 from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths
+from dwa_jax.data.columns import Columns, LeftOut
+from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rows import DataError, Rows
-from dwa_jax.data.scored_texts import LeftOut, read
+from dwa_jax.data.scored_texts import read
 from dwa_jax.data.splits import check_disjoint, normalize_text, split
 from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
 
 __all__ = [
     "Batches",
+    "Columns",
     "DataError",
     "Encoded",
     "LeftOut",
@@ -20,6 +23,8 @@ __all__ = [
     "bucket_lengths",
     "check_disjoint",
     "encode",
+    "from_columns",
+    "from_split",
     "headlines",
     "load_tokenizer",
     "normalize_text",

@@ -8,6 +8,7 @@ from numbers import Real
 
 import numpy as np
 
+from dwa_jax.data.rescaling import rescale
 from dwa_jax.messages import quoted
 
 _MAX_CATEGORY = np.iinfo(np.int32).max
@@ -75,11 +76,7 @@ def score(cell: object, score_range: tuple[float, float]) -> float | None:
         raise BadCell(f"score {quoted(cell)} is not finite; leave a missing one empty")
     if not low <= value <= high:
         raise BadCell(f"score {quoted(cell)} is outside [{low:g}, {high:g}] (see score_range)")
-    if (low, high) == (-1.0, 1.0):
-        return value
-    # Halves first: high - low may overflow for the widest ranges a float holds.
-    share = (value / 2 - low / 2) / (high / 2 - low / 2)
-    return min(1.0, max(-1.0, 2 * share - 1))
+    return rescale(value, low, high)
 
 
 def category(cell: object, names: Sequence[str] | None, num_classes: int | None) -> int | None:

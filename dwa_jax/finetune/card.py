@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from configs import base
-from dwa_jax.finetune import settings
 from dwa_jax.finetune.categories import intervals, labels
+from dwa_jax.finetune.config import changed
+from dwa_jax.finetune.corpus import IN_MEMORY
 from dwa_jax.finetune.saved import Trained
 
 # Rows of the table that shows how the tasks' weights moved.
@@ -75,7 +75,9 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     if curve:
         lines += ["![weights over steps](weights.png)", ""]
     lines += _weights(run)
-    lines += ["", "## Commands", "", "    " + training_command(run), "", "    " + made_by, ""]
+    commands = [command for command in (training_command(run), made_by) if command]
+    if commands:
+        lines += ["", "## Commands", "", *(line for c in commands for line in ("    " + c, ""))]
     return "\n".join(lines)
 
 
@@ -84,11 +86,15 @@ def _is_folder(backbone):
 
 
 def training_command(run: Trained) -> str:
-    """Returns the command of the run: every key that is not at its default."""
-    changed = settings.changes(run.config.to_dict(), base.get_config().to_dict())
-    options = [f"--config.{key}={value}" for key, value in changed.items()]
+    """Returns the command of the run: every key that is not at its default.
+
+    "" where there is none: the texts came from a Python program.
+    """
+    if run.config.train == IN_MEMORY:
+        return ""
+    options = [f"--config.{key}={value}" for key, value in changed(run.config).items()]
     command = ["python", "-m", "experiments.main", "--config=configs/base.py", *options]
-    return shlex.join([*command, f"--workdir={run.folder}"])
+    return shlex.join([*command, *([f"--workdir={run.folder}"] if run.folder else [])])
 
 
 def _opening(run, form):
@@ -150,13 +156,19 @@ def _categories(run):
 def _data(run):
     config = run.config
     if config.train:
-        lines = [f"* trained on: {config.train}"]
+        given = "texts that a Python program handed over"
+        lines = [f"* trained on: {given if config.train == IN_MEMORY else config.train}"]
         if config.score_range:
-            lines.append(f"* scores from {tuple(config.score_range)}, rescaled to [-1, 1]")
+            lines.append(f"* scores from {config.score_range}, rescaled to [-1, 1]")
     else:
         lines = [f"* {config.generated_rows} headlines that dwa_jax generated, seed {config.seed}"]
-    held = [f"{split}: {config[split]}" for split in ("validation", "test") if config[split]]
-    split = ", ".join(held) or f"{tuple(config.fractions)} of the rows, seed {config.seed}"
+    named = {split: getattr(config, split) for split in ("validation", "test")}
+    held = [
+        f"{split}: {'handed over, too' if files == IN_MEMORY else files}"
+        for split, files in named.items()
+        if files
+    ]
+    split = ", ".join(held) or f"{config.fractions} of the rows, seed {config.seed}"
     lines.append(f"* train, validation, test: {split}")
     by_machine = run.summary.get("machine_scored") or {}
     if by_machine:

@@ -3,8 +3,10 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 
-def intervals(thresholds: Sequence[float] | None) -> list[str] | None:
+
+def intervals(thresholds: Sequence[float] | np.ndarray | None) -> list[str] | None:
     """Writes each category's scores, such as "(-0.200, +0.150]".
 
     Args:

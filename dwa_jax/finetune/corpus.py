@@ -1,6 +1,7 @@
 """The rows of a run: read or generated, split, cut into categories."""
 
 import glob
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,6 +10,10 @@ import numpy as np
 from dwa_jax import data, stratify
 from dwa_jax.data import vader
 from dwa_jax.finetune import bad_rows, choices
+from dwa_jax.finetune.config import Config
+
+# Where rows came from that a program handed over instead of a file's name.
+IN_MEMORY = "memory:"
 
 
 @dataclass
@@ -57,11 +62,13 @@ def expand(text: str, key: str) -> list[str]:
     return found
 
 
-def read_corpus(config) -> Corpus:
+def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) -> Corpus:
     """Reads or generates the rows, splits them, and fits thresholds on the training rows.
 
     Args:
       config: the whole configuration.
+      given: {"train", and it may be "validation" and "test": rows} that are in memory already;
+        None reads the files that the configuration names.
 
     Raises:
       ValueError: a file, a row or a split is not usable.
@@ -72,13 +79,13 @@ def read_corpus(config) -> Corpus:
 
     def read(key, files=None):
         rows, skipped = data.read(
-            files or expand(config[key], key),
+            files or expand(getattr(config, key), key),
             text_column=config.text_column,
             score_column=config.score_column or None,
             category_column=config.category_column or None,
-            category_names=tuple(config.category_names) or None,
+            category_names=config.category_names or None,
             num_classes=config.num_classes,
-            score_range=tuple(config.score_range) or None,
+            score_range=config.score_range or None,
             on_bad_row=config.on_bad_row,
             unscored=config.label_with == "vader",
         )
@@ -90,14 +97,25 @@ def read_corpus(config) -> Corpus:
             machine_scored.update(rows.origin[i] for i in np.flatnonzero(filled))
         return rows
 
-    if config.train:
+    if given is not None:
+        everything = given["train"]
+    elif config.train == IN_MEMORY:
+        raise ValueError(
+            f"train={IN_MEMORY!r}: the texts were handed over in Python, and are in no file; call "
+            "dwa_jax.train with them again"
+        )
+    elif config.train:
         everything = read("train")
     else:
         everything = data.headlines.generate(config.generated_rows, config.seed)
     if 0 < config.max_rows < len(everything):
         drawn = np.random.default_rng(config.seed).permutation(len(everything))
         everything = everything.take(np.sort(drawn[: config.max_rows]))
-    held_out = {split: read(split) for split in ("validation", "test") if config[split]}
+    held_out = {
+        split: given[split] if given and split in given else read(split)
+        for split in ("validation", "test")
+        if getattr(config, split)
+    }
     nothing = everything.take([])
     if held_out:
         everything, dropped = data.check_disjoint(
@@ -118,7 +136,7 @@ def read_corpus(config) -> Corpus:
             )
             rows |= {"train": halves["train"], "validation": halves["validation"]}
     else:
-        rows = data.split(everything, fractions=tuple(config.fractions), seed=config.seed)
+        rows = data.split(everything, fractions=config.fractions, seed=config.seed)
     for split in ("train", "validation"):
         if not len(rows[split]):
             raise ValueError(f"the {split} split has no row")
@@ -160,6 +178,17 @@ def read_corpus(config) -> Corpus:
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
     return Corpus(rows, categories, thresholds, notes, bad, by_machine)
+
+
+def counts(corpus: Corpus, num_classes: int) -> dict[str, dict]:
+    """Returns {split: {"count": rows, "by_class": (K,) those of each category}}."""
+    return {
+        split: {
+            "count": len(categories),
+            "by_class": np.bincount(categories[categories >= 0], minlength=num_classes).tolist(),
+        }
+        for split, categories in corpus.categories.items()
+    }
 
 
 def _machine_scored(split, count, total):

@@ -6,7 +6,7 @@ peft: likewise, for `PeftModel.from_pretrained` on the run's backbone; of a trun
 that backbone is there too, as `base`. README.md is the model card of both.
 """
 
-import shutil
+import contextlib
 from pathlib import Path
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from dwa_jax import backbones, lora, trunk
 from dwa_jax.atomic_files import whole_folder
-from dwa_jax.finetune import card, saved
+from dwa_jax.finetune import card, plots, saved
 from dwa_jax.finetune.categories import labels
 from dwa_jax.finetune.run_folder import read_json, write_json
 
@@ -29,7 +29,7 @@ def export(
 
     Args:
       run: from `saved.load`.
-      form: "transformers" or "peft".
+      form: one of `FORMATS`; "" takes the first that can hold this run.
       output: the folder; a new one, or an earlier export.
       made_by: the command, for the model card.
       license: identifier for the model card.
@@ -42,6 +42,39 @@ def export(
         something else than an export; nothing is written.
       OSError: the folder cannot be written.
     """
+    form = form or fitting(run)
+    check_form(run, form)
+    with whole_folder(output, MARKER) as folder:
+        writer = _write_transformers if form == "transformers" else _write_peft
+        writer(run, folder)
+        curve = plots.draw(run.summary, run.metrics, None).get("weights")
+        if curve is not None:
+            plots.save({"weights": curve}, folder)
+        text = card.write(run, form, made_by=made_by, license=license, curve=curve is not None)
+        (folder / "README.md").write_text(text, "utf-8")
+    return output
+
+
+def fitting(run: saved.Trained) -> str:
+    """Returns the first of `FORMATS` that can hold a run.
+
+    Raises:
+      ValueError: none can; says why the first cannot.
+    """
+    for form in FORMATS:
+        with contextlib.suppress(ValueError):
+            check_form(run, form)
+            return form
+    check_form(run, FORMATS[0])
+    raise AssertionError("the first format was refused above")
+
+
+def check_form(run: saved.Trained, form: str) -> None:
+    """Checks that a form exists and can hold a run.
+
+    Raises:
+      ValueError: it does not, or cannot; says what would.
+    """
     if form not in FORMATS:
         raise ValueError(f"--format={form!r} is not one of {', '.join(FORMATS)}")
     settings = run.module.config
@@ -53,19 +86,11 @@ def export(
             f"A run with --config.pooling={classifier.pooling} can be exported"
         )
     if form == "peft" and run.adapter is None:
+        where = f"the run in {run.folder}" if run.folder else "the run"
         raise ValueError(
-            f"the run in {run.folder} trained the trunk itself, without LoRA: there is no "
+            f"{where} trained the trunk itself, without LoRA: there is no "
             "adapter; use --format=transformers"
         )
-    with whole_folder(output, MARKER) as folder:
-        writer = _write_transformers if form == "transformers" else _write_peft
-        writer(run, folder)
-        curve = run.folder / "plots" / "weights.png"
-        if curve.exists():
-            shutil.copyfile(curve, folder / curve.name)
-        text = card.write(run, form, made_by=made_by, license=license, curve=curve.exists())
-        (folder / "README.md").write_text(text, "utf-8")
-    return output
 
 
 def _write_transformers(run, folder):

@@ -6,6 +6,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from dwa_jax.finetune.listener import Listener
+from dwa_jax.finetune.writers import Log
+
 # Notes of single updates left out; further ones are in metrics.jsonl.
 _MOST_NOTES = 5
 # Steps whose outcome may be outstanding: far more than a device is ever behind.
@@ -30,8 +33,8 @@ class Health:
         in_a_row: int,
         origin: list[tuple[str, int]],
         last_saved: Callable[[], str],
-        log,
-        console,
+        log: Log,
+        listener: Listener,
     ):
         """Starts to watch.
 
@@ -41,10 +44,10 @@ class Health:
           origin: (file, row number) of each training row.
           last_saved: names the last checkpoint.
           log: metrics.jsonl.
-          console: an `experiments.terminal.console.Console`.
+          listener: told what was left out.
         """
         self._most, self._in_a_row, self._origin = max_bad_steps, in_a_row, origin
-        self._last_saved, self._log, self._console = last_saved, log, console
+        self._last_saved, self._log, self._listener = last_saved, log, listener
         self._pending: deque[tuple] = deque()
         self._noted = 0
         self._left: set[str] = set()
@@ -92,7 +95,7 @@ class Health:
         for name in ("alpha", "beta"):
             if record.get(name, 0) < 0 and name not in self._left:
                 self._left.add(name)
-                self._console.note(
+                self._listener.note(
                     f"warning: step {step}: {name} = {record[name]:.4g} has left its bounds "
                     "(below 0): the imbalance loss has no minimum there, the run diverges"
                 )
@@ -126,7 +129,7 @@ class Health:
         self._noted += 1
         if self._noted <= _MOST_NOTES:
             more = "; any more are in metrics.jsonl" if self._noted == _MOST_NOTES else ""
-            self._console.note(f"step {step}: update left out ({reason}){more}")
+            self._listener.note(f"step {step}: update left out ({reason}){more}")
 
     def _rows(self, rows):
         numbers: dict[str, list[int]] = {}

@@ -1,13 +1,13 @@
-"""SIGINT and SIGTERM: at once where nothing would be lost, else after a checkpoint.
+"""SIGINT and SIGTERM while a run trains: a checkpoint, then the end.
 
-Python runs a handler only between two of its own instructions, and a compilation can take
-longer than anyone waits. So what compiles does so on a thread, and the main one listens.
+Only a program that asks for it (`listen`) has its signals handled; a notebook, a thread or a test
+keeps its own. Python runs a handler only between two of its own instructions, and a compilation
+can take longer than anyone waits: so there what compiles does so on a thread, and the main one
+listens.
 """
 
 import contextlib
-import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -33,7 +33,30 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Whether a signal came.
+    """Whether the run should stop; of this class it never should."""
+
+    def check(self) -> None:
+        """Returns if nothing asked the run to stop.
+
+        Raises:
+          Interrupted: something did.
+        """
+
+    def wait_for(self, work: Callable[[], T]) -> T:
+        """Runs something long, and returns what it returns.
+
+        Args:
+          work: what may be left unfinished.
+
+        Raises:
+          Interrupted: something asked the run to stop.
+          Exception: whatever `work` raises.
+        """
+        return work()
+
+
+class SignalStop(Stop):
+    """Stops at the first signal.
 
     Attributes:
       signum: the first one, or None.
@@ -42,27 +65,12 @@ class Stop:
     signum: int | None = None
 
     def check(self) -> None:
-        """Returns if no signal came.
-
-        Raises:
-          Interrupted: one did.
-        """
+        """See `Stop.check`."""
         if self.signum is not None:
             raise Interrupted(self.signum)
 
     def wait_for(self, work: Callable[[], T]) -> T:
-        """Runs something long on a thread of its own.
-
-        Args:
-          work: what may be left unfinished.
-
-        Returns:
-          What it returns.
-
-        Raises:
-          Interrupted: a signal came; the thread is left behind.
-          Exception: whatever `work` raises.
-        """
+        """See `Stop.wait_for`; the work has a thread of its own, left behind at a signal."""
         done: futures.Future[T] = futures.Future()
 
         def run():
@@ -80,9 +88,15 @@ class Stop:
 
 
 @contextlib.contextmanager
+def ignore() -> Iterator[Stop]:
+    """Yields a `Stop` that never stops: signals stay the caller's."""
+    yield Stop()
+
+
+@contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-    """Yields a `Stop` that hears the first signal; a second one ends the process at once."""
-    stop, previous = Stop(), {}
+    """Yields a `SignalStop` that hears the first signal; a second one ends the process at once."""
+    stop, previous = SignalStop(), {}
 
     def handle(signum, frame):
         stop.signum = signum
@@ -98,21 +112,3 @@ def listen() -> Iterator[Stop]:
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
-
-
-def end_at_once() -> None:
-    """Lets a signal end the process with one line and status 128 + its number.
-
-    For all that is not training: what is on disk is whole at any moment, so there is nothing
-    to wait for, and nothing that code in between could catch.
-    """
-
-    def handle(signum, frame):
-        name = signal.Signals(signum).name
-        line = f"stopped by {name}; what was saved stays, and the same command continues the run\n"
-        with contextlib.suppress(OSError):
-            os.write(sys.stderr.fileno(), line.encode())
-        os._exit(128 + signum)
-
-    for signum in _SIGNALS:
-        signal.signal(signum, handle)

@@ -1,18 +1,22 @@
 """The training loop: epochs of steps, an evaluation each, checkpoints, early stopping."""
 
+import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from dwa_jax import data, metrics, sharding, training
-from dwa_jax.checkpoints import Checkpoints
-from dwa_jax.finetune import interrupts
+from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import Corpus
 from dwa_jax.finetune.health import Health
-from dwa_jax.finetune.interrupts import Interrupted, Stop
+from dwa_jax.finetune.interrupts import Interrupted, Stop, ignore
+from dwa_jax.finetune.listener import Listener
 from dwa_jax.finetune.outputs import decide
-from dwa_jax.finetune.setup import Corpus, Run
+from dwa_jax.finetune.setup import Setup
 from dwa_jax.finetune.writers import Log
 
 HIGHER_IS_BETTER = frozenset(
@@ -68,7 +72,7 @@ def merit(monitor: str, value: float) -> float:
     raise ValueError(f"monitor={monitor!r} is not one of {known}")
 
 
-def check_monitor(config, corpus: Corpus) -> None:
+def check_monitor(config: Config, corpus: Corpus) -> None:
     """Checks that the validation split can tell which epoch is best.
 
     Raises:
@@ -89,13 +93,18 @@ def check_monitor(config, corpus: Corpus) -> None:
         raise ValueError(f"no validation row has a label that monitor={monitor!r} needs")
 
 
-def predict(
-    run: Run, state, batches: data.Batches, num_rows: int, thresholds, stop: Stop | None = None
+def predict_split(
+    setup: Setup,
+    state: training.TrainState,
+    batches: data.Batches,
+    num_rows: int,
+    thresholds: np.ndarray | None,
+    stop: Stop | None = None,
 ) -> dict:
     """Predicts every row of a split.
 
     Args:
-      run: of the model.
+      setup: of the run.
       state: its train state.
       batches: the split's.
       num_rows: N.
@@ -115,10 +124,10 @@ def predict(
     for batch in batches.sequential():
         rows = batch["row"]
         tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        inputs = sharding.shard_rows(tokens, run.mesh)
+        inputs = sharding.shard_rows(tokens, setup.mesh)
 
         def work(inputs=inputs):
-            return jax.device_get(run.predict(state, inputs))
+            return jax.device_get(setup.predict(state, inputs))
 
         result = stop.wait_for(work)
         for name, values in result.items():
@@ -134,10 +143,10 @@ def predict(
     }
 
 
-def evaluate(
-    run: Run,
-    state,
-    batches,
+def evaluate_split(
+    setup: Setup,
+    state: training.TrainState,
+    batches: dict[str, data.Batches],
     corpus: Corpus,
     split: str,
     num_classes: int,
@@ -146,17 +155,17 @@ def evaluate(
     """Predicts a split and compares with its labels.
 
     Returns:
-      (metrics, predictions) as `metrics.evaluate` and `predict` give them; the
+      (metrics, predictions) as `metrics.evaluate` and `predict_split` give them; the
       predictions carry the true "categories" as well.
 
     Raises:
       Interrupted: a signal came.
     """
     rows, categories = corpus.rows[split], corpus.categories[split]
-    predictions = predict(run, state, batches[split], len(rows), corpus.thresholds, stop)
+    predictions = predict_split(setup, state, batches[split], len(rows), corpus.thresholds, stop)
     predictions["categories"] = categories
     # A score that was predicted as nan counts: it shows in the metrics.
-    predicts_scores = any(task.name == "regression" for task in run.tasks)
+    predicts_scores = any(task.name == "regression" for task in setup.tasks)
     has_score = ~np.isnan(rows.scores) & predicts_scores
     has_category = categories >= 0
     result = metrics.evaluate(
@@ -172,24 +181,26 @@ def evaluate(
 
 
 def train(
-    config,
-    run: Run,
+    config: Config,
+    setup: Setup,
     corpus: Corpus,
     batches: dict[str, data.Batches],
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints | MemoryCheckpoints,
     log: Log,
-    console,
+    listener: Listener,
+    listen: Callable[[], contextlib.AbstractContextManager[Stop]] = ignore,
 ) -> tuple[training.TrainState, Progress]:
     """Trains to the end, or continues where the last checkpoint is.
 
     Args:
       config: the whole configuration.
-      run: model, step and first state.
+      setup: model, step and first state.
       corpus: labelled rows.
       batches: of each split.
       checkpoints: where states go.
       log: metrics.jsonl, and what goes beside it.
-      console: an `experiments.terminal.console.Console`.
+      listener: told how it goes.
+      listen: whether to stop is asked of what it yields, `interrupts.listen` for signals.
 
     Returns:
       (the best epoch's state, progress).
@@ -201,17 +212,17 @@ def train(
         metrics.jsonl cannot begin.
       OSError: a checkpoint or a record cannot be written.
     """
-    state, progress = run.state, Progress()
-    run.state = None
+    state, progress = setup.state, Progress()
+    setup.state = None
     latest, notes = checkpoints.latest()
     for note in notes:
-        console.note(f"note: {note}")
+        listener.note(f"note: {note}")
     if latest is not None:
         state, stored = checkpoints.restore(state, latest)
         progress = Progress(**stored)
-        console.note(f"continuing at step {latest}")
+        listener.note(f"continuing at step {latest}")
     elif log.read():
-        console.note("note: it was stopped before its first checkpoint; starting at step 0")
+        listener.note("note: it was stopped before its first checkpoint; starting at step 0")
     log.rewind(latest or 0, progress.evaluated)
     steps_per_epoch = len(batches["train"])
     clock = _Clock(config.log_every, progress)
@@ -227,7 +238,7 @@ def train(
         corpus.rows["train"].origin,
         last_saved,
         log,
-        console,
+        listener,
     )
 
     def save():
@@ -235,7 +246,7 @@ def train(
         best = (progress.best_step,) if progress.best_step else ()
         checkpoints.save(state, vars(progress), keep=best)
 
-    with interrupts.listen() as stop, console.progress(run.total_steps, step) as bar:
+    with listen() as stop, listener.progress(setup.total_steps, step) as bar:
         compiled, saved = set(), time.perf_counter()
         try:
             # An epoch counts once it is evaluated, so a stop in between is made up for.
@@ -248,14 +259,14 @@ def train(
                     tokens, padded = int(batch["attention_mask"].sum()), batch["input_ids"].size
                     shape = batch["input_ids"].shape
                     rows = batch.pop("row")
-                    placed = sharding.shard_rows(batch, run.mesh)
+                    placed = sharding.shard_rows(batch, setup.mesh)
                     if shape not in compiled:
                         # Ahead of the call, which finds it, while the state is still whole.
                         with bar.telling(f"compiling for {shape[0]} x {shape[1]} tokens"):
-                            stop.wait_for(run.step.lower(state, placed).compile)
+                            stop.wait_for(setup.step.lower(state, placed).compile)
                         compiled.add(shape)
-                    state, values = run.step(state, placed)
-                    sharding.keep_up(values, run.mesh)
+                    state, values = setup.step(state, placed)
+                    sharding.keep_up(values, setup.mesh)
                     step += 1
                     bar.advance()
                     health.follow(step, epoch + 1, rows, values)
@@ -275,7 +286,7 @@ def train(
                 jax.block_until_ready(state)
                 clock.stop()
                 health.settle()
-                _end_epoch(config, run, state, batches, corpus, log, console, progress, stop)
+                _end_epoch(config, setup, state, batches, corpus, log, listener, progress, stop)
                 save()
                 saved = time.perf_counter()
             stop.check()
@@ -296,9 +307,11 @@ def _stalled(config, progress):
     return bool(config.patience) and progress.evaluated - progress.best_epoch >= config.patience
 
 
-def _end_epoch(config, run, state, batches, corpus, log, console, progress, stop):
+def _end_epoch(config, setup, state, batches, corpus, log, listener, progress, stop):
     started = time.perf_counter()
-    result, _ = evaluate(run, state, batches, corpus, "validation", config.num_classes, stop)
+    result, _ = evaluate_split(
+        setup, state, batches, corpus, "validation", config.num_classes, stop
+    )
     seconds = time.perf_counter() - started
     progress.evaluated += 1
     value, step = result[config.monitor], int(state.step)
@@ -313,7 +326,7 @@ def _end_epoch(config, run, state, batches, corpus, log, console, progress, stop
     record = {"kind": "evaluation", "step": step, "epoch": progress.evaluated, **result}
     log.write({**record, "seconds": seconds})
     row = {key: result[key] for key in ("mse", "r2", "pearson", "accuracy", "f1_macro")}
-    console.epoch({"epoch": progress.evaluated, "best": better, **row})
+    listener.epoch({"epoch": progress.evaluated, "best": better, **row})
 
 
 class _Clock:

@@ -4,20 +4,25 @@ Axis letters: B rows, T tokens, L layers, M microbatches, N tasks.
 """
 
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from jax.extend import core
 
 from dwa_jax import trunk
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.model import Model
+from dwa_jax.finetune.setup import Setup
 
 # The backward pass works on one layer at a time. What it holds of its own for it, beside what
 # the forward pass saved, is so many times the latter: fitted to XLA's count for CPUs.
 _WORKING = 1.5
 
 
-def estimate(config, model, setup, shapes: Sequence[tuple[int, int]]) -> dict[str, int]:
+def estimate(
+    config: Config, model: Model, setup: Setup, shapes: Sequence[tuple[int, int]]
+) -> dict[str, int]:
     """Counts the bytes that a device holds while it works on the largest step.
 
     Parameters, optimizer states and gradients follow from their shapes. Activations are
@@ -28,8 +33,8 @@ def estimate(config, model, setup, shapes: Sequence[tuple[int, int]]) -> dict[st
 
     Args:
       config: the whole configuration.
-      model: the `pipeline.Model`.
-      setup: the `pipeline.Run`, with its state.
+      model: backbone and tokenizer.
+      setup: what the loop works with, its state included.
       shapes: (B, T) of the batches, T ascending.
 
     Returns:
@@ -66,7 +71,7 @@ def _bytes(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _saved_bytes(run: Callable, theta, frozen, batch, key) -> int:
+def _saved_bytes(run, theta, frozen, batch, key):
     # What differentiation saves are the outputs of the traced program; parameters are
     # among them, and there already.
     def forward(theta, frozen, batch, key):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dwa_jax import backbones, data, heads, lora
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus
 
 
@@ -41,12 +42,12 @@ def only_here(model: Model) -> list[str]:
     ]
 
 
-def uses_lora(config) -> bool:
+def uses_lora(config: Config) -> bool:
     """Says whether low-rank factors train, or the trunk itself."""
     return bool(config.lora_rank or config.lora_adapter)
 
 
-def module_options(config) -> dict:
+def module_options(config: Config) -> dict:
     """Returns the options that a backbone is built with."""
     dtype = jnp.dtype(config.dtype)
     return {
@@ -59,7 +60,9 @@ def module_options(config) -> dict:
     }
 
 
-def load_model(config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None) -> Model:
+def load_model(
+    config: Config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None
+) -> Model:
     """Loads or builds the trunk and its tokenizer, and adds LoRA factors.
 
     Args:
@@ -117,7 +120,7 @@ def load_model(config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = N
             lora_key,
             params,
             rank=config.lora_rank,
-            targets=tuple(config.lora_targets) or None,
+            targets=config.lora_targets or None,
             alpha=config.lora_alpha or None,
             rank_stabilized=config.lora_rank_stabilized,
         )
@@ -140,8 +143,9 @@ def _check_adapter(config):
     }
     for key, (wrong, has) in conflicts.items():
         if wrong:
+            given_value = f"{key}={getattr(config, key)!r}"
             raise ValueError(
-                f"{key}={config[key]!r} contradicts lora_adapter={config.lora_adapter!r}, which "
+                f"{given_value} contradicts lora_adapter={config.lora_adapter!r}, which "
                 f"has {has}; leave {key} at its default"
             )
 

@@ -1,5 +1,6 @@
 """The pictures of a run."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,23 @@ import numpy as np
 # Not pyplot, whose backend is the caller's: a notebook shows pictures of its own.
 from matplotlib.figure import Figure
 
-from dwa_jax.finetune.run_folder import replacing
+from dwa_jax.atomic_files import replacing
+from dwa_jax.finetune.predictions_file import SplitPredictions
+
+# Of the histogram of scores.
+_EDGES = np.linspace(-1, 1, 41)
 
 
-def score_distribution(path: Path, scores: np.ndarray, thresholds, counts) -> None:
-    """Draws the training scores' histogram, the thresholds and the share of each class."""
+def histogram(scores: np.ndarray) -> list[int]:
+    """Counts scores in 40 bins of equal width over [-1, 1]; nan is left out."""
+    return np.histogram(scores[~np.isnan(scores)], _EDGES)[0].tolist()
+
+
+def _score_distribution(histogram, thresholds, counts):
+    # The training scores' histogram, the thresholds and the share of each class.
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    axes.hist(scores, bins=np.linspace(-1, 1, 41).tolist(), color="#8fb3d9")
+    axes.hist(_EDGES[:-1], bins=_EDGES.tolist(), weights=histogram, color="#8fb3d9")
     edges = [-1, *thresholds, 1]
     for threshold in thresholds:
         axes.axvline(threshold, color="#b03030", linestyle="--", linewidth=1)
@@ -25,25 +35,19 @@ def score_distribution(path: Path, scores: np.ndarray, thresholds, counts) -> No
         share = f"class {k}\n{count / sum(counts):.0%}"
         axes.text(middle, 1.13 * top, share, ha="center", va="top", fontsize=8)
     axes.set(xlim=(-1, 1), xlabel="score", ylabel="training rows", title="Scores and thresholds")
-    _save(figure, path)
+    return figure
 
 
-def curves(path: Path, records: list[dict], title: str, groups: dict[str, list[str]]) -> None:
-    """Draws quantities over steps, one panel a group.
-
-    Args:
-      path: the file.
-      records: the step records of metrics.jsonl.
-      title: of the picture.
-      groups: panel title -> names of the quantities in it; those never recorded are left out.
-    """
+def _curves(records, title, groups):
+    # Quantities over steps, one panel a group {panel title: names}; those never recorded are
+    # left out.
     groups = {
         panel: [name for name in names if any(name in record for record in records)]
         for panel, names in groups.items()
     }
     groups = {panel: names for panel, names in groups.items() if names}
     if not groups:
-        return
+        return None
     figure = Figure(figsize=(7, 2.4 * len(groups)), layout="constrained")
     all_axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)
     for axes, (panel, names) in zip(all_axes[:, 0], groups.items(), strict=True):
@@ -56,11 +60,11 @@ def curves(path: Path, records: list[dict], title: str, groups: dict[str, list[s
         axes.legend(fontsize=8)
     all_axes[-1, 0].set_xlabel("step")
     figure.suptitle(title)
-    _save(figure, path)
+    return figure
 
 
-def confusion(path: Path, matrix: list[list[int]], split: str) -> None:
-    """Draws the confusion matrix; shade is the share of a true class."""
+def _confusion(matrix, split):
+    # Shade is the share of a true class.
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     figure = Figure(figsize=(4.6, 4.2), layout="constrained")
@@ -77,11 +81,10 @@ def confusion(path: Path, matrix: list[list[int]], split: str) -> None:
         ylabel="true class",
         title=f"Confusion, {split}",
     )
-    _save(figure, path)
+    return figure
 
 
-def predicted_vs_true(path: Path, true: np.ndarray, predicted: np.ndarray, split: str) -> None:
-    """Draws predicted over true scores."""
+def _predicted_vs_true(true, predicted, split):
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     low, high = min(-1.0, predicted.min(initial=0)), max(1.0, predicted.max(initial=0))
@@ -95,48 +98,57 @@ def predicted_vs_true(path: Path, true: np.ndarray, predicted: np.ndarray, split
         title=f"Scores, {split}",
     )
     axes.grid(alpha=0.3)
-    _save(figure, path)
+    return figure
 
 
-def _save(figure, path):
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=120, format="png")
-
-
-def draw_run(
-    folder: Path, corpus, records: list[dict], result: dict, predictions: dict, split: str
-) -> None:
+def draw(
+    summary: Mapping, records: Sequence[dict], predictions: SplitPredictions | None
+) -> dict[str, Figure]:
     """Draws every picture of a run.
 
     Args:
-      folder: where to; made if need be.
-      corpus: its rows, categories and thresholds.
-      records: the records of metrics.jsonl.
-      result: the split's metrics.
-      predictions: its predictions.
-      split: its name.
+      summary: as in summary.json.
+      records: those of metrics.jsonl.
+      predictions: as in predictions.csv; None where that is gone.
+
+    Returns:
+      {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true": figure}
+      without those that there is nothing for.
     """
-    folder.mkdir(exist_ok=True)
     steps = [record for record in records if record["kind"] == "step"]
     tasks = ("regression", "classification")
-    if corpus.thresholds is not None:
-        scores, categories = corpus.rows["train"].scores, corpus.categories["train"]
-        counts = np.bincount(categories[categories >= 0], minlength=len(corpus.thresholds) + 1)
-        score_distribution(
-            folder / "score_distribution.png", scores[~np.isnan(scores)], corpus.thresholds, counts
+    figures: dict[str, Figure | None] = {}
+    if summary["thresholds"] is not None and "score_histogram" in summary:
+        figures["score_distribution"] = _score_distribution(
+            summary["score_histogram"],
+            summary["thresholds"],
+            summary["rows"]["train"]["by_class"],
         )
     loss = {"loss": [f"loss_{name}" for name in ("regression", "classification", "imbalance")]}
     loss |= {"gradient_norm": [f"gradient_norm_{task}" for task in tasks]}
-    curves(folder / "losses.png", steps, "Training losses and gradient norms", loss)
+    figures["losses"] = _curves(steps, "Training losses and gradient norms", loss)
     weights = {
         name: [f"{name}_{task}" for task in tasks] for name in ("lambda", "weight", "coefficient")
     }
     weights |= {"alpha and beta": ["alpha", "beta"], "learning_rate": ["learning_rate"]}
-    curves(folder / "weights.png", steps, "Task weights", weights)
-    confusion(folder / "confusion.png", result["confusion"], split)
-    rows = corpus.rows[split]
-    known = ~np.isnan(rows.scores) & np.isfinite(predictions["score"])
-    if known.any():
-        predicted_vs_true(
-            folder / "predicted_vs_true.png", rows.scores[known], predictions["score"][known], split
-        )
+    figures["weights"] = _curves(steps, "Task weights", weights)
+    split = summary["predictions"]
+    figures["confusion"] = _confusion(summary[split]["confusion"], split)
+    if predictions is not None:
+        true, predicted = predictions.scores, predictions.predicted_scores
+        known = ~np.isnan(true) & np.isfinite(predicted)
+        if known.any():
+            figures["predicted_vs_true"] = _predicted_vs_true(true[known], predicted[known], split)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def save(figures: Mapping[str, Figure], folder: Path) -> None:
+    """Writes figures as folder/NAME.png.
+
+    Raises:
+      OSError: one cannot be written.
+    """
+    folder.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        with replacing(folder / f"{name}.png") as partial:
+            figure.savefig(partial, dpi=120, format="png")

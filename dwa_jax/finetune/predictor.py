@@ -1,23 +1,32 @@
 """A trained model as a function from texts to scores, categories and probabilities.
 
->>> predictor = Predictor.load("runs/mine")
->>> predictor(["EUR/USD jumps after ECB"])[0].score
+>>> model = dwa_jax.load("runs/mine")
+>>> model(["EUR/USD jumps after ECB"])[0].score
 
 Axes: N texts, B rows of a batch, T tokens, K categories.
 """
 
+import dataclasses
+import html
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from dwa_jax import data, sharding, training
-from dwa_jax.finetune import saved
+from dwa_jax.finetune import export, plots, saved
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import check_ids
 from dwa_jax.finetune.outputs import decide
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Metrics that say at a glance what a model is worth.
+_AT_A_GLANCE = ("mse", "r2", "pearson", "accuracy", "f1_macro")
 # The shortest padded length; the others double until the longest text that the run allows.
 _SHORTEST = 16
 
@@ -53,13 +62,16 @@ class Predictions(NamedTuple):
 
 
 class Predictor:
-    """Predicts texts with a finished run."""
+    """A trained model: predicts texts, and knows how it came about.
+
+    `dwa_jax.train` and `dwa_jax.load` return one.
+    """
 
     def __init__(self, run: saved.Trained, batch_size: int | None = None):
-        """Takes over a run that is loaded.
+        """Takes over a model that was trained or loaded.
 
         Args:
-          run: from `saved.load`.
+          run: from `saved.load` or `run.finish`.
           batch_size: B; by default what the run evaluated with, or the next multiple of the
             number of devices here.
 
@@ -70,13 +82,17 @@ class Predictor:
         if size < 1:
             raise ValueError(f"batch_size={size} must be at least 1")
         self.run = run
+        self.batch_size = size
+        self.names: tuple[str, ...] | None = run.config.category_names or None
+        self._begin()
+
+    def _begin(self):
+        run = self.run
         self._mesh = sharding.data_mesh()
-        self.batch_size = -(-size // self._mesh.size) * self._mesh.size
+        self.batch_size = -(-self.batch_size // self._mesh.size) * self._mesh.size
         self._predict = training.make_predict(
             run.module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
         )
-        names = tuple(run.config.category_names)
-        self.names: tuple[str, ...] | None = names or None
 
     @classmethod
     def load(cls, workdir: str | os.PathLike, batch_size: int | None = None) -> "Predictor":
@@ -92,6 +108,116 @@ class Predictor:
         """
         return cls(saved.load(workdir), batch_size)
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds: metrics of the splits, best epoch, timing, and more."""
+        return self.run.summary
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl: one a logged step, one an evaluation."""
+        return self.run.metrics
+
+    @property
+    def thresholds(self) -> np.ndarray | None:
+        """(K-1,) scores between the categories; None where no row had a score."""
+        return None if self.run.thresholds is None else np.asarray(self.run.thresholds, float)
+
+    @property
+    def config(self) -> Config:
+        """The whole configuration that it was trained with."""
+        return self.run.config
+
+    def save(self, folder: str | os.PathLike) -> Path:
+        """Writes a folder that `dwa_jax.load` and every program take.
+
+        Args:
+          folder: a new or an empty one, or one that this wrote before.
+
+        Returns:
+          The folder.
+
+        Raises:
+          ValueError: the folder holds something else; nothing is written.
+          OSError: it cannot be written.
+        """
+        written = saved.write(self.run, Path(folder))
+        if self.run.folder is None:
+            self.run = written
+        return Path(folder)
+
+    def export(
+        self, folder: str | os.PathLike, *, format: str = "", license: str = "unknown"
+    ) -> Path:
+        """Writes a form that other programs open; see `dwa_jax.finetune.export`.
+
+        Args:
+          folder: a new or an empty one, or an earlier export.
+          format: one of `export.FORMATS`; "" takes the first that can hold this model.
+          license: identifier for the model card.
+
+        Returns:
+          The folder.
+
+        Raises:
+          ValueError: the format does not exist or cannot hold this model, or the folder holds
+            something else; nothing is written.
+          OSError: it cannot be written.
+        """
+        return export.export(self.run, format, Path(folder), license=license)
+
+    def figures(self) -> dict[str, "Figure"]:
+        """Draws the pictures of the run.
+
+        Returns:
+          {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true": a
+          matplotlib figure} without those that there is nothing for.
+        """
+        return plots.draw(self.run.summary, self.run.metrics, self.run.predictions)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is compiled and where it runs belongs to a process.
+        state = {key: value for key, value in vars(self).items() if not key.startswith("_")}
+        arrays = {
+            name: jax.tree.map(np.asarray, getattr(self.run, name))
+            for name in ("theta", "frozen", "psi")
+        }
+        return state | {"run": dataclasses.replace(self.run, **arrays)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._begin()
+
+    def _told(self):
+        run, shape = self.run, self.run.module.config
+        split = run.summary["predictions"]
+        found = run.summary[split]
+        known = {name: found.get(name) for name in _AT_A_GLANCE}
+        numbers = {
+            f"{split} {name}": f"{value:.4f}" for name, value in known.items() if value is not None
+        }
+        return {
+            "backbone": f"{run.config.backbone} ({shape.family}, {shape.num_layers} layers of "
+            f"{shape.hidden_size})",
+            "tasks": ", ".join(task.name for task in run.tasks),
+            "weighting": run.config.weighting,
+            "best epoch": f"{run.summary['best_epoch']} of {run.summary['epochs']}",
+            **numbers,
+            "folder": "none" if run.folder is None else str(run.folder),
+        }
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name}: {value}" for name, value in self._told().items())
+        return f"<dwa_jax model; {words}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in self._told().items()
+        )
+        return f"<table><caption>dwa_jax model</caption>{rows}</table>"
+
     def __call__(self, texts: Iterable[str]) -> list[Prediction]:
         """Predicts texts, in their order.
 
@@ -103,14 +229,6 @@ class Predictor:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        expected = "a list of texts is expected: predictor(['EUR/USD jumps after ECB'])"
-        # Mappings and tables would yield their keys, which are strings too.
-        if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
-            raise TypeError(f"{expected}, or a column: predictor(table['text'])")
-        texts = list(texts)
-        for place, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise TypeError(f"text {place} is {text!r:.60}, no string; {expected}")
         found = self.predict(texts)
         scores, probabilities = found.score, found.probabilities
         return [
@@ -124,7 +242,7 @@ class Predictor:
         ]
 
     def predict(
-        self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
+        self, texts: Iterable[str], origin: Sequence[tuple[str, int]] | None = None
     ) -> Predictions:
         """Predicts texts, in their order.
 
@@ -132,10 +250,14 @@ class Predictor:
           texts: N strings.
           origin: N pairs (file, row number), for a message.
 
+        Returns:
+          (N,) scores, (N,) categories and (N, K) probabilities.
+
         Raises:
           ValueError: a text has no token.
+          TypeError: a single string is given, or something else than strings.
         """
-        return self.predict_ids(self.encode(texts, origin))
+        return self.predict_ids(self.encode(_listed(texts), origin))
 
     def encode(
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
@@ -180,3 +302,15 @@ class Predictor:
 
 def _power(number):
     return 1 << (number - 1).bit_length()
+
+
+def _listed(texts):
+    expected = "a list of texts is expected: model(['EUR/USD jumps after ECB'])"
+    # Mappings and tables would yield their keys, which are strings too.
+    if isinstance(texts, str | Mapping) or hasattr(texts, "columns"):
+        raise TypeError(f"{expected}, or a column: model(table['text'])")
+    texts = list(texts)
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text {place} is {text!r:.60}, no string; {expected}")
+    return texts

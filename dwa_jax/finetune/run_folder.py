@@ -1,13 +1,12 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
 config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
-checkpoints/  plots/  lock
+checkpoints/ or model.safetensors  plots/  lock
 
 Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
 """
 
 import contextlib
-import csv
 import errno
 import fcntl
 import hashlib
@@ -17,14 +16,14 @@ import math
 import os
 import platform
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from configs import base
-from dwa_jax.finetune import settings
+from dwa_jax.atomic_files import is_partial, replacing
+from dwa_jax.finetune.config import Config, flatten
 
 _PACKAGES = (
     "dwa_jax",
@@ -66,29 +65,7 @@ def plain(value: Any) -> Any:
     return value
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields where to write what takes a file's place once it is whole.
-
-    Raises:
-      OSError: the disk is full, or will not be written; says which file.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise _unwritten(path, error) from error
-
-
-def _unwritten(path, error):
-    # Of a write that fails Python says why, not where.
-    return OSError(f"{path} cannot be written: {error.strerror or error}")
-
-
-def write_json(path: Path, value) -> None:
+def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
     text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
     with replacing(path) as partial:
@@ -111,7 +88,7 @@ def read_json(path: Path) -> dict:
     return value
 
 
-def digest(parts) -> str:
+def digest(parts: Iterable[str | np.ndarray]) -> str:
     """Returns a fingerprint of an iterable of strings and arrays."""
     found = hashlib.sha256()
     for part in parts:
@@ -154,7 +131,7 @@ def lock(folder: Path) -> Iterator[None]:
 def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str]:
     """Makes the folder's config.json, or checks that it belongs to this configuration.
 
-    A key that the run's configuration did not have yet counts as at its default in base.py.
+    A key that the run's configuration did not have yet counts as at its default.
 
     Args:
       folder: the run's; need not exist where `data` is None.
@@ -173,8 +150,10 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         raise NotADirectoryError(f"--workdir={folder} is a file, not a folder")
     path, config = folder / "config.json", plain(config)
     if not path.exists():
-        ours = {_LOCK, "config.json.partial"}
-        if folder.exists() and any(entry.name not in ours for entry in folder.iterdir()):
+        if folder.exists() and not all(
+            entry.name == _LOCK or is_partial(entry.name, "config.json")
+            for entry in folder.iterdir()
+        ):
             raise ValueError(
                 f"--workdir={folder} is not empty and holds no run (no config.json); "
                 "give a new folder"
@@ -192,9 +171,9 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         for package, version in versions().items()
         if began.get(package) != version
     ]
-    stored, config = settings.flatten(stored), settings.flatten(config)
+    stored, config = flatten(stored), flatten(config)
     # A key that there was not yet when the run began: its default is what the run did then.
-    defaults = settings.flatten(plain(base.get_config().to_dict()))
+    defaults = flatten(plain(Config().to_dict()))
     newer = {key: value for key, value in defaults.items() if key in config and key not in stored}
     stored, missing = newer | stored, object()
     keys = [key for key in {**stored, **config} if stored.get(key, missing) != config.get(key)]
@@ -217,158 +196,3 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
 
 def _shown(config, key):
     return repr(config[key]) if key in config else "nothing"
-
-
-class MetricsFile:
-    """metrics.jsonl: one object a line, in order, none twice after a restart."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def rewind(self, step: int, evaluated: int) -> None:
-        """Drops what came after a checkpoint, and a last line that was not written to its end.
-
-        Args:
-          step: of the checkpoint.
-          evaluated: epochs that were evaluated by then; at an epoch's end it may not be yet.
-        """
-        if not self.path.exists():
-            return
-        kept = [
-            record
-            for record in self.read()
-            if record["step"] <= step
-            and (record["kind"] != "evaluation" or record["epoch"] <= evaluated)
-        ]
-        with replacing(self.path) as partial:
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept), "utf-8")
-
-    def write(self, record: dict) -> None:
-        """Appends one record.
-
-        Raises:
-          OSError: the disk is full, or will not be written.
-        """
-        try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(plain(record)) + "\n")
-        except OSError as error:
-            raise _unwritten(self.path, error) from error
-
-    def read(self) -> list[dict]:
-        """Returns every record but a last one that was not written to its end.
-
-        Raises:
-          ValueError: another line is damaged.
-        """
-        if not self.path.exists():
-            return []
-        records = []
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                if number == len(lines) and not line.endswith(b"\n"):
-                    break
-                raise ValueError(
-                    f"line {number} of {self.path} is damaged; remove that line to continue "
-                    "without it"
-                ) from None
-        return records
-
-
-def write_predictions(path: Path, rows, predictions: dict[str, np.ndarray]) -> None:
-    """Writes predictions.csv: text, labels, predictions, one probability a category.
-
-    Args:
-      path: the file.
-      rows: N labelled texts.
-      predictions: "score" (N,), "category" (N,), "probabilities" (N, K) or None, and
-        the true "categories" (N,), -1 where missing.
-    """
-    probabilities = predictions["probabilities"]
-    num_classes = 0 if probabilities is None else probabilities.shape[1]
-    header = ["text", "score", "predicted_score", "category", "predicted_category"]
-    header += [f"probability_{k}" for k in range(num_classes)]
-    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for i, text in enumerate(rows.texts):
-            score, category = rows.scores[i], predictions["categories"][i]
-            line = [
-                text,
-                "" if np.isnan(score) else float(score),
-                float(predictions["score"][i]),
-                "" if category < 0 else int(category),
-                int(predictions["category"][i]),
-            ]
-            line += [float(probabilities[i, k]) for k in range(num_classes)]
-            writer.writerow(line)
-
-
-class Predictions(NamedTuple):
-    """What predictions.csv holds: N rows, K categories.
-
-    Attributes:
-      texts: N strings.
-      scores: (N,) true, NaN where the row has none.
-      predicted_scores: (N,), NaN for a run without regression.
-      categories: (N,) true, -1 where the row has none.
-      predicted_categories: (N,).
-      probabilities: (N, K), or None for a run without classification.
-    """
-
-    texts: list[str]
-    scores: np.ndarray
-    predicted_scores: np.ndarray
-    categories: np.ndarray
-    predicted_categories: np.ndarray
-    probabilities: np.ndarray | None
-
-
-def read_predictions(path: Path) -> Predictions:
-    """Reads predictions.csv.
-
-    Args:
-      path: the file.
-
-    Returns:
-      Its rows, in their order.
-
-    Raises:
-      ValueError: it is damaged; says where.
-      OSError: it cannot be read.
-    """
-    number = 1
-    kinds = {"text": str, "score": float, "predicted_score": float}
-    kinds |= {"category": int, "predicted_category": int}
-    missing = {float: math.nan, int: -1}
-    # A text may be longer than the 128 KiB that the module takes by itself.
-    previous = csv.field_size_limit(2**31 - 1)
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
-            header = next(lines, [])
-            num_classes = len(header) - len(kinds)
-            kinds |= {f"probability_{k}": float for k in range(num_classes)}
-            if header != list(kinds):
-                raise ValueError("its columns are not those of a run's predictions")
-            columns: dict[str, list] = {name: [] for name in kinds}
-            for line in lines:
-                number = lines.line_num
-                for (name, kind), cell in zip(kinds.items(), line, strict=True):
-                    columns[name].append(kind(cell) if cell or kind is str else missing[kind])
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path} is damaged at line {number}: {error}") from None
-    finally:
-        csv.field_size_limit(previous)
-    probabilities = [columns[f"probability_{k}"] for k in range(num_classes)]
-    return Predictions(
-        columns["text"],
-        np.array(columns["score"], float),
-        np.array(columns["predicted_score"], float),
-        np.array(columns["category"], int),
-        np.array(columns["predicted_category"], int),
-        np.array(probabilities, float).T if num_classes else None,
-    )

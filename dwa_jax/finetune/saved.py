@@ -1,5 +1,7 @@
-"""A finished run, read back from its folder: what predicting and exporting start from."""
+"""A trained model: read back from a run's folder, or written to one."""
 
+import contextlib
+import dataclasses
 import os
 import warnings
 from dataclasses import dataclass
@@ -7,11 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from configs import base
 from dwa_jax import backbones, data, heads, lora, sharding, training, trunk
+from dwa_jax.atomic_files import whole_folder
+from dwa_jax.backbones.messages import shown
 from dwa_jax.checkpoints import Checkpoints
-from dwa_jax.finetune import run_folder, setup, validation
+from dwa_jax.finetune import plots, predictions_file, run_folder
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.model import load_model, module_options, uses_lora
+from dwa_jax.finetune.predictions_file import SplitPredictions
+from dwa_jax.finetune.records import MetricsFile
+from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, make_weighting
+
+# What trained, of a model that was saved without its run's checkpoints.
+WEIGHTS = "model.safetensors"
+# Names every file that `write` wrote, so that it may replace them.
+_MARKER = ".dwa_jax_model.json"
 
 
 @dataclass
@@ -31,10 +45,12 @@ class Trained:
       thresholds: (K-1,) between the categories, or None where no row had a score.
       summary: summary.json.
       metrics: the records of metrics.jsonl.
-      folder: the run's.
+      predictions: of the split that was looked at last, as in predictions.csv; None where that
+        is gone.
+      folder: the run's; None where it has none.
     """
 
-    config: Any
+    config: Config
     module: Any
     tokenizer: Any
     pooling: str
@@ -46,7 +62,8 @@ class Trained:
     thresholds: list[float] | None
     summary: dict
     metrics: list[dict]
-    folder: Path
+    predictions: SplitPredictions | None
+    folder: Path | None
 
     @property
     def max_tokens(self) -> int:
@@ -63,7 +80,7 @@ def load(path: str | os.PathLike) -> Trained:
     """Reads a finished run: the parameters are those of its best epoch.
 
     Args:
-      path: the folder that `experiments.main` wrote.
+      path: the folder of the run, or one that `write` wrote.
 
     Returns:
       The run; its arrays have a copy on every local device.
@@ -77,34 +94,125 @@ def load(path: str | os.PathLike) -> Trained:
     config, summary = _read_config(folder), _read_summary(folder)
     tokenizer = data.load_tokenizer(_existing(folder / "tokenizer"))
     model_key, _ = jax.random.split(jax.random.key(config.seed))
-    if setup.uses_lora(config) or config.freeze:
+    if uses_lora(config) or config.freeze:
         module, params, adapter = _began_from(config, model_key, tokenizer, folder)
     else:
         # All of the trunk is in the checkpoint: what it began from need not be there.
         source = run_folder.read_json(_existing(folder / "backbone.json"))
         settings = backbones.BackboneConfig.from_huggingface(source)
-        module = backbones.build(settings, **setup.module_options(config))
+        module = backbones.build(settings, **module_options(config))
         params = jax.eval_shape(lambda key: backbones.init(key, module), model_key)
         adapter = None
     theta, frozen = trunk.split_parameters(params, adapter, freeze=config.freeze)
-    tasks = setup.make_tasks(config)
+    tasks = make_tasks(config)
     mesh = sharding.data_mesh()
-    state = _restore(folder, config, module.config, tasks, theta, frozen, mesh)
+    if (folder / WEIGHTS).exists():
+        theta, psi = _read_weights(folder / WEIGHTS, config, module.config, tasks, theta)
+    else:
+        state = _restore(folder, config, module.config, tasks, theta, frozen, mesh)
+        theta, frozen, psi = state.theta, state.frozen, state.psi
     return Trained(
         config=config,
         module=module,
         tokenizer=tokenizer,
         pooling=config.pooling or heads.default_pooling(module.config.family),
         lora_scale=1.0 if adapter is None else adapter.scale,
-        theta=sharding.replicate(state.theta, mesh),
-        frozen=sharding.replicate(state.frozen, mesh),
-        psi=sharding.replicate(state.psi, mesh),
+        theta=sharding.replicate(theta, mesh),
+        frozen=sharding.replicate(frozen, mesh),
+        psi=sharding.replicate(psi, mesh),
         tasks=tasks,
         thresholds=summary["thresholds"],
         summary=summary,
-        metrics=run_folder.MetricsFile(folder / "metrics.jsonl").read(),
+        metrics=MetricsFile(folder / "metrics.jsonl").read(),
+        predictions=_read_predictions(folder / "predictions.csv"),
         folder=folder,
     )
+
+
+def write(trained: Trained, folder: Path) -> Trained:
+    """Writes a model as a folder that `load`, and with it every program, reads.
+
+    Args:
+      trained: the model.
+      folder: a new folder, an empty one, or one that this wrote.
+
+    Returns:
+      The model, with that folder.
+
+    Raises:
+      ValueError: the folder holds something else; nothing is written.
+      OSError: it cannot be written.
+    """
+    folder = folder.expanduser().absolute()
+    if trained.folder is not None and folder == trained.folder.absolute():
+        raise ValueError(f"{folder} holds this model already")
+    about = {"config": trained.config.to_dict(), "data": "", "versions": run_folder.versions()}
+    if trained.folder is not None:
+        about = run_folder.read_json(trained.folder / "config.json")
+    with whole_folder(folder, _MARKER) as place:
+        run_folder.write_json(place / "config.json", about)
+        run_folder.write_json(place / "summary.json", trained.summary)
+        log = MetricsFile(place / "metrics.jsonl")
+        for record in trained.metrics:
+            log.write(record)
+        write_tokens_and_shape(place, trained.tokenizer, trained.module)
+        backbones.save_tensors(place / WEIGHTS, _named(trained.theta, trained.psi))
+        if trained.predictions is not None:
+            predictions_file.write_predictions(place / "predictions.csv", trained.predictions)
+        figures = plots.draw(trained.summary, trained.metrics, trained.predictions)
+        plots.save(figures, place / "plots")
+    return dataclasses.replace(trained, folder=folder)
+
+
+def write_tokens_and_shape(folder: Path, tokenizer: Any, module: Any) -> None:
+    """Writes what a model that is read back needs beside its weights."""
+    tokenizer.save_pretrained(folder / "tokenizer")
+    run_folder.write_json(folder / "backbone.json", module.config.to_huggingface())
+
+
+def _named(theta, psi):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree.leaves_with_path({"theta": theta, "psi": psi})
+    }
+
+
+def _read_weights(path, config, settings, tasks, theta):
+    heads_like = jax.eval_shape(
+        lambda key: {
+            task.name: heads.init(key, settings.family, settings.hidden_size, task.outputs)
+            for task in tasks
+        },
+        jax.random.key(0),
+    )
+    like = {"theta": theta, "psi": heads_like}
+    paths, shape = jax.tree_util.tree_flatten_with_path(like)
+    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+    with contextlib.ExitStack() as stack:
+        tensors = backbones.open_safetensors(stack, path)
+        wrong = sorted(set(names) ^ set(tensors))
+        wrong += [
+            n
+            for n, (_, x) in zip(names, paths, strict=True)
+            if n in tensors and tensors[n][0] != x.shape
+        ]
+        if wrong:
+            raise ValueError(
+                f"{path} does not fit config.json and backbone.json beside it: {shown(wrong[0])} "
+                "is missing, of another shape, or not expected"
+            )
+        leaves = [tensors[name][1]() for name in names]
+    for name, leaf in zip(names, leaves, strict=True):
+        if leaf.dtype.kind != "f" or not np.isfinite(leaf).all():
+            raise ValueError(f"{path}: {shown(name)} holds something else than finite numbers")
+    # What trains is held in float32, whatever the trunk computes in.
+    tree = jax.tree.unflatten(shape, [leaf.astype(np.float32) for leaf in leaves])
+    return tree["theta"], tree["psi"]
+
+
+def _read_predictions(path):
+    # A run without the file can be used all the same.
+    return predictions_file.read_predictions(path) if path.exists() else None
 
 
 def _read_config(folder):
@@ -114,17 +222,10 @@ def _read_config(folder):
     stored = run_folder.read_json(path).get("config")
     if not isinstance(stored, dict):
         raise ValueError(f"{path} is damaged: it has no config")
-    config = base.get_config()
-    unknown = sorted(set(stored) - set(config))
-    if unknown:
-        raise ValueError(f"{path} has keys that this version does not know: {', '.join(unknown)}")
     try:
-        # JSON has no tuples.
-        config.update({k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
-        validation.check(config)
-    except (TypeError, AttributeError, KeyError) as error:
+        return Config.of(stored)
+    except ValueError as error:
         raise ValueError(f"{path} does not fit this version: {error}") from None
-    return config
 
 
 def _read_summary(folder):
@@ -151,7 +252,7 @@ def _began_from(config, key, tokenizer, folder):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has told them
-            model = setup.load_model(config, None, key, tokenizer)
+            model = load_model(config, None, key, tokenizer)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"the run in {folder} began from backbone={config.backbone!r}, whose frozen "
@@ -170,10 +271,10 @@ def _restore(folder, config, settings, tasks, theta, frozen, mesh):
             raise ValueError(f"the run in {folder} has no checkpoint{more}")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            method = setup.make_weighting(config, len(tasks))
-        optimizers = setup.make_optimizers(config, 1)
+            method = make_weighting(config, len(tasks))
+        optimizers = choose_optimizers(config, 1)
         shapes = jax.eval_shape(
-            lambda theta, key: setup.init_state(
+            lambda theta, key: first_state(
                 config, settings, theta, {}, tasks, method, optimizers, key
             ),
             theta,

@@ -7,22 +7,19 @@ import jax
 import numpy as np
 
 from dwa_jax import data, losses, sharding, training, trunk, weighting
+from dwa_jax.backbones import BackboneConfig
 from dwa_jax.finetune import choices
-
-# The first two steps of the way, each in a file of its own.
-from dwa_jax.finetune.corpus import Corpus as Corpus
-from dwa_jax.finetune.corpus import read_corpus as read_corpus
-from dwa_jax.finetune.model import Model as Model
-from dwa_jax.finetune.model import check_ids
-from dwa_jax.finetune.model import load_model as load_model
-from dwa_jax.finetune.model import module_options as module_options
-from dwa_jax.finetune.model import uses_lora as uses_lora
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import Corpus
+from dwa_jax.finetune.model import Model, check_ids
 from dwa_jax.presets import PRESETS
 
 _TASKS = {"regression": "score_mask", "classification": "category_mask"}
 
 
-def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.Batches], list[str]]:
+def make_batches(
+    config: Config, corpus: Corpus, model: Model
+) -> tuple[dict[str, data.Batches], list[str]]:
     """Tokenizes every split and sets up its batches.
 
     Returns:
@@ -57,7 +54,7 @@ def make_batches(config, corpus: Corpus, model: Model) -> tuple[dict[str, data.B
     return batches, notes
 
 
-def make_tasks(config, labels: losses.Labels | None = None) -> list[training.Task]:
+def make_tasks(config: Config, labels: losses.Labels | None = None) -> list[training.Task]:
     """Makes the tasks with their losses.
 
     Args:
@@ -71,7 +68,7 @@ def make_tasks(config, labels: losses.Labels | None = None) -> list[training.Tas
     wrong = [name for name in config.tasks if name not in _TASKS]
     if wrong or not config.tasks or len(set(config.tasks)) < len(config.tasks):
         raise ValueError(
-            f"tasks={tuple(config.tasks)}: expected some of {tuple(_TASKS)}, each at most once"
+            f"tasks={config.tasks}: expected some of {tuple(_TASKS)}, each at most once"
         )
     if labels is None:
         uniform = np.linspace(-1, 1, config.num_classes)
@@ -83,7 +80,7 @@ def make_tasks(config, labels: losses.Labels | None = None) -> list[training.Tas
         key = f"{name}_loss"
         if name == "regression":
             outputs, registry = 1, losses.REGRESSION_LOSSES
-            choice, options = choices.parse(config[key], key)
+            choice, options = choices.parse(getattr(config, key), key)
         else:
             outputs, registry = config.num_classes, losses.CLASSIFICATION_LOSSES
             choice, options = _with_preset(key, "imbalance", config)
@@ -104,13 +101,13 @@ def _with_preset(key, kind, config):
     # A preset fills in what the choice itself leaves open.
     if config.preset not in PRESETS:
         raise ValueError(f"preset={config.preset!r} is not one of {', '.join(PRESETS)}")
-    name, options = choices.parse(config[key], key)
+    name, options = choices.parse(getattr(config, key), key)
     if name in _PRESET_OF[kind]:
         options = {**PRESETS[config.preset][kind], **options}
     return name, options
 
 
-def make_weighting(config, num_tasks: int) -> weighting.Weighting:
+def make_weighting(config: Config, num_tasks: int) -> weighting.Weighting:
     """Makes the weighting method.
 
     Raises:
@@ -126,7 +123,7 @@ def make_weighting(config, num_tasks: int) -> weighting.Weighting:
 
 
 @dataclass
-class Run:
+class Setup:
     """What the training loop works with.
 
     Attributes:
@@ -147,7 +144,7 @@ class Run:
     uses_gramian: bool
 
 
-def make_optimizers(config, total_steps: int) -> training.Optimizers:
+def choose_optimizers(config: Config, total_steps: int) -> training.Optimizers:
     """Makes the optimizers of a run of so many steps."""
     return training.make_optimizers(
         total_steps=total_steps,
@@ -160,8 +157,16 @@ def make_optimizers(config, total_steps: int) -> training.Optimizers:
     )
 
 
-def init_state(
-    config, settings, theta, frozen, tasks, method, optimizers, key, proportions=None
+def first_state(
+    config: Config,
+    settings: BackboneConfig,
+    theta: dict,
+    frozen: dict,
+    tasks: list[training.Task],
+    method: weighting.Weighting,
+    optimizers: training.Optimizers,
+    key: jax.Array,
+    proportions: np.ndarray | None = None,
 ) -> training.TrainState:
     """Makes a run's first state; its shapes are those of every later one.
 
@@ -172,7 +177,7 @@ def init_state(
       frozen: the others.
       tasks: from `make_tasks`.
       method: from `make_weighting`.
-      optimizers: from `make_optimizers`.
+      optimizers: from `choose_optimizers`.
       key: of heads, weighting and dropout.
       proportions: (K,) the training split's class proportions; uniform by default.
     """
@@ -191,7 +196,9 @@ def init_state(
     )
 
 
-def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: jax.Array) -> Run:
+def make_setup(
+    config: Config, corpus: Corpus, model: Model, steps_per_epoch: int, key: jax.Array
+) -> Setup:
     """Makes the first state, the train step and the forward pass.
 
     Raises:
@@ -202,9 +209,9 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
         ("batch_size", mesh.size * config.microbatches),
         ("eval_batch_size", mesh.size),
     ):
-        if config[name] % parts:
+        if (rows := getattr(config, name)) % parts:
             raise ValueError(
-                f"{name}={config[name]} must be a multiple of {parts} "
+                f"{name}={rows} must be a multiple of {parts} "
                 f"({mesh.size} devices, {config.microbatches} microbatches)"
             )
     counts = np.bincount(
@@ -214,13 +221,15 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
     tasks = make_tasks(config, losses.Labels(counts, scores[~np.isnan(scores)]))
     method = make_weighting(config, len(tasks))
     total_steps = steps_per_epoch * config.epochs
-    optimizers = make_optimizers(config, total_steps)
+    optimizers = choose_optimizers(config, total_steps)
     theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
     model.params = None
     proportions = counts / max(int(counts.sum()), 1)
     settings = model.module.config
-    state = init_state(config, settings, theta, frozen, tasks, method, optimizers, key, proportions)
+    state = first_state(
+        config, settings, theta, frozen, tasks, method, optimizers, key, proportions
+    )
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     step = training.make_step(
         model.module,
@@ -239,4 +248,4 @@ def make_run(config, corpus: Corpus, model: Model, steps_per_epoch: int, key: ja
     )
     predict = training.make_predict(model.module, tasks, **common)
     state = sharding.replicate(state, mesh)
-    return Run(state, step, predict, mesh, tasks, total_steps, method.uses_gramian)
+    return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian)

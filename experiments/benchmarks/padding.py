@@ -5,13 +5,16 @@ from collections import Counter
 import jax
 import numpy as np
 
-from dwa_jax.finetune import setup
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.model import load_model
+from dwa_jax.finetune.setup import make_batches, make_setup
 from experiments.benchmarks import timing
 
 PADDED_TO = 512
 
 
-def measure(config, rounds: int) -> dict:
+def measure(config: Config, rounds: int) -> dict:
     """Times a train step at every bucket's length and at `PADDED_TO`, for a run's own data.
 
     Args:
@@ -23,14 +26,14 @@ def measure(config, rounds: int) -> dict:
       them that is real, "epoch_seconds", "padded_seconds", "ratio" of the two, "texts",
       "longest" tokens, "mean" tokens}.
     """
-    corpus = setup.read_corpus(config)
-    model = setup.load_model(config, corpus, jax.random.key(0))
-    batches = setup.make_batches(config, corpus, model)[0]["train"]
+    corpus = read_corpus(config)
+    model = load_model(config, corpus, jax.random.key(0))
+    batches = make_batches(config, corpus, model)[0]["train"]
     real, computed = batches.token_counts(0)
     steps = Counter(batch["input_ids"].shape[1] for batch in batches.epoch(0))
     one = next(batches.epoch(0))
     longest = min(PADDED_TO, model.module.config.max_positions)
-    run = setup.make_run(config, corpus, model, len(batches), jax.random.key(1))
+    run = make_setup(config, corpus, model, len(batches), jax.random.key(1))
     contenders = {}
     for length in [longest, *sorted(steps)]:
         stepper = _Stepper(run, _stretched(one, length, model.tokenizer.pad_token_id))

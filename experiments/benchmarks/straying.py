@@ -8,13 +8,16 @@ import jax
 import numpy as np
 
 from dwa_jax import sharding
-from dwa_jax.finetune import setup
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.model import load_model
+from dwa_jax.finetune.setup import make_batches, make_setup
 
 # Weight of the past in the moving average of norms.
 _DECAY = 0.5
 
 
-def record(config, steps: int) -> tuple[np.ndarray, np.ndarray]:
+def record(config: Config, steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Trains with the Gramian of the trunk at every step.
 
     Args:
@@ -24,12 +27,12 @@ def record(config, steps: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
       (norms of the tasks' gradients in the trunk, at the representation), each (steps, 2).
     """
-    config.weighting, config.gradient_scope, config.gramian_every = "dwa", "trainable", 1
-    corpus = setup.read_corpus(config)
-    model = setup.load_model(config, corpus, jax.random.key(0))
-    batches = setup.make_batches(config, corpus, model)[0]["train"]
-    config.epochs = -(-steps // len(batches))
-    run = setup.make_run(config, corpus, model, len(batches), jax.random.key(1))
+    config = Config.of(config, weighting="dwa", gradient_scope="trainable", gramian_every=1)
+    corpus = read_corpus(config)
+    model = load_model(config, corpus, jax.random.key(0))
+    batches = make_batches(config, corpus, model)[0]["train"]
+    config = Config.of(config, epochs=-(-steps // len(batches)))
+    run = make_setup(config, corpus, model, len(batches), jax.random.key(1))
     state = run.state
     trunk: list[list[float]] = []
     representation = []

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from dwa_jax.finetune import run_folder
-from dwa_jax.finetune.run_folder import Predictions
+from dwa_jax.finetune import predictions_file, run_folder
+from dwa_jax.finetune.predictions_file import SplitPredictions
+from dwa_jax.finetune.records import MetricsFile
 from experiments.pages.document import clean
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run's folder.
 
     Attributes:
@@ -36,7 +37,7 @@ class Run:
     evaluations: list[dict]
     skipped: int
     summary: dict | None
-    predictions: Predictions | None
+    predictions: SplitPredictions | None
 
     @property
     def split(self) -> str:
@@ -88,7 +89,7 @@ def number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def read(folders: Sequence[Path]) -> list[Run]:
+def read(folders: Sequence[Path]) -> list[RunFolder]:
     """Reads runs.
 
     Args:
@@ -126,7 +127,7 @@ def _read(folder, name):
     config, versions = stored.get("config"), stored.get("versions", {})
     if not isinstance(config, dict) or not isinstance(config.get("num_classes"), int):
         raise ValueError(f"{path} is damaged: it has no config, or one without num_classes")
-    records = run_folder.MetricsFile(folder / "metrics.jsonl").read()
+    records = MetricsFile(folder / "metrics.jsonl").read()
     for line, record in enumerate(records, 1):
         if not isinstance(record, dict) or not {"kind", "step", "epoch"} <= set(record):
             raise ValueError(
@@ -137,8 +138,8 @@ def _read(folder, name):
         kind: [record for record in records if record["kind"] == kind]
         for kind in ("step", "evaluation", "skipped")
     }
-    predictions = folder / "predictions.csv"
-    return Run(
+    rows = folder / "predictions.csv"
+    return RunFolder(
         name=name,
         folder=folder,
         config=config,
@@ -147,7 +148,7 @@ def _read(folder, name):
         evaluations=kinds["evaluation"],
         skipped=len(kinds["skipped"]),
         summary=_summary(folder / "summary.json", config["num_classes"]),
-        predictions=run_folder.read_predictions(predictions) if predictions.exists() else None,
+        predictions=predictions_file.read_predictions(rows) if rows.exists() else None,
     )
 
 
@@ -163,11 +164,11 @@ def _summary(path, num_classes):
     return summary
 
 
-def same_rows(one: Predictions, other: Predictions) -> bool:
+def same_rows(one: SplitPredictions, other: SplitPredictions) -> bool:
     """Says whether two runs predicted the same texts and scores."""
     return one.texts == other.texts and np.array_equal(one.scores, other.scores, True)
 
 
-def same_classes(one: Predictions, other: Predictions) -> bool:
+def same_classes(one: SplitPredictions, other: SplitPredictions) -> bool:
     """Says whether the same rows have the same true categories in two runs."""
     return np.array_equal(one.categories, other.categories)

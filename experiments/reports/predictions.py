@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dwa_jax.finetune import categories, run_folder
+from dwa_jax.finetune import categories
+from dwa_jax.finetune.predictions_file import SplitPredictions
 from experiments.pages.document import (
     DASH,
     Block,
@@ -19,7 +20,7 @@ from experiments.pages.document import (
 )
 from experiments.pages.formatting import MINUS, fixed, places, signed
 from experiments.reports import pictures
-from experiments.reports.folder import Run, number
+from experiments.reports.folder import RunFolder, number
 from experiments.reports.training import headings
 
 WORST = 20
@@ -43,7 +44,7 @@ _ERRORS = ("mse", "mae", "rmse", "balanced_mse")
 _STEPWISE = "no predictions.csv yet"
 
 
-def results(runs: Sequence[Run]) -> list:
+def results(runs: Sequence[RunFolder]) -> list:
     """Tabulates the metrics: of what each run is judged by, and of its other splits."""
     blocks: list[Block] = [Heading(2, "Results")]
     columns = [
@@ -80,7 +81,7 @@ def _metrics(columns, caption):
     return Table(head, [graded, *rows], caption if len(columns) > 1 else "")
 
 
-def scores(runs: Sequence[Run]) -> list:
+def scores(runs: Sequence[RunFolder]) -> list:
     """Draws true and predicted scores with the thresholds, and tabulates these."""
     looks = pictures.looks([run.name for run in runs])
     blocks: list[Block] = [Heading(2, "Scores and thresholds")]
@@ -137,7 +138,7 @@ def _names(run):
     return [str(name) for name in names] or [""] * run.config["num_classes"]
 
 
-def predicted_vs_true(runs: Sequence[Run]) -> list:
+def predicted_vs_true(runs: Sequence[RunFolder]) -> list:
     """Draws predicted over true scores, a picture a run."""
     looks = pictures.looks([run.name for run in runs])
     figures = []
@@ -158,7 +159,7 @@ def predicted_vs_true(runs: Sequence[Run]) -> list:
     return [Heading(2, "Predicted and true scores"), Gallery(figures)]
 
 
-def confusions(runs: Sequence[Run]) -> list:
+def confusions(runs: Sequence[RunFolder]) -> list:
     """Draws the counts of true and predicted classes, a picture a run."""
     looks = pictures.looks([run.name for run in runs])
     figures, derived = [], False
@@ -179,7 +180,7 @@ def confusions(runs: Sequence[Run]) -> list:
     return [Heading(2, "Confusion"), Paragraph(text), Gallery(figures)]
 
 
-def errors_by_class(runs: Sequence[Run]) -> list:
+def errors_by_class(runs: Sequence[RunFolder]) -> list:
     """Draws and tabulates the squared error of each true class."""
     looks = pictures.looks([run.name for run in runs])
     found = {}
@@ -218,7 +219,7 @@ class Worst(NamedTuple):
     by: str
 
 
-def find_worst(rows: run_folder.Predictions) -> Worst:
+def find_worst(rows: SplitPredictions) -> Worst:
     """Finds the rows that were predicted worst.
 
     Args:
@@ -240,7 +241,7 @@ def find_worst(rows: run_folder.Predictions) -> Worst:
     return Worst(places[:WORST], "mistake")
 
 
-def worst(runs: Sequence[Run]) -> list:
+def worst(runs: Sequence[RunFolder]) -> list:
     """Tabulates each run's worst predictions, with their texts."""
     blocks: list[Block] = [Heading(2, f"The worst {WORST} predictions")]
     for head, run in zip(headings(runs), runs, strict=True):

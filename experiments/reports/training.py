@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from configs import base
-from dwa_jax.finetune import run_folder, settings
+from dwa_jax.finetune import run_folder
+from dwa_jax.finetune.config import Config, flatten
 from experiments.pages.document import (
     DASH,
     Block,
@@ -21,7 +21,7 @@ from experiments.pages.document import (
 )
 from experiments.pages.formatting import duration, size
 from experiments.reports import pictures
-from experiments.reports.folder import Run, number
+from experiments.reports.folder import RunFolder, number
 
 # Of a step record, what is no quantity of the training.
 _LEFT_OUT = ("kind", "step", "epoch", "step_ms", "tokens_per_second", "padding_fraction", "skipped")
@@ -47,7 +47,7 @@ _EVALUATED = {
 }
 
 
-def overview(runs: Sequence[Run]) -> list:
+def overview(runs: Sequence[RunFolder]) -> list:
     """Tabulates what became of each run."""
     rows = {
         "state": [_state(run) for run in runs],
@@ -76,7 +76,7 @@ def _inner(run, key):
 
 
 def _told(run, *keys):
-    found = run.summary if isinstance(run, Run) else run
+    found = run.summary if isinstance(run, RunFolder) else run
     for key in keys:
         found = (found or {}).get(key)
     return f"{found:,}" if isinstance(found, int) else DASH
@@ -111,18 +111,18 @@ def _across(runs, head, rows, caption=""):
     return Table(heads, cells, caption, text_columns=len(heads))
 
 
-def headings(runs: Sequence[Run]) -> list[str]:
+def headings(runs: Sequence[RunFolder]) -> list[str]:
     """Returns what columns are called, as the pictures call their curves."""
     if len(runs) == 1:
         return [runs[0].name]
     return [f"{i} {run.name}" for i, run in enumerate(runs, 1)]
 
 
-def configurations(runs: Sequence[Run]) -> list:
+def configurations(runs: Sequence[RunFolder]) -> list:
     """Tabulates what the runs' configurations differ in, or one's from the defaults."""
-    flat = [settings.flatten(run.config) for run in runs]
+    flat = [flatten(run.config) for run in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one))
-    defaults = settings.flatten(run_folder.plain(base.get_config().to_dict()))
+    defaults = flatten(run_folder.plain(Config().to_dict()))
     missing = object()
     changed = [
         key
@@ -142,10 +142,10 @@ def configurations(runs: Sequence[Run]) -> list:
     blocks: list[Block] = [Heading(2, "Configuration")]
     if len(runs) == 1:
         if changed:
-            caption = "Keys that are not at their default in configs/base.py."
+            caption = "Keys that are not at their default."
             blocks.append(table(changed, caption))
         else:
-            blocks.append(Paragraph("Every key is at its default in configs/base.py."))
+            blocks.append(Paragraph("Every key is at its default."))
     else:
         if differ:
             blocks.append(table(differ, "Keys in which the runs differ."))
@@ -171,7 +171,7 @@ def _value(config, key):
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
-def curves(runs: Sequence[Run]) -> list:
+def curves(runs: Sequence[RunFolder]) -> list:
     """Draws every quantity that the runs logged, all runs in one picture."""
     looks = pictures.looks([run.name for run in runs])
     figures = []

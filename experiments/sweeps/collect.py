@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from dwa_jax import data, metrics, stratify
-from dwa_jax.finetune import run_folder
+from dwa_jax.finetune import predictions_file, run_folder
+from dwa_jax.finetune.records import MetricsFile
 from experiments.sweeps import comparison, runner
 from experiments.sweeps.plan import Run, Sweep
 
@@ -23,7 +24,7 @@ _CURVES = ("lambda_", "weight_", "coefficient_", "gradient_norm_", "loss_", "alp
 _TIMES = ("step_ms", "tokens_per_second", "padding_fraction")
 
 
-def predictions(path: Path) -> comparison.Predictions:
+def predictions(path: Path) -> comparison.SeedPredictions:
     """Reads a run's predictions.csv.
 
     Args:
@@ -32,8 +33,8 @@ def predictions(path: Path) -> comparison.Predictions:
     Returns:
       Its rows, with categories under the common labelling too.
     """
-    rows = run_folder.read_predictions(path)
-    return comparison.Predictions(
+    rows = predictions_file.read_predictions(path)
+    return comparison.SeedPredictions(
         texts=[data.normalize_text(text) for text in rows.texts],
         score=rows.scores,
         predicted_score=rows.predicted_scores,
@@ -51,7 +52,7 @@ def _common(scores):
     return np.where(known, found, -1)
 
 
-def _common_metrics(rows: comparison.Predictions):
+def _common_metrics(rows: comparison.SeedPredictions):
     usable = (rows.common_category >= 0) & (rows.common_predicted >= 0)
     if not usable.any():
         return None
@@ -126,7 +127,7 @@ def _read(run: Run, folder: Path):
     if state != "finished":
         return record, None, None
     summary = json.loads((folder / runner.SUMMARY).read_text("utf-8"))
-    log = run_folder.MetricsFile(folder / "metrics.jsonl").read()
+    log = MetricsFile(folder / "metrics.jsonl").read()
     steps = [item for item in log if item["kind"] == "step"]
     hidden = ("kind", "step", "epoch", *_TIMES)
     last = {key: value for key, value in steps[-1].items() if key not in hidden} if steps else {}
@@ -187,7 +188,7 @@ def _curves(sweep: Sweep, folder: Path) -> dict:
             for seed in sweep.seeds:
                 place = folder / sweep.run(dataset, backbone, method, seed).id
                 if runner.state_of(place) == "finished":
-                    log = run_folder.MetricsFile(place / "metrics.jsonl").read()
+                    log = MetricsFile(place / "metrics.jsonl").read()
                     logs.append({r["step"]: r for r in log if r["kind"] == "step"})
             if logs:
                 curves[f"{dataset}/{backbone}/{method}"] = _spread(logs)

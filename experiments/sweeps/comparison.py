@@ -20,7 +20,7 @@ COMMON_THRESHOLDS = (-0.6, -0.2, 0.2, 0.6)
 _CHUNK = 1_500_000  # weights (resamples x texts) held at a time: 12 MB
 
 
-class Predictions(NamedTuple):
+class SeedPredictions(NamedTuple):
     """What one run says of its test set.
 
     Attributes:
@@ -44,8 +44,8 @@ class Predictions(NamedTuple):
 
 
 def compare(
-    baseline: dict[int, Predictions],
-    other: dict[int, Predictions],
+    baseline: dict[int, SeedPredictions],
+    other: dict[int, SeedPredictions],
     *,
     resamples: int = 10_000,
     seed: int = 0,

@@ -3,15 +3,17 @@
 import jax
 import numpy as np
 
-from dwa_jax.finetune import setup, validation
-from dwa_jax.finetune.model import only_here
-from experiments.terminal import overview
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import counts, read_corpus
+from dwa_jax.finetune.model import load_model, only_here
+from dwa_jax.finetune.setup import make_batches
+from experiments.terminal.console import Terminal
 
 _BINS = 8
 _BAR = 40
 
 
-def preview(config, console) -> None:
+def preview(config: Config, console: Terminal) -> None:
     """Prints what a configuration's data come to.
 
     Args:
@@ -21,15 +23,14 @@ def preview(config, console) -> None:
     Raises:
       ValueError: something of the user's is not usable; one line says what.
     """
-    validation.check(config)
-    corpus = setup.read_corpus(config)
+    corpus = read_corpus(config)
     # The key that a run would take, so that a trunk from scratch has its tokenizer.
-    model = setup.load_model(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
-    batches, notes = setup.make_batches(config, corpus, model)
+    model = load_model(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
+    batches, notes = make_batches(config, corpus, model)
     for note in [*corpus.notes, *notes, *only_here(model)]:
         console.note(f"note: {note}")
     rows = {}
-    for split, found in overview.count(corpus, config.num_classes).items():
+    for split, found in counts(corpus, config.num_classes).items():
         rows[split] = f"{found['count']} rows; by class " + ", ".join(map(str, found["by_class"]))
         if missing := found["count"] - sum(found["by_class"]):
             rows[split] += f"; {missing} without one"

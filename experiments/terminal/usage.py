@@ -6,12 +6,12 @@ Imports no jax, so that the answer is there at once.
 import ast
 import importlib.util
 import os
-import re
 import shutil
 import sys
 import textwrap
 from pathlib import Path
 
+from dwa_jax.finetune.config import Config, meanings
 from dwa_jax.messages import one_line
 from experiments.terminal import command
 
@@ -23,9 +23,6 @@ _OPTIONS = {
     "--traceback": "shows where in the code an error was raised",
     "--help, -h": "this; with --config=FILE the keys of that configuration",
 }
-_ASSIGNMENT = re.compile(r"\s+config\.(\w+) = ")
-_SECTION = re.compile(r"\s+# --- (.*)")
-_COMMENT = re.compile(r"\s+# (.*)")
 
 
 def answer(arguments: list[str], about: str) -> None:
@@ -79,7 +76,7 @@ def summary(path: Path) -> str:
 
 
 def keys(path: Path) -> str:
-    """Returns every key of a configuration with its value, and its meaning in base.py.
+    """Returns every key of a configuration with its value, and its meaning.
 
     Args:
       path: of the configuration.
@@ -87,10 +84,9 @@ def keys(path: Path) -> str:
     Raises:
       Exception: whatever running the file raises.
     """
-    base = _file("configs.base")
-    config, defaults = _load(path), _load(base)
-    told = _meanings(base.read_text("utf-8"))
-    lines = [f"keys of {path}; * where it differs from {base.name}"]
+    config, defaults = _load(path), Config().to_dict()
+    told = {key: (heading, meaning) for key, heading, meaning in meanings()}
+    lines = [f"keys of {path}; * where it differs from the defaults"]
     # Those that a configuration of one's own has besides come last.
     section = None
     for key in sorted(config, key=lambda key: list(told).index(key) if key in told else len(told)):
@@ -125,23 +121,6 @@ def _flat(key, value):
     if hasattr(value, "items"):
         return [pair for name in value for pair in _flat(f"{key}.{name}", value[name])]
     return [(key, value)]
-
-
-def _meanings(source: str) -> dict[str, tuple[str, str]]:
-    # {key: (the section that it is in, the comment above it)}, in their order.
-    found: dict[str, tuple[str, str]] = {}
-    section = ""
-    comment: list[str] = []
-    for line in source.splitlines():
-        if match := _SECTION.match(line):
-            section, comment = match[1], []
-        elif match := _COMMENT.match(line):
-            comment.append(match[1])
-        else:
-            if match := _ASSIGNMENT.match(line):
-                found[match[1]] = (section, " ".join(comment))
-            comment = []
-    return found
 
 
 def _table(rows: dict[str, str]) -> list[str]:

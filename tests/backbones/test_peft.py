@@ -16,7 +16,7 @@ import safetensors.numpy  # noqa: E402
 
 from configs import base  # noqa: E402
 from dwa_jax import backbones, lora  # noqa: E402
-from experiments import pipeline  # noqa: E402
+from dwa_jax.finetune.model import load_model  # noqa: E402
 
 RANK, ALPHA = 3, 5.0
 TARGETS = {
@@ -70,7 +70,7 @@ def test_an_adapter_as_the_start_computes_what_peft_computes(adapted, family):
     config = base.get_config()
     config.update({"backbone": str(source.folder), "lora_adapter": str(folder)})
     with pytest.warns(UserWarning, match=rf"LoRA starts from .*: rank {RANK}, scale"):
-        ours = pipeline.load_model(config, None, jax.random.key(0), tokenizer="not needed")
+        ours = load_model(config, None, jax.random.key(0), tokenizer="not needed")
     variables = {"params": ours.params, "lora": lora.variables(ours.adapter)}
     mask = np.ones_like(source.mask)
     mask[1, 7:] = 0  # padding on the right, as plain transformers has it
@@ -184,4 +184,4 @@ def test_keys_that_contradict_the_adapter_are_an_error(adapted, change, message)
     config = base.get_config()
     config.update({"backbone": str(source.folder), "lora_adapter": str(folder)} | change)
     with pytest.raises(ValueError, match=message):
-        pipeline.load_model(config, None, jax.random.key(0), tokenizer="not needed")
+        load_model(config, None, jax.random.key(0), tokenizer="not needed")

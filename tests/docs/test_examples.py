@@ -5,7 +5,6 @@ import io
 import json
 import runpy
 import sys
-import time
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -19,8 +18,8 @@ import transformers
 from dwa_jax import backbones, data, losses, stratify, weighting
 from dwa_jax.finetune import saved
 from dwa_jax.finetune.predictor import Predictor
-from experiments import export, main
-from experiments.terminal.console import Console
+from experiments import export
+from tests import runs
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 NAMES = ("slaw", "ordinal", "symmetric", "gpt2", "all_of_my_own")
@@ -170,7 +169,7 @@ def test_all_of_them_train_predict_and_are_exported(examples, gpt2_folder, tmp_p
         | {"max_length": 32, "max_buckets": 1, "log_every": 1, "lora_rank": 2}
         | {"learning_rate": 1e-2, "warmup_steps": 0}
     )
-    summary = main.run(config, tmp_path / "run", Console(), time.perf_counter())
+    summary = runs.run(config, tmp_path / "run")
     rows = data.split(data.headlines.generate(160, config.seed), seed=config.seed)["train"]
     expected = stratify.fit("symmetric", rows.scores, 5)
     np.testing.assert_allclose(summary["thresholds"], expected)

@@ -1,12 +1,10 @@
 """One finished run for the tests of what is done with it."""
 
-import time
-
 import pytest
 
 from configs import base
-from experiments import main
-from experiments.terminal.console import Console
+from dwa_jax.finetune import plots
+from tests import runs
 
 
 @pytest.fixture(scope="session")
@@ -23,11 +21,7 @@ def finished_run(tmp_path_factory):
     config.scratch.feed_forward = 32
     folder = tmp_path_factory.mktemp("finished") / "run"
 
-    def draw(place, *rest):
-        place.mkdir()
-        (place / "weights.png").write_bytes(b"a picture")
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(main.plots, "draw_run", draw)  # which takes seconds
-        main.run(config, folder, Console(), time.perf_counter())
+        patch.setattr(plots, "save", lambda figures, place: None)  # which takes seconds
+        runs.run(config, folder)
     return folder

@@ -9,6 +9,7 @@ import numpy as np
 from configs import base
 from dwa_jax import metrics, stratify
 from dwa_jax.finetune import run_folder
+from dwa_jax.finetune.records import MetricsFile
 
 THRESHOLDS = (-0.6, -0.2, 0.2, 0.6)
 TASKS = ("regression", "classification")
@@ -57,7 +58,7 @@ def make(
         folder / "config.json", {"config": config.to_dict(), "data": "0", "versions": versions}
     )
     result, predictions = predict(given, thresholds, config.tasks, draw, far)
-    log = run_folder.MetricsFile(folder / "metrics.jsonl")
+    log = MetricsFile(folder / "metrics.jsonl")
     for step in range(1, steps + 1):
         record = {"kind": "step", "step": 10 * step, "epoch": 1 + step // 20, "skipped": 0.0}
         record |= {f"loss_{task}": float(draw.uniform()) for task in config.tasks}
@@ -116,6 +117,6 @@ def predict(given, thresholds, tasks, draw, far) -> tuple[dict, dict]:
 
 def log_again(folder: Path, change) -> None:
     """Rewrites metrics.jsonl with each record as `change(record)` returns it."""
-    log = run_folder.MetricsFile(folder / "metrics.jsonl")
+    log = MetricsFile(folder / "metrics.jsonl")
     records = [change(record) for record in log.read()]
     log.path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")

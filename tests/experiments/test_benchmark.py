@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from dwa_jax.finetune import setup
+from dwa_jax.finetune.setup import make_setup
 from experiments import benchmark
 from experiments.benchmarks import (
     cost,
@@ -163,14 +163,14 @@ def test_padding_is_timed_at_the_lengths_that_there_are(monkeypatch):
     config.generated_rows, config.max_length, config.batch_size = 60, 16, 8
     config.scratch.update({"width": 16, "layers": 1, "heads": 2, "feed_forward": 16})
     config.scratch.max_positions, config.max_buckets = 32, 1
-    make_run = setup.make_run
+    make_run = make_setup
 
     def without_compiling(*arguments):
         run = make_run(*arguments)
         run.step = lambda state, batch: (state, {})
         return run
 
-    monkeypatch.setattr(setup, "make_run", without_compiling)
+    monkeypatch.setattr(padding, "make_setup", without_compiling)
     result = padding.measure(config, 1)
     assert result["padded_to"] == 32
     assert sum(result["buckets"].values()) == -(-result["texts"] // 8)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dwa_jax import stratify
-from dwa_jax.finetune import choices, setup
+from dwa_jax.finetune import choices
+from dwa_jax.finetune.setup import make_tasks, make_weighting
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(
@@ -42,8 +43,8 @@ def test_a_configuration_is_valid_and_states_its_command(name):
     assert re.search(
         rf"^python -m experiments.main --config=configs/{name}.py$", module.__doc__, re.M
     )
-    tasks = setup.make_tasks(config)
-    setup.make_weighting(config, len(tasks))
+    tasks = make_tasks(config)
+    make_weighting(config, len(tasks))
     assert choices.parse(config.stratifier, "stratifier")[0] in stratify.names()
     assert config.is_locked
     if name in PAPERS:
@@ -58,14 +59,14 @@ def test_a_configuration_is_valid_and_states_its_command(name):
 
 def test_the_presets_fill_in_what_a_choice_leaves_open():
     config = importlib.import_module("configs.demo").get_config()
-    loss = setup.make_tasks(config)[1].loss
+    loss = make_tasks(config)[1].loss
     assert loss.penalty({"alpha": 2.0, "beta": 2.0}) == 0
     config.preset = "stable"
-    loss = setup.make_tasks(config)[1].loss
+    loss = make_tasks(config)[1].loss
     assert loss.penalty({"alpha": 2.0, "beta": 2.0}) > 0
     config.classification_loss = "imbalance(mode='bounded')"
-    loss = setup.make_tasks(config)[1].loss
+    loss = make_tasks(config)[1].loss
     assert loss.penalty({"alpha": 2.0, "beta": 2.0}) == 0
     config.preset = "papers"
     with pytest.raises(ValueError, match="preset='papers' is not one of paper, stable"):
-        setup.make_weighting(config, 2)
+        make_weighting(config, 2)

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ import transformers
 
 from configs import base
 from dwa_jax import data
-from dwa_jax.finetune import setup
-from experiments import main
+from dwa_jax.finetune.corpus import read_corpus
 from experiments.terminal import overview
-from experiments.terminal.console import Console
+from experiments.terminal.console import Terminal
+from tests import runs
 
 ROOT = Path(__file__).parents[2]
 PLOTS = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
@@ -76,7 +75,7 @@ def tiny(**changes):
 
 
 def run(folder, **changes):
-    return main.run(tiny(**changes), folder, Console(), time.perf_counter())
+    return runs.run(tiny(**changes), folder)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +113,7 @@ def test_the_folder_holds_what_it_promises(finished):
 def test_the_end_shows_test_beside_validation_within_80_columns(finished, monkeypatch, capsys):
     _, summary = finished
     monkeypatch.setenv("COLUMNS", "80")
-    overview.conclude(Console(), summary, Path("runs/tiny"))
+    overview.conclude(Terminal(), summary, Path("runs/tiny"))
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
     assert re.search(r"^ +test +validation", printed, re.M)
@@ -260,7 +259,7 @@ def test_given_splits_and_the_texts_they_share(tmp_path):
     # The test file repeats twenty training texts; validation is cut from what is left.
     test = _scored(tmp_path / "test.csv", rows.take(range(100, 160)))
     config = tiny(train=train, test=test)
-    corpus = setup.read_corpus(config)
+    corpus = read_corpus(config)
     sizes = {split: len(part) for split, part in corpus.rows.items()}
     assert sizes["test"] == 60 and sizes["train"] + sizes["validation"] == 100
     held = {data.normalize_text(text) for text in corpus.rows["test"].texts}
@@ -268,7 +267,7 @@ def test_given_splits_and_the_texts_they_share(tmp_path):
     assert not held & {data.normalize_text(text) for text in seen}
     assert any("20 rows left out" in note for note in corpus.notes)
     config = tiny(train=train, validation=test)
-    corpus = setup.read_corpus(config)
+    corpus = read_corpus(config)
     assert {split: len(part) for split, part in corpus.rows.items()} == {
         "train": 100,
         "validation": 60,
@@ -280,7 +279,7 @@ def test_skipped_rows_are_counted(tmp_path):
     path = tmp_path / "rows.csv"
     _scored(path, data.headlines.generate(60, 5))
     path.write_text(path.read_text() + "no score at all,high\n")
-    corpus = setup.read_corpus(tiny(train=str(path), on_bad_row="skip"))
+    corpus = read_corpus(tiny(train=str(path), on_bad_row="skip"))
     assert sum(map(len, corpus.rows.values())) == 60
     assert any("1 bad rows left out" in note and "high" in note for note in corpus.notes)
 

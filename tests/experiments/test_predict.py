@@ -22,8 +22,14 @@ from configs import base
 from dwa_jax import backbones, stratify
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.data import compression, tables
-from dwa_jax.finetune import occlusion, saved, setup
+from dwa_jax.finetune import occlusion, saved
 from dwa_jax.finetune.predictor import Predictor
+from dwa_jax.finetune.setup import (
+    choose_optimizers,
+    first_state,
+    make_tasks,
+    make_weighting,
+)
 from experiments import predict
 from tests.experiments import trained_runs
 
@@ -95,14 +101,14 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
         json.loads((copy / "backbone.json").read_text())
     )
     module = backbones.build(settings)
-    tasks, method = setup.make_tasks(config), setup.make_weighting(config, 2)
+    tasks, method = make_tasks(config), make_weighting(config, 2)
     checkpoints = Checkpoints(copy / "checkpoints")
     states = []
     for step in (1, 2):
         key = jax.random.key(step)
         theta = {"params": backbones.init(key, module)}
-        state = setup.init_state(
-            config, settings, theta, {}, tasks, method, setup.make_optimizers(config, 9), key
+        state = first_state(
+            config, settings, theta, {}, tasks, method, choose_optimizers(config, 9), key
         )
         states.append(state._replace(step=jnp.asarray(step)))
         checkpoints.save(states[-1], {"best_step": 1}, keep=(1,))

@@ -5,9 +5,9 @@ import re
 import numpy as np
 
 from configs import base
-from dwa_jax.finetune import setup
+from dwa_jax.finetune.corpus import read_corpus
 from experiments.terminal import preview
-from experiments.terminal.console import Console
+from experiments.terminal.console import Terminal
 
 
 def test_every_length_is_in_one_row_of_the_histogram():
@@ -33,9 +33,9 @@ def test_it_prints_what_the_run_will_see_and_writes_nothing(tmp_path, monkeypatc
     config = base.get_config()
     config.generated_rows, config.max_buckets, config.batch_size = 120, 2, 16
     config.scratch.update({"vocab_size": 300, "width": 16, "layers": 1, "heads": 2})
-    preview.preview(config, Console())
+    preview.preview(config, Terminal())
     printed = capsys.readouterr().out
-    corpus = setup.read_corpus(config)
+    corpus = read_corpus(config)
     train = corpus.categories["train"]
     counts = ", ".join(map(str, np.bincount(train, minlength=5)))
     assert f"{len(train)} rows; by class {counts}" in printed
@@ -43,7 +43,7 @@ def test_it_prints_what_the_run_will_see_and_writes_nothing(tmp_path, monkeypatc
     assert re.search(r"real of [0-9,]+ computed: \d+% padding", printed)
     assert "export" not in printed
     config.pooling = "mean"
-    preview.preview(config, Console())
+    preview.preview(config, Terminal())
     # Said before hours of training, not after them.
     assert "not export to transformers or PEFT; --config.pooling=first does" in " ".join(
         capsys.readouterr().out.split()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from dwa_jax.finetune import run_folder
+from dwa_jax.finetune.records import MetricsFile
 from experiments import report
 from experiments.reports import pictures
 from tests.experiments import pages, run_folders
@@ -184,7 +184,7 @@ def test_an_unfinished_run_is_shown_as_far_as_it_went(folders, read):
     results = {row[0]: row[1:] for row in page.table("metric")}
     assert results["graded on"][4] == "validation split after epoch 26"
     assert results["graded on"][3:6:2] == ["validation split", "test split"]
-    records = run_folder.MetricsFile(folders["begun"] / "metrics.jsonl").read()
+    records = MetricsFile(folders["begun"] / "metrics.jsonl").read()
     mse = [record["mse"] for record in records if record["kind"] == "evaluation"][-1]
     assert float(results["MSE"][4]) == pytest.approx(mse, abs=6e-5)
     assert results["MSE"][3] == "–"

@@ -23,8 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
-from experiments import main
-from experiments.terminal.console import Console
+from tests import runs
 
 ROOT = Path(__file__).parents[2]
 STEPS_AN_EPOCH = 6
@@ -57,7 +56,7 @@ def configuration(**changes):
 
 
 def run(folder, **changes):
-    return main.run(configuration(**changes), folder, Console(), time.perf_counter())
+    return runs.run(configuration(**changes), folder)
 
 
 def command(folder, **changes):
@@ -84,7 +83,7 @@ def start(folder, **changes):
 
 
 def records(folder):
-    return run_folder.MetricsFile(folder / "metrics.jsonl").read()
+    return records.MetricsFile(folder / "metrics.jsonl").read()
 
 
 def last_step(folder):
@@ -432,7 +431,7 @@ def test_a_finished_run_is_left_as_it_is(whole):
 
 
 def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(tmp_path):
-    log = run_folder.MetricsFile(tmp_path / "metrics.jsonl")
+    log = records.MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
         log.write({"kind": "step", "step": step})
     log.write({"kind": "evaluation", "step": 3, "epoch": 1})
@@ -449,6 +448,7 @@ def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(
 LISTEN = """
 import sys, time
 from dwa_jax.finetune import interrupts
+
 if sys.argv[1] == "at once":
     interrupts.end_at_once()
     print("ready", flush=True)

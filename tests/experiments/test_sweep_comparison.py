@@ -9,7 +9,7 @@ from scipy import stats
 
 from dwa_jax import metrics
 from experiments.sweeps import comparison
-from experiments.sweeps.comparison import Predictions, compare, holm
+from experiments.sweeps.comparison import SeedPredictions, compare, holm
 
 
 def _bins(scores):
@@ -19,7 +19,7 @@ def _bins(scores):
 def _predictions(score, predicted, texts=None, category=None, predicted_category=None):
     score, predicted = np.asarray(score, float), np.asarray(predicted, float)
     common, found = _bins(score), _bins(predicted)
-    return Predictions(
+    return SeedPredictions(
         texts=texts or [f"text {i}" for i in range(len(score))],
         score=score,
         predicted_score=predicted,
@@ -102,7 +102,7 @@ def test_the_order_of_rows_does_not_matter():
 
     def turned(one):
         texts = [one.texts[i] for i in order]
-        return Predictions(texts, *(values[order] for values in one[1:]))
+        return SeedPredictions(texts, *(values[order] for values in one[1:]))
 
     straight = compare({0: first}, {0: second}, resamples=300)
     shuffled = compare({0: turned(first)}, {0: turned(second)}, resamples=300)
@@ -210,7 +210,7 @@ def test_only_seeds_that_both_have_are_compared():
 def test_rows_that_do_not_pair_are_refused():
     first, second = _pair(np.random.default_rng(13), 30)
     with pytest.raises(ValueError, match="seed 2: the methods have 30 and 29 test rows"):
-        shorter = Predictions(second.texts[:-1], *(values[:-1] for values in second[1:]))
+        shorter = SeedPredictions(second.texts[:-1], *(values[:-1] for values in second[1:]))
         compare({2: first}, {2: shorter})
     with pytest.raises(ValueError, match=r"seed 2: texts\[0\] is 'text 0' .* 'other'"):
         compare({2: first}, {2: second._replace(texts=["other", *second.texts[1:]])})

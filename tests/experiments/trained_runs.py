@@ -7,7 +7,9 @@ import numpy as np
 
 from configs import base
 from dwa_jax import data, heads, lora
-from dwa_jax.finetune import saved, setup
+from dwa_jax.finetune import saved
+from dwa_jax.finetune.model import load_model
+from dwa_jax.finetune.setup import make_tasks
 
 FAMILIES = ("bert", "roberta", "llama", "qwen2")
 TEXTS = [
@@ -60,13 +62,13 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         | {"lora_rank": rank, "lora_alpha": 2.0 * rank, "max_length": 32}
         | changes
     )
-    model = setup.load_model(config, None, jax.random.key(0))
+    model = load_model(config, None, jax.random.key(0))
     draw = np.random.default_rng(1)
 
     def random(tree, spread):
         return jax.tree.map(lambda x: spread * draw.normal(size=x.shape).astype(np.float32), tree)
 
-    made = setup.make_tasks(config)
+    made = make_tasks(config)
     settings = model.module.config
     psi = {
         task.name: random(

@@ -7,7 +7,8 @@ from ml_collections import ConfigDict
 
 from configs import base
 from dwa_jax import data
-from dwa_jax.finetune import bad_rows, setup
+from dwa_jax.finetune import bad_rows
+from dwa_jax.finetune.corpus import read_corpus
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def config(tmp_path):
 
 
 def test_left_out_rows_are_counted_by_file_and_listed(config, tmp_path):
-    corpus = setup.read_corpus(config)
+    corpus = read_corpus(config)
     assert sum(len(rows) for rows in corpus.rows.values()) == 201
     a, b, test = (str(tmp_path / name) for name in ("a.csv", "b.csv", "test.jsonl"))
     summary = json.loads(json.dumps(bad_rows.summarize(corpus.left_out)))
@@ -55,8 +56,8 @@ def test_a_category_too_high_is_a_bad_row_as_any_other(config, tmp_path):
     with config.unlocked():
         config.update(ConfigDict({"train": str(tmp_path / "c.csv"), "category_column": "label"}))
     config.test = ""
-    (row,) = setup.read_corpus(config).left_out
+    (row,) = read_corpus(config).left_out
     assert (row.row, row.problem) == (61, "category 5 is not below num_classes=5")
     config.on_bad_row = "error"
     with pytest.raises(ValueError, match=r"c\.csv, row 61: category 5 is not below num_classes=5"):
-        setup.read_corpus(config)
+        read_corpus(config)

@@ -11,7 +11,9 @@ import pytest
 from configs import base
 from dwa_jax import stratify
 from dwa_jax.data import vader
-from dwa_jax.finetune import card, setup, validation
+from dwa_jax.finetune import card
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import read_corpus
 
 
 def test_patterns_name_files_and_a_slice_of_a_hub_data_set_is_none(tmp_path, monkeypatch):
@@ -23,16 +25,16 @@ def test_patterns_name_files_and_a_slice_of_a_hub_data_set_is_none(tmp_path, mon
     config = base.get_config()
     config.train, config.test = "[ab].csv, *.gz", "t[0].csv"
     config.stratifier = "equal_width"
-    rows = setup.read_corpus(config).rows
+    rows = read_corpus(config).rows
     texts = {text for split in ("train", "validation") for text in rows[split].texts}
     assert texts == {"one", "one more", "two", "two more", "three"}
     assert rows["test"].texts == ["four"], "a file of that name is no pattern"
     config.train = "*.parquet"
     with pytest.raises(ValueError, match=r"train='\*\.parquet' matches no file"):
-        setup.read_corpus(config)
+        read_corpus(config)
     config.train = "hub::train[:2]"
     with pytest.raises(ValueError, match=r"^hub::train\[:2\]: a hub data set is written"):
-        setup.read_corpus(config)
+        read_corpus(config)
 
 
 @pytest.fixture
@@ -52,8 +54,8 @@ def config(tmp_path):
 
 
 def test_a_run_learns_from_texts_that_nobody_scored_and_says_so(config):
-    validation.check(config)
-    corpus = setup.read_corpus(config)
+    Config.of(config)
+    corpus = read_corpus(config)
     package = importlib.import_module("vaderSentiment.vaderSentiment")
     analyzer = package.SentimentIntensityAnalyzer()
     for split in ("train", "validation"):
@@ -82,22 +84,22 @@ def test_a_run_learns_from_texts_that_nobody_scored_and_says_so(config):
 def test_without_the_option_such_rows_and_files_stay_errors(config, monkeypatch, tmp_path):
     config.label_with = ""
     with pytest.raises(ValueError, match=r"unscored\.jsonl: no column 'score'; there: 'text'"):
-        setup.read_corpus(config)
+        read_corpus(config)
     config.train = config.test
     with pytest.raises(ValueError, match=r"row 4: no label: empty 'score'"):
-        setup.read_corpus(config)
+        read_corpus(config)
     config.label_with = "textblob"
     with pytest.raises(ValueError, match="label_with='textblob' is not one of , vader"):
-        validation.check(config)
+        Config.of(config)
     config.label_with = "vader"
     monkeypatch.setattr(vader, "PACKAGE", "a-package-that-is-not-there")
     with pytest.raises(ValueError, match=r"extra 'vader' \(pip install 'dwa_jax\[vader\]'\)"):
-        setup.read_corpus(config)
+        read_corpus(config)
 
 
 def test_a_run_whose_rows_all_have_scores_says_that_nothing_was_done(config):
     config.train = config.test = ""
     config.generated_rows = 60
-    corpus = setup.read_corpus(config)
+    corpus = read_corpus(config)
     assert corpus.machine_scored == {}
     assert corpus.notes == ["label_with='vader' gave no score: every row has one"]

@@ -8,7 +8,9 @@ import pytest
 
 from configs import base
 from dwa_jax import losses
-from dwa_jax.finetune import setup
+from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.model import load_model
+from dwa_jax.finetune.setup import make_batches, make_setup, make_tasks
 
 CHOICES = [
     ("mse", "cross_entropy"),
@@ -31,9 +33,9 @@ def _config(**changes):
 @pytest.fixture(scope="module")
 def prepared():
     config = _config()
-    corpus = setup.read_corpus(config)
-    model = setup.load_model(config, corpus, jax.random.key(0))
-    batches, _ = setup.make_batches(config, corpus, model)
+    corpus = read_corpus(config)
+    model = load_model(config, corpus, jax.random.key(0))
+    batches, _ = make_batches(config, corpus, model)
     batch = next(batches["train"].epoch(0))
     del batch["row"]
     return corpus, model, batch
@@ -43,7 +45,7 @@ def _setup(prepared, **changes):
     corpus, model, _ = prepared
     key = jax.random.key(1)
     copy = dataclasses.replace(model, params=jax.tree.map(lambda x: x.copy(), model.params))
-    return setup.make_run(_config(**changes), corpus, copy, 10, key)
+    return make_setup(_config(**changes), corpus, copy, 10, key)
 
 
 @pytest.mark.parametrize(("regression", "classification"), CHOICES)
@@ -100,4 +102,4 @@ def test_a_loss_is_given_the_training_splits_labels(prepared, monkeypatch):
 )
 def test_a_mistake_is_found_before_any_row_is_read(changes, message):
     with pytest.raises(ValueError, match=message):
-        setup.make_tasks(_config(**changes))
+        make_tasks(_config(**changes))

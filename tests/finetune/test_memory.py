@@ -8,7 +8,9 @@ import numpy as np
 from configs import base
 from dwa_jax import lora, sharding
 from dwa_jax.finetune import memory
-from dwa_jax.finetune import setup as pipeline
+from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.model import load_model
+from dwa_jax.finetune.setup import make_batches, make_setup
 
 
 def test_the_estimate_is_near_what_xla_counts():
@@ -16,10 +18,10 @@ def test_the_estimate_is_near_what_xla_counts():
     config.update({"generated_rows": 200, "batch_size": 64, "max_buckets": 1, "dropout": False})
     config.update({"lora_rank": 4, "weighting": "constant"})  # quick to compile
     config.scratch.update({"vocab_size": 300, "width": 64, "heads": 2, "feed_forward": 256})
-    corpus = pipeline.read_corpus(config)
-    model = pipeline.load_model(config, corpus, jax.random.key(0))
-    batches = pipeline.make_batches(config, corpus, model)[0]["train"]
-    setup = pipeline.make_run(config, corpus, model, len(batches), jax.random.key(1))
+    corpus = read_corpus(config)
+    model = load_model(config, corpus, jax.random.key(0))
+    batches = make_batches(config, corpus, model)[0]["train"]
+    setup = make_setup(config, corpus, model, len(batches), jax.random.key(1))
     found = memory.estimate(config, model, setup, batches.shapes)
     state = setup.state
     theta, psi = lora.count(state.theta), lora.count(state.psi)

@@ -13,8 +13,7 @@ from tensorboard.backend.event_processing.event_file_loader import LegacyEventFi
 from configs import base
 from dwa_jax.finetune import writers
 from dwa_jax.finetune.writers import protocol
-from experiments import main
-from experiments.terminal.console import Console
+from tests import runs
 
 
 def step(number, loss, **more):
@@ -310,7 +309,7 @@ def test_a_choice_that_cannot_be_had_leaves_no_folder(tmp_path, monkeypatch, tex
     config = base.get_config()
     config.writers = text
     with pytest.raises(ValueError, match=message):
-        main.run(config, tmp_path / "run", Console(), 0.0)
+        runs.run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

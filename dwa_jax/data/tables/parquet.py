@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
+from dwa_jax.data.rescaling import as_written
 from dwa_jax.data.rows import BadRow, DataError
 from dwa_jax.data.tables.reader import Chunk, TableReader
 from dwa_jax.messages import one_line
@@ -51,7 +52,10 @@ class ParquetReader(TableReader):
 def _cells(array: Any) -> list[object]:
     # As Python's values, with a BadRow for each that cannot be one.
     try:
-        return array.to_pylist()
+        values = array.to_pylist()
+        if pa.types.is_float32(array.type):
+            return [value if value is None else as_written(value) for value in values]
+        return values
     except (ValueError, OverflowError):
         return [_cell(value) for value in array]
 

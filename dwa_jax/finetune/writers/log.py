@@ -4,7 +4,8 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dwa_jax.finetune.run_folder import MetricsFile, plain
+from dwa_jax.finetune.records import MetricsFile, Records
+from dwa_jax.finetune.run_folder import plain
 from dwa_jax.finetune.writers.protocol import Opening, Writer
 
 
@@ -16,7 +17,7 @@ class Log:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         config: dict,
         chosen: Mapping[str, type[Writer]],
         say: Callable[[str], None],
@@ -24,12 +25,12 @@ class Log:
         """Opens nothing yet.
 
         Args:
-          folder: the run's.
+          folder: the run's; None keeps the records in memory.
           config: the whole configuration.
           chosen: from `writers.choose`.
           say: prints a line.
         """
-        self._file = MetricsFile(folder / "metrics.jsonl")
+        self._file = Records() if folder is None else MetricsFile(folder / "metrics.jsonl")
         self._folder, self._config, self._chosen, self._say = folder, config, chosen, say
         self._open: dict[str, Writer] = {}
 
@@ -47,6 +48,7 @@ class Log:
         self._file.rewind(step, evaluated)
         past = self._file.read() if self._chosen else []
         for name, make in self._chosen.items():
+            assert self._folder is not None, "writers have a folder"
             opening = Opening(self._folder, self._config, past, self._say)
             try:
                 self._open[name] = make(opening)

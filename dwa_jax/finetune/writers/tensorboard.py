@@ -6,7 +6,7 @@ import socket
 import time
 from pathlib import Path
 
-from dwa_jax.finetune import settings
+from dwa_jax.finetune.config import flatten
 from dwa_jax.finetune.writers.protocol import Opening, scalars
 
 
@@ -38,7 +38,7 @@ class TensorBoard:
         earlier = list(folder.glob("events.out.tfevents.*"))
         self._file = RecordWriter(_new(folder).open("xb"))
         self._put(self._event(wall_time=time.time(), file_version="brain.Event:2"))
-        table = text_pb("config", _table(settings.flatten(opening.config)))
+        table = text_pb("config", _table(flatten(opening.config)))
         self._put(self._event(wall_time=time.time(), summary=table))
         for record in opening.past:
             self._put(self._points(record))
@@ -73,7 +73,7 @@ class TensorBoard:
         self._file.write(event.SerializeToString())
 
 
-def _table(config) -> str:
+def _table(config: dict) -> str:
     # Markdown, which the page shows as a table.
     shown = {key: repr(value).replace("|", "\\|") for key, value in config.items()}
     rows = [f"| {key} | `{value}` |" for key, value in shown.items()]

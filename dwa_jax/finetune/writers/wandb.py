@@ -3,7 +3,7 @@
 import os
 import uuid
 
-from dwa_jax.finetune.run_folder import replacing
+from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune.writers.protocol import Opening, scalars
 
 # Seconds that the end of a run waits for the network; `wandb sync` sends what was not sent.

@@ -1,0 +1,483 @@
+"""Every key of a run's configuration: its default, its meaning and its range, in one place.
+
+What a configuration file returns, or the keywords of `dwa_jax.train`, becomes a `Config` once, at
+the boundary, and everything behind it takes that. Imports no JAX, so that help is there at once.
+"""
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+# Far more than makes sense; a run that is read back may be a stranger's.
+_MANY = 10**9
+
+
+@dataclasses.dataclass(frozen=True)
+class Key:
+    """What is said of one key beside its default.
+
+    Attributes:
+      meaning: for the reader.
+      least: smallest number.
+      most: largest number.
+      below: what the number must stay under.
+      choices: makes the values that there are; asked late, since what knows them imports JAX.
+    """
+
+    meaning: str
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    choices: Callable[[], tuple[str, ...]] | None = None
+
+
+def _key(default: Any, meaning: str, **limits: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"key": Key(meaning, **limits)})
+
+
+def _poolings():
+    from dwa_jax.heads import POOLINGS
+
+    return ("", *POOLINGS)
+
+
+def _scopes():
+    from dwa_jax.gradients import SCOPES
+
+    return SCOPES
+
+
+def _proportions():
+    from dwa_jax.losses import PROPORTIONS
+
+    return PROPORTIONS
+
+
+def _presets():
+    from dwa_jax.presets import PRESETS
+
+    return tuple(PRESETS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scratch:
+    """Shape of a trunk that is built from scratch; `heads` must divide `width`."""
+
+    vocab_size: int = 2000
+    width: int = 128
+    layers: int = 2
+    heads: int = 4
+    feed_forward: int = 512
+    max_positions: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The configuration of a run; choices with options of their own are written as calls.
+
+    Every field has its meaning in its metadata; `python -m experiments.main --help
+    --config=configs/base.py` prints them all.
+
+    Raises:
+      ValueError: a value is of the wrong type or out of its range; names key, value and what
+        would be right.
+    """
+
+    seed: int = _key(
+        42,
+        "Everything random follows from it: split, heads, LoRA, order of rows, dropout.",
+        least=0,
+        most=2**31 - 1,
+    )
+    preset: str = _key(
+        "paper",
+        '"paper", or "stable" for long runs: options of dwa and imbalance not stated below.',
+        choices=_presets,
+    )
+
+    # Trunk
+    backbone: str = _key(
+        "scratch",
+        'A local folder or a hub id with Hugging Face weights; "scratch" builds one.',
+    )
+    scratch: Scratch = dataclasses.field(
+        default_factory=Scratch,
+        metadata={"key": Key("Shape of a RoBERTa from scratch; heads must divide width.")},
+    )
+    dtype: str = _key(
+        "float32",
+        'What the trunk computes in: "float32" or "bfloat16". Trained weights stay float32.',
+        choices=lambda: ("float32", "bfloat16"),
+    )
+    pooling: str = _key(
+        "",
+        '"first", "last" or "mean" token; "" is what the family\'s own classifier does.',
+        choices=_poolings,
+    )
+    dropout: bool = _key(
+        True, "Dropout, inside the trunk as its own configuration states it and of LoRA."
+    )
+    remat: bool = _key(
+        False,
+        "Recomputes activations in the backward pass: less memory, about a third more time.",
+    )
+    unroll: int = _key(
+        0,
+        "Layers side by side in the compiled program: 1 scans them; 0 is all of up to 12 on a "
+        "CPU, where it saves a tenth of the step, and otherwise 1.",
+        least=0,
+        most=10_000,
+    )
+    freeze: tuple = _key(
+        (), "Regular expressions over parameter paths that do not train (without LoRA)."
+    )
+
+    # LoRA; rank 0 trains the whole trunk
+    lora_rank: int = _key(0, "Rank of the factors.", least=0, most=65_536)
+    lora_alpha: float = _key(
+        0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0, most=_MANY
+    )
+    lora_dropout: float = _key(0.05, "Dropout on what the factors see.", least=0, below=1)
+    lora_rank_stabilized: bool = _key(False, "Scale alpha / sqrt(rank) instead.")
+    lora_targets: tuple = _key(
+        (),
+        "Regular expressions over kernels; () is every matrix of attention and feed-forward.",
+    )
+    lora_adapter: str = _key(
+        "",
+        "Folder of a PEFT LoRA adapter of this backbone to start from; rank, scale and targets "
+        "are its own, and the keys above but lora_dropout stay as they are.",
+    )
+
+    train: str = _key("", 'Texts to train on; "" generates headlines.')
+    validation: str = _key(
+        "", 'Given splits; where both are "" the training rows are split by `fractions`.'
+    )
+    test: str = _key("", "As `validation`.")
+    fractions: tuple = _key(
+        (0.8, 0.1, 0.1), "Train, validation, test; (0.9, 0.1, 0.0) is the papers'."
+    )
+    max_rows: int = _key(
+        0,
+        "At most so many rows of `train`, drawn by the seed before they are split; 0 takes all.",
+        least=0,
+        most=_MANY,
+    )
+    also_test: str = _key(
+        "", 'Further files to test on at the end, besides `test`: summary.json\'s "also_tested".'
+    )
+    generated_rows: int = _key(
+        4000,
+        'Rows of the embedded generator of FX headlines, where `train` is "".',
+        least=1,
+        most=10**8,
+    )
+    text_column: str = _key("text", "Name of the texts' column.")
+    score_column: str = _key("score", '"" where there is none.')
+    category_column: str = _key("", '"" where there is none.')
+    category_names: tuple = _key(
+        (), "Names of the categories, in order, where the column holds names; () for integers."
+    )
+    score_range: tuple = _key(
+        (),
+        "(lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.",
+    )
+    derive_categories: bool = _key(
+        True, "Categories of rows without one come from their scores by the thresholds."
+    )
+    label_with: str = _key(
+        "",
+        '"vader" gives rows without a score VADER\'s (the extra `vader`), in every split: notes '
+        'and summary.json say how many. "" leaves them without.',
+        choices=lambda: ("", "vader"),
+    )
+    on_bad_row: str = _key(
+        "error",
+        '"error" stops at a bad row, "skip" leaves it out and says so.',
+        choices=lambda: ("error", "skip"),
+    )
+    normalize_tweets: bool = _key(
+        False, "Users become @user and links http, as Twitter models were trained."
+    )
+    max_length: int = _key(
+        512,
+        "Tokens a text, special ones included; longer texts are truncated and counted.",
+        least=3,
+        most=10**7,
+    )
+    max_buckets: int = _key(
+        6,
+        "Different padded lengths, each of which compiles the step once.",
+        least=1,
+        most=1000,
+    )
+    pad_to_multiple_of: int = _key(
+        1,
+        "Padded lengths are multiples of it: with 8, other rows of the same kind meet the same "
+        "shapes, and so a warm compilation cache.",
+        least=1,
+        most=10**7,
+    )
+    shuffle: bool = _key(True, "False trains on the rows in their files' order, as a stream.")
+
+    # Categories
+    num_classes: int = _key(5, "K.", least=2, most=1000)
+    stratifier: str = _key(
+        "das(spacing_penalty=0.1)",
+        "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
+        "equal_frequency, ...",
+    )
+
+    # Tasks, losses and weighting
+    tasks: tuple = _key(
+        ("regression", "classification"), '("regression", "classification"), or one of them.'
+    )
+    regression_loss: str = _key(
+        "mse",
+        'mse, lds(weight="sqrt_inverse"|"inverse", sigma=..), balanced_mse(noise_scale=..), '
+        "balanced_mse_gai(num_components=..).",
+    )
+    classification_loss: str = _key(
+        "imbalance",
+        'imbalance(alpha=.., beta=.., mode="bounded"|"frozen"|"prior"|"literal"), cross_entropy, '
+        "class_balanced(beta=.., gamma=..), focal(gamma=..), logit_adjusted(tau=..), "
+        "balanced_softmax.",
+    )
+    proportions: str = _key(
+        "batch",
+        'p_k of the imbalance loss: "batch", "laplace", "moving_average" or "dataset".',
+        choices=_proportions,
+    )
+    weighting: str = _key(
+        "dwa",
+        "dwa, adaptive_lambda, adaptive_w, constant(weights=(.75, .25)), single_task, ...",
+    )
+    gradient_scope: str = _key(
+        "trainable",
+        'Where the tasks\' gradients are compared: "trainable", "representation", "last_layer".',
+        choices=_scopes,
+    )
+    gramian_every: int = _key(
+        1, "Steps between two comparisons in that scope.", least=1, most=_MANY
+    )
+    norm_of_cross_entropy: bool = _key(
+        False, "Takes the classification's gradient norm of the plain cross-entropy."
+    )
+
+    # Optimization
+    epochs: int = _key(10, "Passes over the training rows.", least=1, most=10**6)
+    batch_size: int = _key(8, "Rows a step, over all devices.", least=1, most=10**6)
+    microbatches: int = _key(
+        1,
+        "Parts that a batch is worked through in; must divide the rows of a device.",
+        least=1,
+        most=10**6,
+    )
+    learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0, most=_MANY)
+    head_learning_rate: float = _key(1e-3, "Of the heads.", least=0, most=_MANY)
+    phi_learning_rate: float = _key(
+        1e-3, "Of what losses and weighting learn themselves.", least=0, most=_MANY
+    )
+    warmup_steps: int = _key(
+        100, "Steps in which the learning rate rises, at most a tenth of all.", least=0, most=_MANY
+    )
+    weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0, most=_MANY)
+    clip_norm: float = _key(
+        1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0, most=_MANY
+    )
+    max_bad_steps: int = _key(
+        10,
+        "An update with a NaN or an infinity in it is left out; so many in a row end the run.",
+        least=1,
+        most=_MANY,
+    )
+    skip_spikes: float = _key(
+        0.0,
+        "Leaves out updates, too, whose loss or trunk's gradient norm lies more than so many "
+        "standard deviations above the mean of the last `spike_window` ones; 0.0 looks for none.",
+        least=0,
+        most=_MANY,
+    )
+    spike_window: int = _key(100, "See skip_spikes.", least=2, most=10**6)
+
+    # Evaluation
+    monitor: str = _key(
+        "mse",
+        "Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, ...",
+    )
+    patience: int = _key(
+        0,
+        "Epochs without a better one after which training stops; 0 never stops early.",
+        least=0,
+        most=_MANY,
+    )
+    eval_batch_size: int = _key(32, "Rows that are predicted at once.", least=1, most=10**6)
+    log_every: int = _key(10, "Steps between two records in metrics.jsonl.", least=1, most=_MANY)
+    writers: str = _key(
+        "",
+        "Where the records of metrics.jsonl go besides: tensorboard, wandb, with commas between.",
+    )
+
+    # Checkpoints: one an epoch and one at a signal, and in between what a crash may cost
+    checkpoint_every: int = _key(
+        0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY
+    )
+    checkpoint_minutes: float = _key(
+        10.0, "Most minutes; 0.0 where the steps alone say.", least=0, most=_MANY
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = _typed(field.name, getattr(self, field.name), field.type)
+            object.__setattr__(self, field.name, value)
+            # Defaults are in range, and to ask for some choices takes JAX.
+            if value != field.default:
+                _check_range(field.name, value, field.metadata["key"])
+        _check_fractions(self.fractions)
+        if len(self.score_range) not in (0, 2):
+            raise ValueError(f"score_range={self.score_range} must be () or (lowest, highest)")
+
+    @classmethod
+    def of(cls, source: "Config | Mapping | Any" = None, /, **keys: Any) -> "Config":
+        """Makes a configuration of whatever holds one.
+
+        Args:
+          source: a `Config`, a mapping, what a configuration file's `get_config` returns, or
+            None for the defaults.
+          **keys: change single keys.
+
+        Raises:
+          ValueError: a key does not exist (names the nearest), or a value cannot be.
+        """
+        if isinstance(source, cls) and not keys:
+            return source
+        given: dict[str, Any] = {}
+        if isinstance(source, cls):
+            given = {field.name: getattr(source, field.name) for field in dataclasses.fields(cls)}
+        elif source is not None:
+            if not hasattr(source, "items"):
+                raise ValueError(f"a configuration maps keys to values; got {source!r:.60}")
+            given = {str(key): value for key, value in source.items()}  # type: ignore[union-attr]
+        given |= keys
+        known = [field.name for field in dataclasses.fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ValueError(f"there is no key {key!r}{_nearest(key, known)}")
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns {key: value}, with a dictionary where a key has keys of its own."""
+        return dataclasses.asdict(self)
+
+
+# First key of a section -> the heading that it and those behind it stand under.
+_SECTIONS = {
+    "backbone": "Trunk",
+    "lora_rank": "LoRA; rank 0 trains the whole trunk",
+    "train": "Data: files (CSV, JSONL, also .gz, .bz2, .xz, .zst; Parquet), patterns such as "
+    "data/*.csv, or hub:NAME[[:CONFIG]:SPLIT]; several with commas between",
+    "num_classes": "Categories",
+    "tasks": "Tasks, losses and weighting",
+    "epochs": "Optimization",
+    "monitor": "Evaluation",
+    "checkpoint_every": "Checkpoints: one an epoch and one at a signal, and in between what a "
+    "crash may cost",
+}
+
+
+def meanings() -> Iterator[tuple[str, str, str]]:
+    """Yields (key, heading of its section, what it means) of every key, in their order."""
+    heading = ""
+    for field in dataclasses.fields(Config):
+        heading = _SECTIONS.get(field.name, heading)
+        yield field.name, heading, field.metadata["key"].meaning
+
+
+def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """Flattens {key: value or such a dictionary} to {"seed": 0, "scratch.width": 128, ...}."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        inner = isinstance(value, Mapping)
+        flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+    return flat
+
+
+def changed(config: Config) -> dict[str, Any]:
+    """Returns the keys, flattened, whose value is not the default's."""
+    defaults = flatten(Config().to_dict())
+    return {k: value for k, value in flatten(config.to_dict()).items() if defaults[k] != value}
+
+
+def _nearest(key, known):
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    return f"; the nearest is {near[0]!r}" if near else f"; there are: {', '.join(known)}"
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+
+
+def _typed(name, value, kind):
+    if kind is Scratch:
+        return _scratch(value)
+    if kind is tuple:
+        # JSON and people write lists.
+        if isinstance(value, str) or not isinstance(value, tuple | list):
+            raise ValueError(f"{name}={value!r} must be several values, as in (1, 2)")
+        return tuple(value)
+    # numpy's numbers are numbers too.
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value, fits = float(value) if abs(value) < 2**1000 else math.inf, True
+    if not fits:
+        raise ValueError(f"{name}={value!r:.80} must be {_WORDS[kind]}")
+    return value
+
+
+def _scratch(value):
+    if isinstance(value, Scratch):
+        given = dataclasses.asdict(value)
+    elif hasattr(value, "items"):
+        given = dict(value.items())
+    else:
+        raise ValueError(f"scratch={value!r:.80} must map the keys of a shape to their values")
+    sizes: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Scratch)}
+    for key, size in given.items():
+        if key not in sizes:
+            raise ValueError(f"there is no key 'scratch.{key}'{_nearest(key, list(sizes))}")
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 10**7:
+            raise ValueError(
+                f"scratch.{key}={size!r:.80} must be at least 1, a whole number of at most {10**7}"
+            )
+    shape = Scratch(**(sizes | given))
+    if shape.width % shape.heads:
+        raise ValueError(f"scratch.heads={shape.heads} does not divide scratch.width={shape.width}")
+    return shape
+
+
+def _check_range(name, value, told):
+    # Written so that nan fails as well.
+    if told.below is not None and not told.least <= value < told.below:
+        raise ValueError(f"{name}={value} must be in [{told.least}, {told.below})")
+    if told.least is not None and not (value >= told.least and value != math.inf):
+        raise ValueError(f"{name}={value} must be a number of at least {told.least}")
+    if told.most is not None and value > told.most:
+        raise ValueError(f"{name}={value} must be a number of at most {told.most}")
+    if told.choices is not None and value not in (choices := told.choices()):
+        raise ValueError(f"{name}={value!r:.80} is not one of {', '.join(choices)}")
+
+
+def _check_fractions(fractions):
+    if (
+        len(fractions) != 3
+        or not all(isinstance(part, int | float) and 0 <= part <= 1 for part in fractions)
+        or abs(sum(fractions) - 1) > 1e-6
+        or fractions[0] == 0
+    ):
+        raise ValueError(
+            f"fractions={fractions} must be three numbers that sum to 1 (train, validation, "
+            "test), the first above 0"
+        )

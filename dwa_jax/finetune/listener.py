@@ -1,0 +1,164 @@
+"""Who is told how a run goes: nobody, a bar, or whatever a program makes of it."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+# Seconds between two lines where nothing can move, as in a log file.
+_BETWEEN_LINES = 60.0
+
+
+class StepListener:
+    """Is told of the steps of one training; of this class it keeps silent."""
+
+    def advance(self) -> None:
+        """A step was begun."""
+
+    def show(self, record: Mapping[str, Any]) -> None:
+        """A step was recorded, as in metrics.jsonl."""
+
+    @contextlib.contextmanager
+    def telling(self, text: str) -> Iterator[None]:
+        """Something long is going on while the block runs."""
+        yield
+
+
+class Listener:
+    """Is told how a run goes; of this class it keeps silent.
+
+    A listener of one's own overrides what it wants to hear. What it raises ends the run.
+    """
+
+    def note(self, text: str) -> None:
+        """Hears one line for the reader: what was noticed, warned of, or left out."""
+
+    def begin(self, facts: Mapping[str, object]) -> None:
+        """Hears what is about to run: name of a fact -> a number or words for the reader."""
+
+    @contextlib.contextmanager
+    def progress(self, total: int, done: int) -> Iterator[StepListener]:
+        """Is there while the steps run.
+
+        Args:
+          total: steps of the run.
+          done: of them, where the run goes on.
+
+        Yields:
+          What is told of the steps.
+        """
+        yield StepListener()
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Hears of an evaluated epoch: "epoch", "best" and metrics of the validation split."""
+
+
+class ProgressBar(Listener):
+    """Shows notes, a bar and the epochs: a moving one in a terminal or a notebook.
+
+    Elsewhere, as in a log file, the bar is a line a minute.
+    """
+
+    def __init__(self) -> None:
+        """Finds out where it prints: to standard output as it is now."""
+        self._rich = Console(highlight=False, soft_wrap=True)
+        self._epochs_begun = False
+
+    def note(self, text: str) -> None:
+        """Prints one line."""
+        self._rich.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def progress(self, total: int, done: int) -> Iterator[StepListener]:
+        """Shows a bar of `total` steps, of which some are done."""
+        if not (self._rich.is_terminal or self._rich.is_jupyter):
+            yield _Lines(self.note, total, done)
+            return
+        columns = (
+            TextColumn("training"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[rate]}"),
+        )
+        with _WithLine(*columns, console=self._rich) as bar:
+            yield _Bar(bar, bar.add_task("", total=total, completed=done, values="", rate=""))
+
+    def epoch(self, record: Mapping[str, Any]) -> None:
+        """Prints an evaluated epoch as a row of the table, with its head before the first."""
+        names = [name for name in record if name not in ("epoch", "best")]
+        if not self._epochs_begun:
+            self._epochs_begun = True
+            self.note("epoch  " + "".join(f"{name:>10}" for name in names) + "   (validation)")
+        cells = "".join(
+            f"{'-':>10}" if record[name] is None else f"{record[name]:>10.4f}" for name in names
+        )
+        self.note(f"{record['epoch']:>5}  {cells}" + ("   best so far" if record["best"] else ""))
+
+
+class _WithLine(Progress):
+    # What there is to tell has a line of its own: beside the bar it would be cut.
+    def get_renderables(self):
+        yield from super().get_renderables()
+        for task in self.tasks:
+            if task.fields["values"]:
+                yield Text(task.fields["values"])
+
+
+class _Bar(StepListener):
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self):
+        self._progress.advance(self._task)
+
+    def show(self, record):
+        self._progress.update(self._task, values=_losses(record), rate=_rate(record))
+
+    @contextlib.contextmanager
+    def telling(self, text):
+        (task,) = self._progress.tasks
+        before = task.fields["values"]
+        self._progress.update(self._task, values=text)
+        yield
+        self._progress.update(self._task, values=before)
+
+
+class _Lines(StepListener):
+    def __init__(self, say: Callable[[str], None], total: int, done: int) -> None:
+        self._say, self._total, self._done = say, total, done
+        self._last = time.monotonic()
+
+    def advance(self):
+        self._done += 1
+
+    def show(self, record):
+        now = time.monotonic()
+        if now - self._last >= _BETWEEN_LINES:
+            self._last = now
+            step = f"step {self._done} of {self._total}"
+            self._say(f"{step}, {_rate(record)}; {_losses(record)}")
+
+
+def _rate(record):
+    return f"{record['tokens_per_second']:,.0f} tokens/s"
+
+
+def _losses(record):
+    tasks = [name.removeprefix("coefficient_") for name in record if "coefficient_" in name]
+    shown = [
+        f"{task} {record[f'loss_{task}']:.3f} x {record[f'coefficient_{task}']:.2f}"
+        for task in sorted(tasks, reverse=True)
+    ]
+    return f"loss x weight: {', '.join(shown)}"

@@ -1,0 +1,227 @@
+"""One run, from a configuration and rows to a trained model: read, train, evaluate, write."""
+
+import contextlib
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from dwa_jax import data, host_memory, lora
+from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
+from dwa_jax.finetune import (
+    bad_rows,
+    facts,
+    loop,
+    memory,
+    plots,
+    predictions_file,
+    run_folder,
+    saved,
+    writers,
+)
+from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import Corpus, counts, read_corpus
+from dwa_jax.finetune.interrupts import Stop, ignore
+from dwa_jax.finetune.listener import Listener
+from dwa_jax.finetune.model import load_model, only_here
+from dwa_jax.finetune.predictions_file import SplitPredictions
+from dwa_jax.finetune.setup import Setup, make_batches, make_setup, make_tasks, make_weighting
+
+
+def finish(
+    config: Config,
+    folder: Path | None,
+    *,
+    given: Mapping[str, data.Rows] | None = None,
+    listener: Listener | None = None,
+    listen: Callable[[], contextlib.AbstractContextManager[Stop]] = ignore,
+    started: float | None = None,
+) -> saved.Trained:
+    """Trains to the end, evaluates, and writes the run's folder if it has one.
+
+    Args:
+      config: the whole configuration.
+      folder: the run's; continued if it holds an unfinished run of the same configuration,
+        read if it holds a finished one. None writes nothing.
+      given: rows that are in memory, see `corpus.read_corpus`.
+      listener: told how it goes; nobody by default.
+      listen: yields what is asked whether to stop, such as `interrupts.listen`.
+      started: `time.perf_counter()` where the time of the run begins; now by default.
+
+    Returns:
+      The trained model, of the best epoch.
+
+    Raises:
+      ValueError: something of the user's is not usable; one line says what.
+      OSError: something cannot be read or written.
+      interrupts.Interrupted: a signal came; the folder can be continued.
+      health.Diverged: too many updates in a row were left out.
+    """
+    started = time.perf_counter() if started is None else started
+    listener = listener or Listener()
+    if folder is not None and (folder / "summary.json").exists():
+        run_folder.open_folder(folder, config.to_dict())
+        listener.note(
+            f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
+        )
+        return saved.load(folder)
+    with contextlib.ExitStack() as held:
+        return _finish(config, folder, given, listener, listen, started, held)
+
+
+def _finish(config, folder, given, listener, listen, started, held):
+    chosen = writers.choose(config.writers)
+    if folder is None and chosen:
+        raise ValueError(f"writers={config.writers!r} need a folder to write in: folder=...")
+    begun = folder is not None and _begun(config, folder, held)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are heard below, once
+        make_weighting(config, len(make_tasks(config)))
+    corpus = read_corpus(config, given)
+    loop.check_monitor(config, corpus)
+    model_key, state_key = jax.random.split(jax.random.key(config.seed))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = load_model(config, corpus, model_key)
+        batches, notes = make_batches(config, corpus, model)
+        notes += only_here(model)
+        setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
+    notes += [str(item.message) for item in caught if item.category is UserWarning]
+    check_step(setup, batches["train"])
+    if folder is not None:
+        if not begun:
+            # Only now: a mistake above leaves no folder.
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(run_folder.lock(folder))
+        notes += run_folder.open_folder(folder, config.to_dict(), fingerprint(corpus))
+    notes = [*corpus.notes, *notes]
+    for note in notes:
+        listener.note(f"note: {note}")
+    trained = {
+        "trunk": lora.count(setup.state.theta),
+        "heads": lora.count(setup.state.psi),
+        "weighting and losses": lora.count(setup.state.phi),
+    }
+    total = lora.count(setup.state.frozen) + sum(trained.values())
+    needs = memory.estimate(config, model, setup, batches["train"].shapes)
+    told = facts.describe(config, corpus, batches["train"], model, setup, trained, total, needs)
+    listener.begin(told | ({"folder": str(folder)} if folder is not None else {}))
+    checkpoints: Checkpoints | MemoryCheckpoints = MemoryCheckpoints()
+    if folder is not None:
+        saved.write_tokens_and_shape(folder, model.tokenizer, model.module)
+        checkpoints = Checkpoints(folder / "checkpoints")
+    log = writers.Log(folder, config.to_dict(), chosen, listener.note)
+    held.callback(log.close)
+    host_memory.keep()
+    before = time.perf_counter()
+    try:
+        state, progress = loop.train(
+            config, setup, corpus, batches, checkpoints, log, listener, listen
+        )
+    finally:
+        checkpoints.close()
+
+    def evaluate(split):
+        return loop.evaluate_split(setup, state, batches, corpus, split, config.num_classes)
+
+    results: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        if split in batches:
+            results[split], outputs = evaluate(split)
+            last = split
+    also_tested = {
+        name: evaluate(name)[0] for name in batches if name not in ("train", "validation", "test")
+    }
+    records = log.read()
+    summary = {
+        "rows": counts(corpus, config.num_classes),
+        "score_histogram": plots.histogram(corpus.rows["train"].scores),
+        "validation": results["validation"],
+        "test": results.get("test"),
+        "also_tested": also_tested,
+        "predictions": last,
+        "thresholds": corpus.thresholds,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.evaluated,
+        "skipped_steps": sum(record["kind"] == "skipped" for record in records),
+        "monitor": config.monitor,
+        "parameters": {"trained": trained, "total": total},
+        "timing": {
+            "train_seconds": progress.seconds,
+            "seconds": time.perf_counter() - started,
+            "setup_seconds": before - started,
+        },
+        "memory": memory.peak(),
+        "left_out": bad_rows.summarize(corpus.left_out),
+        "machine_scored": corpus.machine_scored,
+        "notes": notes,
+    }
+    summary = run_folder.plain(summary)
+    found = _predicted(corpus, last, outputs)
+    if folder is not None:
+        predictions_file.write_predictions(folder / "predictions.csv", found)
+        plots.save(plots.draw(summary, records, found), folder / "plots")
+        run_folder.write_json(folder / "summary.json", summary)
+    log.conclude(summary, int(state.step))
+    return saved.Trained(
+        config=config,
+        module=model.module,
+        tokenizer=model.tokenizer,
+        pooling=model.pooling,
+        lora_scale=model.lora_scale,
+        theta=state.theta,
+        frozen=state.frozen,
+        psi=state.psi,
+        tasks=setup.tasks,
+        thresholds=summary["thresholds"],
+        summary=summary,
+        metrics=records,
+        predictions=found,
+        folder=folder,
+    )
+
+
+def _begun(config, folder, held):
+    run_folder.open_folder(folder, config.to_dict())
+    if not (folder / "config.json").exists():
+        return False
+    held.enter_context(run_folder.lock(folder))
+    return True
+
+
+def _predicted(corpus: Corpus, split: str, outputs: dict) -> SplitPredictions:
+    rows = corpus.rows[split]
+    return SplitPredictions(
+        rows.texts,
+        rows.scores,
+        np.asarray(outputs["score"], float),
+        np.asarray(outputs["categories"]),
+        np.asarray(outputs["category"]),
+        outputs["probabilities"],
+    )
+
+
+def fingerprint(corpus: Corpus) -> str:
+    """Returns a digest of every split's texts and labels, in their order."""
+    parts: list[str | np.ndarray] = []
+    for split, rows in corpus.rows.items():
+        parts += [split, *rows.texts, rows.scores, corpus.categories[split]]
+    return run_folder.digest(parts)
+
+
+def check_step(setup: Setup, batches: data.Batches) -> None:
+    """Traces the step without running it, so that options that do not fit fail now.
+
+    Raises:
+      ValueError: one line, where the step cannot be built.
+    """
+    batch = next(batches.epoch(0))
+    del batch["row"]
+    try:
+        jax.eval_shape(setup.step, setup.state, batch)
+    except TypeError as error:
+        raise ValueError(f"the train step cannot be built: {error}") from error
