@@ -35,7 +35,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dwa_jax import host_memory
 from dwa_jax.atomic_files import check_file, whole_file
-from dwa_jax.data import compression, tables
+from dwa_jax.data import tables
 from dwa_jax.finetune import corpus
 from dwa_jax.finetune.predict_tables import columns, predict_table
 from dwa_jax.finetune.predictor import Predictor
@@ -128,7 +128,7 @@ def predict(args) -> None:
     options = {
         "on_bad_row": args.on_bad_row or predictor.run.config.on_bad_row,
         "explain": args.explain,
-        "compressed": compression.suffixes(Path(args.output))[1],
+        "name": args.output if args.output != "-" else "",
         "show": show,
     }
     with contextlib.ExitStack() as held:

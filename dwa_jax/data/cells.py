@@ -1,10 +1,16 @@
 """Cells: what a text, a score and a category may be, for training and for predicting alike."""
 
+import datetime
 import difflib
+import email.utils
+import itertools
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +20,44 @@ from dwa_jax.messages import quoted
 _MAX_CATEGORY = np.iinfo(np.int32).max
 
 
+# 1.234.567,8
+_GROUPED = re.compile(r"[-+]?\d{1,3}(\.\d{3})+(,\d*)?%?")
+_SPLITS = {
+    "train": "train",
+    "training": "train",
+    **dict.fromkeys(("validation", "valid", "val", "dev", "development", "eval"), "validation"),
+    "test": "test",
+    "testing": "test",
+}
+
+
+class Written(NamedTuple):
+    """How a file writes numbers.
+
+    Args:
+        decimal_comma: 0,5 is a half, and points may group digits.
+        percent: 45% is 0.45; a number without a sign stays what it is.
+    """
+
+    decimal_comma: bool = False
+    percent: bool = False
+
+
+PLAIN = Written()
+
+
 class BadCell(Exception):
     """What is wrong with one cell, in one line."""
 
 
 def text(cell: object) -> str:
-    """Returns a text that a model can read.
+    """Returns a text that a model can read; a list of strings is joined by spaces.
 
     Raises:
         BadCell: it is missing, no string, or holds what is no character.
     """
+    if isinstance(cell, list) and all(isinstance(part, str) for part in cell):
+        cell = " ".join(cell)
     if cell is None:
         raise BadCell("the text is empty")
     if not isinstance(cell, str):
@@ -56,12 +90,19 @@ def check_range(score_range: tuple[float, float] | None) -> tuple[float, float]:
     return low, high
 
 
-def score(cell: object, score_range: tuple[float, float]) -> float | None:
+def score(
+    cell: object,
+    score_range: tuple[float, float],
+    labels: Mapping[str, float] | None = None,
+    written: Written = PLAIN,
+) -> float | None:
     """Returns a score rescaled to [-1, 1], or None where it is missing.
 
     Args:
-        cell: a number, or a string that holds one.
+        cell: a number, a string that holds one, or a label.
         score_range: (lowest, highest) that it may be.
+        labels: scores by label, from `label_map`; None where cells are numbers.
+        written: how numbers are.
 
     Raises:
         BadCell: it is no number, or outside the range.
@@ -69,14 +110,82 @@ def score(cell: object, score_range: tuple[float, float]) -> float | None:
     if is_missing(cell):
         return None
     low, high = score_range
-    value = number(cell)
+    value = number(cell, written) if labels is None else mapped(cell, labels)
     if value is None:
-        raise BadCell(f"score {quoted(cell)} is not a number")
+        raise BadCell(f"score {quoted(cell)} is not a number{_key(cell)}")
     if not math.isfinite(value):
         raise BadCell(f"score {quoted(cell)} is not finite; leave a missing one empty")
     if not low <= value <= high:
         raise BadCell(f"score {quoted(cell)} is outside [{low:g}, {high:g}] (see score_range)")
     return rescale(value, low, high)
+
+
+def _key(cell):
+    # Which key would read it.
+    if not isinstance(cell, str):
+        return ""
+    if cell.strip().endswith("%") and number(cell, Written(True, True)) is not None:
+        return " (see percent)"
+    if number(cell, Written(decimal_comma=True)) is not None:
+        return " (see decimal_comma)"
+    return " (see labels)" if cell.strip().isalpha() else ""
+
+
+def label_map(labels: Mapping[Any, float] | str) -> dict[str, float]:
+    """Returns labels in the form in which cells are looked up.
+
+    Args:
+        labels: {"negative": -1, "positive": 1}, or the text "negative=-1, positive=1" or the
+            mapping in JSON. Case and white space around a label do not matter.
+
+    Raises:
+        ValueError: it is no mapping to finite numbers, or two labels are one.
+    """
+    wrong = f"labels={quoted(labels, 200)} must map words to numbers, as in negative=-1, positive=1"
+    if isinstance(labels, str):
+        try:
+            if labels.lstrip().startswith("{"):
+                labels = json.loads(labels)
+            else:
+                pairs = [part.rpartition("=") for part in labels.split(",") if part.strip()]
+                labels = {word: float(value) for word, _, value in pairs}
+        except ValueError:
+            raise ValueError(wrong) from None
+    if not isinstance(labels, Mapping) or not labels:
+        raise ValueError(wrong)
+    found: dict[str, float] = {}
+    for word, value in labels.items():
+        if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
+            raise ValueError(wrong)
+        if as_label(word) in found or not as_label(word):
+            raise ValueError(f"{wrong}; {word!r} is there twice, or is none")
+        found[as_label(word)] = float(value)
+    return found
+
+
+def as_label(cell: object) -> str:
+    """Returns the form in which a cell is a label: "Positive " is "positive", 4.0 is "4"."""
+    if isinstance(cell, bool):
+        return str(cell).casefold()
+    value = number(cell)
+    if value is not None and value == value // 1:
+        return str(int(value))
+    return " ".join(str(cell).split()).casefold()
+
+
+def mapped(cell: object, labels: Mapping[str, float]) -> float:
+    """Returns a label's number.
+
+    Raises:
+        BadCell: it is not among them.
+    """
+    word = as_label(cell)
+    if word not in labels:
+        near = difflib.get_close_matches(word[:100], labels, n=1)
+        hint = f" (nearest: {near[0]!r})" if near else ""
+        known = ", ".join(map(repr, itertools.islice(labels, 30)))
+        raise BadCell(f"label {quoted(cell)} is not one of {known}{hint}")
+    return labels[word]
 
 
 def category(cell: object, names: Sequence[str] | None, num_classes: int | None) -> int | None:
@@ -109,17 +218,82 @@ def category(cell: object, names: Sequence[str] | None, num_classes: int | None)
     return int(value)
 
 
-def number(cell: object) -> float | None:
+def number(cell: object, written: Written = PLAIN) -> float | None:
     """Returns the cell as a float, None where it is missing or no number."""
     if isinstance(cell, str):
         # float() would take digit groups such as 1_000, which no data file means.
         if "_" in cell:
             return None
+        cell = cell.strip().replace("\u2212", "-")
+        if written.decimal_comma:
+            if _GROUPED.fullmatch(cell):
+                cell = cell.replace(".", "")
+            cell = cell.replace(",", ".") if cell.count(",") == 1 else cell
+        if written.percent and cell.endswith("%"):
+            try:
+                return float(Decimal(cell[:-1].strip()) / 100)
+            except ArithmeticError:
+                return None
     elif isinstance(cell, bool) or not isinstance(cell, Real | Decimal):
         return None
     try:
         return float(cell)
     except (ValueError, OverflowError):
+        return None
+
+
+def split_name(cell: object) -> str:
+    """Returns "train", "validation" or "test" for what people call them.
+
+    Raises:
+        BadCell: it is none of them.
+    """
+    name = _SPLITS.get(as_label(cell)) if not is_missing(cell) else None
+    if name is None:
+        raise BadCell(f"split {quoted(cell)} is not train, validation or test")
+    return name
+
+
+def time(cell: object) -> float:
+    """Returns a time in seconds, so that times can be ordered.
+
+    Args:
+        cell: a date or time, an ISO 8601 string, what mail and Twitter write, or a number.
+
+    Raises:
+        BadCell: it is none of them.
+    """
+    value = number(cell)
+    if value is not None and math.isfinite(value):
+        return value
+    found: Any = cell
+    if isinstance(cell, str):
+        found = _parse_time(cell.strip())
+    if isinstance(found, datetime.date) and not isinstance(found, datetime.datetime):
+        found = datetime.datetime(found.year, found.month, found.day)
+    if not isinstance(found, datetime.datetime):
+        what = "is empty" if is_missing(cell) else f"{quoted(cell)} is none that can be read"
+        raise BadCell(f"the time {what}; write 2024-03-31 or 2024-03-31T14:05:00")
+    zone = found.tzinfo or datetime.UTC
+    return (found.replace(tzinfo=zone) - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) / (
+        datetime.timedelta(seconds=1)
+    )
+
+
+def _parse_time(text):
+    for form in (text, text.replace("/", "-") if text[:4].isdecimal() else ""):
+        try:
+            return datetime.datetime.fromisoformat(form)
+        except ValueError:
+            continue
+    try:
+        # Twitter's Wed Aug 27 13:08:45 +0000 2008.
+        return datetime.datetime.strptime(text, "%a %b %d %H:%M:%S %z %Y")
+    except ValueError:
+        pass
+    try:
+        return email.utils.parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 

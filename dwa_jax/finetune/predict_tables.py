@@ -21,7 +21,7 @@ def predict_table(
     *,
     on_bad_row: str,
     explain: str = "none",
-    compressed: str = "",
+    name: str = "",
     show: Callable[[int, float | None], None] = lambda rows, share: None,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
@@ -32,7 +32,7 @@ def predict_table(
       destination: the file to make, or an open one.
       on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
       explain: "none" or "occlusion".
-      compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
+      name: that the file will have, whose ending says how it is made.
       show: told how many rows are done, and the share of the table where that is known.
 
     Returns:
@@ -42,7 +42,7 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    writer, done = tables.TableWriter(destination, reader, added, compressed), 0
+    writer, done = tables.TableWriter(destination, reader, added, name), 0
     left_out: list[str] = []
     try:
         for chunk in reader.chunks():

@@ -269,7 +269,7 @@ def test_a_file_is_read_in_parts(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     pa.parquet.write_table(pa.table({"text": texts}), tmp_path / "a.parquet", row_group_size=4)
     wanted = tables.Wanted("text", chunk_rows=4, whole=True)
-    for suffix in tables.FORMATS:
+    for suffix in (".csv", ".jsonl", ".parquet"):
         source = tables.open_table(tmp_path / f"a{suffix}", wanted)
         chunks = list(source.chunks())
         assert [len(chunk.cells) for chunk in chunks] == [4, 4, 2]
@@ -331,8 +331,8 @@ BAD = [
     ),
     (
         "in.csv",
-        "text;n\nfine;1\n",
-        "{}: no column 'text'; there: 'text;n'; it looks separated by ';', where a comma",
+        "txt;n\nfine;1\n",
+        "{}: no column 'text'; there: 'txt', 'n' (nearest: 'txt'); name",
     ),
 ]
 
@@ -366,7 +366,7 @@ def test_bad_rows_can_be_left_out(shared, folder, tmp_path, capsys):
     assert pa.parquet.read_table(tmp_path / "out.parquet").column("n").to_pylist() == [1, 3]
 
 
-@pytest.mark.parametrize("suffix", tables.FORMATS)
+@pytest.mark.parametrize("suffix", (".csv", ".jsonl", ".parquet"))
 def test_several_files_come_out_as_one_in_their_order(shared, folder, tested, tmp_path, suffix):
     texts = [row["text"] for row in tested]
 

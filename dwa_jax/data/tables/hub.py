@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dwa_jax.data.rows import DataError
-from dwa_jax.data.tables.reader import Record, TableReader
+from dwa_jax.data.tables.reader import ABSENT, Record, TableReader, dig, owner
 from dwa_jax.messages import one_line
 
 
@@ -16,8 +16,9 @@ class HubReader(TableReader):
         table = _load(self.name)
         names = self.wanted.columns
         self.check_columns(table.column_names)
-        there = [name for name in names if name in table.column_names]
-        rows, row = iter(table.select_columns(there)), 0
+        there = {owner(name, table.column_names) for name in names} - {None}
+        chosen = [name for name in table.column_names if name in there]
+        rows, row = iter(table.select_columns(chosen)), 0
         while True:
             row += 1
             try:
@@ -28,7 +29,8 @@ class HubReader(TableReader):
                 ) from None
             if record is None:
                 return
-            yield row, None, [record.get(name) for name in names], None
+            cells = [dig(record, name) for name in names]
+            yield row, None, [None if cell is ABSENT else cell for cell in cells], None
 
 
 def _load(source):

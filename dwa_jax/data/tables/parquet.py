@@ -8,7 +8,7 @@ import pyarrow.parquet
 
 from dwa_jax.data.rescaling import as_written
 from dwa_jax.data.rows import BadRow, DataError
-from dwa_jax.data.tables.reader import Chunk, TableReader
+from dwa_jax.data.tables.reader import ABSENT, Chunk, TableReader, dig, owner
 from dwa_jax.messages import one_line
 
 
@@ -34,11 +34,14 @@ class ParquetReader(TableReader):
         self.check_columns(there)
         self.header = file.schema_arrow
         total, row = max(file.metadata.num_rows, 1), 0
-        named = None if wanted.whole else [name for name in wanted.columns if name in there]
+        of = {name: owner(name, there) for name in wanted.columns}
+        named = None if wanted.whole else [name for name in there if name in of.values()]
         for batch in file.iter_batches(wanted.chunk_rows, columns=named):
             columns = [
-                _cells(batch.column(name)) if name in there else [None] * len(batch)
-                for name in wanted.columns
+                [None] * len(batch)
+                if top is None
+                else _inside(_cells(batch.column(top)), top, name)
+                for name, top in of.items()
             ]
             rows: list[Any] = [
                 next((cell for cell in cells if isinstance(cell, BadRow)), cells)
@@ -47,6 +50,13 @@ class ParquetReader(TableReader):
             numbers = list(range(row + 1, row + 1 + len(batch)))
             row += len(batch)
             yield Chunk(batch, rows, numbers, row / total)
+
+
+def _inside(cells: list[object], top: str, name: str) -> list[object]:
+    if name == top:
+        return cells
+    found = [c if isinstance(c, BadRow) else dig({top: c}, name) for c in cells]
+    return [None if cell is ABSENT else cell for cell in found]
 
 
 def _cells(array: Any) -> list[object]:

@@ -5,8 +5,8 @@ shows: the first physical line of the record, counted from 1 (so a CSV's header 
 Parquet and the hub, which have no lines, the index plus 1.
 """
 
+import collections
 import difflib
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,6 +18,10 @@ from dwa_jax.messages import quoted
 CHUNK_ROWS = 4096
 # (row number, row as the writer takes it, its cells or what is wrong with it, share read)
 Record = tuple[int, Any, Sequence[object] | BadRow, float | None]
+
+
+# What `dig` returns where a record holds nothing of that name.
+ABSENT = object()
 
 
 class MissingColumn(DataError):
@@ -77,15 +81,21 @@ class TableReader:
     Attributes:
       name: for messages.
       suffix: the format that its rows are written in again.
+      notes: what was found of the table that its name does not tell, a line each.
       header: what a writer begins with, once the first chunk is there: a CSV's names, a
         Parquet's schema; None where there is no such thing.
+      delimiter: between a CSV's cells.
+      quoted: whether a CSV's cell in quotes may hold delimiters and line ends.
     """
 
     suffix: str
     header: Any = None
+    delimiter: str = ","
+    quoted: bool = True
 
     def __init__(self, name: Any, wanted: Wanted):
         self.source, self.name, self.wanted = name, str(name), wanted
+        self.notes: list[str] = []
 
     def chunks(self) -> Iterator[Chunk]:
         """Yields the rows in their order.
@@ -128,23 +138,68 @@ class TableReader:
           MissingColumn: one that was asked for is not there.
           DataError: one is there twice, or one that will be added is there.
         """
+        named = tell_apart(there)
         for column in self.wanted.columns:
-            if list(there).count(column) > 1:
-                times = list(there).count(column)
-                raise DataError(f"{self.name}: column {column!r} is there {times} times")
-            if column not in there and column not in self.wanted.optional:
+            if (times := list(there).count(column)) > 1:
+                raise DataError(
+                    f"{self.name}: column {column!r} is there {times} times; "
+                    f"say which by '{column}#1' to '{column}#{times}'"
+                )
+            if owner(column, named) is None and column not in self.wanted.optional:
                 raise MissingColumn(f"{self.name}: no column {column!r}; {_listed(there, column)}")
         for column in self.wanted.added:
             if column in there:
                 raise DataError(f"{self.name}: column {column!r} is there already; rename it")
 
 
+def tell_apart(header: Sequence[str]) -> list[str]:
+    """Returns the names by which columns are asked for: "n#1" and "n#2" where two are "n"."""
+    counts = collections.Counter(header)
+    seen: collections.Counter[str] = collections.Counter()
+    names = []
+    for name in header:
+        seen[name] += 1
+        names.append(f"{name}#{seen[name]}" if counts[name] > 1 else name)
+    return names
+
+
+def owner(name: str, there: Sequence[str]) -> str | None:
+    """Returns the column that a name or path is of: "info" for "info.0.score"; None for none."""
+    while name not in there:
+        name, dot, _ = name.rpartition(".")
+        if not dot:
+            return None
+    return name
+
+
+def dig(record: Any, path: str) -> Any:
+    """Returns a value inside nested objects and lists.
+
+    Args:
+      record: of JSON's types.
+      path: a key, or keys and places with dots between, as in "info.0.sentiment_score".
+
+    Returns:
+      The value; `ABSENT` where there is none.
+    """
+    if isinstance(record, dict) and path in record:
+        return record[path]
+    value, rest = record, path
+    while rest:
+        part, _, rest = rest.partition(".")
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return ABSENT
+    return value
+
+
 def _listed(there, missing):
     folded = {name.casefold(): name for name in there}
     near = difflib.get_close_matches(missing.casefold(), folded, n=1, cutoff=0.5)
     hint = f" (nearest: {quoted(folded[near[0]])})" if near else ""
-    if len(there) == 1 and (separator := re.search("[;\t|]", there[0])):
-        hint = f"; it looks separated by {separator.group()!r}, where a comma is expected"
     names = ", ".join(quoted(name) for name in there[:30]) or "none"
     more = f" and {len(there) - 30} more" if len(there) > 30 else ""
     return f"there: {names}{more}{hint}"

@@ -27,13 +27,14 @@ class TableWriter:
       path: the file, or something that texts can be written to (not Parquet).
       reader: whose format it takes over, header and schema too.
       added: name -> type of each further column: float, int, str or list (JSON).
-      compressed: how the file is, in the words of `dwa_jax.data.compression`; "" for not at all.
+      name: that the file will have, whose ending says how it is compressed, and what stands
+        between the cells of a CSV; "" as the table read, not compressed.
     """
 
-    def __init__(
-        self, path: Any, reader: TableReader, added: dict[str, type], compressed: str = ""
-    ):
+    def __init__(self, path: Any, reader: TableReader, added: dict[str, type], name: str = ""):
+        ending, compressed = compression.suffixes(Path(name))
         self._reader, self._added, self._begun = reader, added, False
+        self._ending = ending
         self._files = contextlib.ExitStack()
         if not isinstance(path, Path):
             self._file = path
@@ -56,7 +57,7 @@ class TableWriter:
         columns = [list(map(_plain, values[name])) for name in self._added]
         if self._reader.suffix == ".csv":
             for row, *more in zip(rows, *columns, strict=True):
-                self._csv.writerow([*row, *map(_csv_cell, more)])
+                self._write_cells([*row, *map(_csv_cell, more)])
         elif self._reader.suffix == ".jsonl":
             for row, *more in zip(rows, *columns, strict=True):
                 # Behind what is there, of which no character changes.
@@ -89,14 +90,25 @@ class TableWriter:
             return
         self._begun = True
         if self._reader.suffix == ".csv":
-            self._csv = csv.writer(self._file, lineterminator="\n")
-            self._csv.writerow([*self._reader.header, *self._added])
+            self._write_cells = self._cells_writer()
+            self._write_cells([*self._reader.header, *self._added])
         elif self._reader.suffix == ".parquet":
             there = self._reader.header
             self._schema = pa.schema([*there, *self._fields()], there.metadata)
             self._writer = self._files.enter_context(
                 pyarrow.parquet.ParquetWriter(self._path, self._schema)
             )
+
+    def _cells_writer(self):
+        # The name says what is between the cells, and where it does not, the table read does.
+        delimiter = self._reader.delimiter
+        if self._ending == ".tsv":
+            delimiter = "\t"
+        elif self._ending == ".csv" and delimiter not in (",", ";", "|"):
+            delimiter = ","
+        if delimiter == self._reader.delimiter and not self._reader.quoted:
+            return lambda cells: self._file.write(delimiter.join(map(str, cells)) + "\n")
+        return csv.writer(self._file, lineterminator="\n", delimiter=delimiter).writerow
 
     def _fields(self):
         types = {float: pa.float64(), int: pa.int32(), str: pa.string(), list: pa.string()}
