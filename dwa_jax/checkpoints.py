@@ -31,6 +31,8 @@ from dwa_jax.training import TrainState
 
 _FORMAT = 1
 _KEYS = {"format", "progress", "keep", "arrays", "frozen", "files"}
+# Arrays of states that earlier versions saved, which nothing needs any more.
+_GONE = ("ratios",)
 # The last step saved where saved.json is damaged: that it is there says that there was one.
 _UNKNOWN = -1
 _FIELDS = {"progress": dict, "keep": list, "arrays": dict, "frozen": str, "files": dict}
@@ -159,6 +161,7 @@ class Checkpoints:
         if wrong:
             raise ValueError(f"{where} {wrong}")
         content = _read(self.folder / str(step))
+        gone = {name: content["arrays"].pop(name, None) for name in _GONE}
         _check_arrays(where, content["arrays"], _describe(state))
         if content["frozen"] != self._digest_frozen(state):
             raise ValueError(
@@ -166,6 +169,9 @@ class Checkpoints:
                 "trained with; the backbone's weights have changed since"
             )
         target = jax.tree.map(ocp.utils.to_shape_dtype_struct, _saved_part(state))
+        # Orbax wants to be told of everything that it reads.
+        like_step = target["step"]
+        target |= {name: _described(text, like_step) for name, text in gone.items() if text}
         try:
             restored = self._orbax.restore(
                 self.folder / str(step) / "state", args=ocp.args.StandardRestore(target)
@@ -178,7 +184,7 @@ class Checkpoints:
             lambda x, old: (
                 jax.random.wrap_key_data(x, impl=jax.random.key_impl(old)) if _is_key(old) else x
             ),
-            dict(restored),
+            {name: leaf for name, leaf in dict(restored).items() if name not in _GONE},
             like,
         )
         return TrainState(**tree, frozen=state.frozen), content["progress"]
@@ -331,6 +337,13 @@ def _describe(state):
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{leaf.dtype}{list(leaf.shape)}"
         for path, leaf in leaves
     }
+
+
+def _described(text, like):
+    # The other way round, for one array that is read and left.
+    dtype, _, shape = text.rstrip("]").partition("[")
+    sizes = tuple(int(size) for size in shape.split(",") if size.strip())
+    return jax.ShapeDtypeStruct(sizes, dtype, sharding=like.sharding)
 
 
 def _check_arrays(where, there, here):

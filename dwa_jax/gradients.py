@@ -6,7 +6,6 @@ The engine knows no method: it hands losses and Gramian to `weigh` and multiplie
 the coefficients that come back. Axis letters: N tasks, M microbatches, B rows, D width.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +46,6 @@ class Gradients(NamedTuple):
       norms: (N,) gradient norms in the scope, zeros where no Gramian was taken.
       aux: the heads' second output, summed over microbatches.
       weighed: whatever `weigh` returned.
-      ratios: (N,) scope norm over representation norm, to carry to steps in between.
     """
 
     theta: Any
@@ -57,7 +55,6 @@ class Gradients(NamedTuple):
     norms: jax.Array
     aux: Any
     weighed: Any
-    ratios: jax.Array
 
 
 def check_scope(scope: str) -> None:
@@ -89,8 +86,6 @@ def mixed_gradients(
     scope: str = "trainable",
     uses_gramian: bool = True,
     gramian_rows: Sequence[int] | None = None,
-    refresh: jax.Array | bool = True,
-    ratios: jax.Array | None = None,
     microbatches: int = 1,
 ) -> Gradients:
     """Computes every task's gradient and mixes them by the coefficients of a method.
@@ -116,9 +111,6 @@ def mixed_gradients(
       uses_gramian: false takes no Gramian at all, at the price of "representation".
       gramian_rows: for each task, which of the E losses its gradient norm is taken of;
         by default its own.
-      refresh: a traced boolean; where false the Gramian of the scope is estimated from
-        the representation's by `ratios`, at the representation's price.
-      ratios: (N,) from the last refresh; None where `refresh` is always true.
       microbatches: M.
 
     Returns:
@@ -135,46 +127,23 @@ def mixed_gradients(
     rows = tuple(range(num_tasks)) if gramian_rows is None else tuple(gramian_rows)
     parts = (trunk, heads, theta, psi, phi)
 
-    def begin(keep_tasks: bool = False) -> _Whole | _Accumulated:
-        if microbatches == 1:
-            return _Whole(parts, batch, num_tasks, rows)
-        return _Accumulated(parts, batch, num_tasks, rows, keep_tasks)
-
-    def finish(run, matrix, theta_of, ratio):
-        weighed = weigh(jax.lax.stop_gradient(run.losses), matrix, run.aux)
-        lengths = jnp.zeros_like(ratio) if matrix is None else gradient_norms(matrix)
-        theta, psi, phi = theta_of(weighed.coefficients)
-        return Gradients(theta, psi, phi, run.losses, lengths, run.aux, weighed, ratio)
-
-    def unscaled(run):
-        return jnp.ones((num_tasks,), jnp.result_type(run.losses, jnp.float32))
-
-    def at_representation():
-        run = begin()
-        matrix = run.representation_gramian() if uses_gramian else None
-        return finish(run, matrix, run.mix_at_representation, unscaled(run))
-
-    def refreshed():
-        run = begin(keep_tasks=scope == "trainable")
+    at_trunk = uses_gramian and scope == "trainable"
+    run: _Whole | _Accumulated
+    if microbatches == 1:
+        run = _Whole(parts, batch, num_tasks, rows)
+    else:
+        run = _Accumulated(parts, batch, num_tasks, rows, keep_tasks=at_trunk)
+    matrix, theta_of = None, run.mix_at_representation
+    if at_trunk or (uses_gramian and scope == "last_layer"):
         matrix, theta_of = run.scoped(scope)
-        cheap = gradient_norms(run.representation_gramian())
-        ratio = gradient_norms(matrix) / jnp.where(cheap > 0, cheap, 1)
-        # A task without labels in this batch keeps the ratio it had.
-        kept = 1 if ratios is None else ratios
-        return finish(run, matrix, theta_of, jnp.where(cheap > 0, ratio, kept))
-
-    def estimated(last):
-        run = begin()
-        matrix = last[:, None] * run.representation_gramian() * last[None, :]
-        return finish(run, matrix, run.mix_at_representation, last)
-
-    if not uses_gramian or scope == "representation":
-        return at_representation()
-    if ratios is None:
-        return refreshed()
-    # The forward pass in each branch, or all that the dearer one needs would be held at
-    # every step.
-    return jax.lax.cond(refresh, refreshed, functools.partial(estimated, ratios))
+    elif uses_gramian:
+        matrix = run.representation_gramian()
+    weighed = weigh(jax.lax.stop_gradient(run.losses), matrix, run.aux)
+    lengths = jnp.zeros((num_tasks,), jnp.result_type(run.losses, jnp.float32))
+    if matrix is not None:
+        lengths = gradient_norms(matrix)
+    theta, psi, phi = theta_of(weighed.coefficients)
+    return Gradients(theta, psi, phi, run.losses, lengths, run.aux, weighed)
 
 
 class _Whole:

@@ -17,6 +17,12 @@ def default_pooling(family: str) -> str:
     return _classifier(family).pooling
 
 
+def check_pooling(how: str) -> None:
+    """Raises a ValueError that lists the poolings where `how` is not one of them."""
+    if how not in POOLINGS:
+        raise ValueError(f"unknown pooling {how!r}; there are: {', '.join(POOLINGS)}")
+
+
 def pool(hidden: jax.Array, attention_mask: jax.Array, how: str) -> jax.Array:
     """Reduces hidden states to one vector a row, by the attention mask alone.
 
@@ -54,12 +60,13 @@ def position(attention_mask: jax.Array, how: str) -> jax.Array:
     Raises:
       ValueError: `how` is none of the two.
     """
+    check_pooling(how)
     mask = attention_mask.astype(bool)
     if how == "first":
         return jnp.argmax(mask, axis=1)
     if how == "last":
         return mask.shape[1] - 1 - jnp.argmax(mask[:, ::-1], axis=1)
-    raise ValueError(f"unknown pooling {how!r}; there are: {', '.join(POOLINGS)}")
+    raise ValueError(f"the pooling {how!r} looks at more than one position")
 
 
 def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:

@@ -5,6 +5,7 @@ learn themselves. Axis letters: B rows, T tokens, N tasks,
 K categories, M microbatches.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -48,7 +49,6 @@ class TrainState(NamedTuple):
       phi: {"loss": {task: variables}, "weighting": variables}.
       weighting: what the weighting carries.
       proportions: (K,) class proportions kept across batches.
-      ratios: (N,) scope norm over representation norm at the last refresh.
       optimizers: {"theta", "psi", "phi"}: optax states.
       guard: counts of the updates left out; a step that leaves its update out changes
         nothing but this and `step`.
@@ -62,7 +62,6 @@ class TrainState(NamedTuple):
     phi: Any
     weighting: Any
     proportions: jax.Array
-    ratios: jax.Array
     optimizers: Any
     guard: guard.Guard
     key: jax.Array
@@ -121,7 +120,6 @@ def init_state(
         phi=phi,
         weighting=carried,
         proportions=jnp.asarray(proportions, float),
-        ratios=jnp.ones((len(tasks),)),
         optimizers={
             "theta": optimizers.theta.init(theta),
             "psi": optimizers.psi.init(psi),
@@ -132,7 +130,7 @@ def init_state(
     )
     # A weakly typed leaf would come out of the first step strongly typed, so that the
     # second step compiles again; and a buffer that two leaves share cannot be donated.
-    small = ("psi", "phi", "weighting", "proportions", "ratios")
+    small = ("psi", "phi", "weighting", "proportions")
     return state._replace(
         **{
             name: jax.tree.map(lambda x: jnp.array(x, x.dtype, copy=True), getattr(state, name))
@@ -141,37 +139,15 @@ def init_state(
     )
 
 
-def make_step(
-    module: Trunk,
-    tasks: Sequence[Task],
-    weighting: Weighting,
-    optimizers: Optimizers,
-    *,
-    pooling: str,
-    num_classes: int,
-    lora_scale: float = 1.0,
-    scope: str = "trainable",
-    gramian_every: int = 1,
-    microbatches: int = 1,
-    proportions: str = "batch",
-    proportions_decay: float = 0.99,
-    norm_of_cross_entropy: bool = False,
-    dropout: bool = True,
-    skip_spikes: float = 0.0,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepOptions:
+    """How a step is taken; a value out of its range is an error as soon as it is given.
 
-    Args:
-      module: the backbone.
-      tasks: the N tasks; one named "classification" provides the class losses.
-      weighting: the method.
-      optimizers: the three chains.
+    Attributes:
       pooling: one of `heads.POOLINGS`.
       num_classes: K.
       lora_scale: what U V is multiplied by.
       scope: where the Gramian is taken, one of `gradients.SCOPES`.
-      gramian_every: steps between two Gramians of that scope; those in between estimate
-        it from the representation's and the last ratio of the two norms.
       microbatches: M; the batch is worked through in M parts, with the same result.
       proportions: what p_k is, see `losses.class_proportions`.
       proportions_decay: of the moving average over batches.
@@ -181,24 +157,65 @@ def make_step(
       skip_spikes: leaves out an update whose loss or gradient norm lies more than this
         many standard deviations above the mean of the state's window, if it has one.
 
+    Raises:
+      ValueError: an option is out of its range.
+    """
+
+    pooling: str
+    num_classes: int
+    lora_scale: float = 1.0
+    scope: str = "trainable"
+    microbatches: int = 1
+    proportions: str = "batch"
+    proportions_decay: float = 0.99
+    norm_of_cross_entropy: bool = False
+    dropout: bool = True
+    skip_spikes: float = 0.0
+
+    def __post_init__(self) -> None:
+        # Here already, because the first step may come long after.
+        heads.check_pooling(self.pooling)
+        if self.num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, not {self.num_classes}")
+        gradients.check_scope(self.scope)
+        if self.microbatches < 1:
+            raise ValueError(f"microbatches must be at least 1, not {self.microbatches}")
+        losses.class_proportions(
+            self.proportions, jnp.ones(self.num_classes), jnp.ones(self.num_classes)
+        )
+        if not 0 <= self.proportions_decay < 1:
+            raise ValueError(f"proportions_decay must be in [0, 1), not {self.proportions_decay}")
+        if not self.skip_spikes >= 0:
+            raise ValueError(f"skip_spikes must be at least 0, not {self.skip_spikes}")
+
+
+def make_step(
+    module: Trunk,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    optimizers: Optimizers,
+    options: StepOptions,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+    """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
+
+    Args:
+      module: the backbone.
+      tasks: the N tasks; one named "classification" provides the class losses.
+      weighting: the method.
+      optimizers: the three chains.
+      options: how the step is taken.
+
     Returns:
       The step. Its batch is a dict of arrays with B rows: input_ids and attention_mask
       (B, T), score, score_mask, category, category_mask (B,). Its metrics are scalars.
       An update in which something is not finite is left out: "skipped" is 1 at that step.
-
-    Raises:
-      ValueError: an option is out of its range.
     """
-    if gramian_every < 1:
-        raise ValueError(f"gramian_every must be at least 1, not {gramian_every}")
-    if microbatches < 1:
-        raise ValueError(f"microbatches must be at least 1, not {microbatches}")
-    # Here already, because the first step may come long after.
-    gradients.check_scope(scope)
-    losses.class_proportions(proportions, jnp.ones(num_classes), jnp.ones(num_classes))
+    num_classes, microbatches = options.num_classes, options.microbatches
+    norm_of_cross_entropy = options.norm_of_cross_entropy
+    common: dict[str, Any] = {"pooling": options.pooling, "lora_scale": options.lora_scale}
     num_tasks = len(tasks)
     names = [task.name for task in tasks]
-    trunk = make_trunk(module, pooling=pooling, lora_scale=lora_scale)
+    trunk = make_trunk(module, **common)
     gramian_rows = list(range(num_tasks))
     if norm_of_cross_entropy and "classification" in names:
         gramian_rows[names.index("classification")] = num_tasks
@@ -230,11 +247,12 @@ def make_step(
         average = state.proportions
         # Whatever happens at certain updates waits for the first one that is made.
         made = state.step - state.guard.skipped
-        if proportions == "moving_average":
-            moved = proportions_decay * average + (1 - proportions_decay) * own
+        if options.proportions == "moving_average":
+            decay = options.proportions_decay
+            moved = decay * average + (1 - decay) * own
             moved = jnp.where(made == 0, own, moved)
             average = jnp.where(counts.sum() > 0, moved, average)
-        p = losses.class_proportions(proportions, counts, average)
+        p = losses.class_proportions(options.proportions, counts, average)
         statistics = losses.Statistics(num_scores, counts, p, 1 / microbatches)
         present = jnp.stack([batch[task.mask].sum() > 0 for task in tasks])
 
@@ -244,7 +262,7 @@ def make_step(
             signals = Signals(task_losses, gramian, class_losses, own, present)
             return decide(weighting, state.phi["weighting"], state.weighting, signals)
 
-        key = jax.random.fold_in(state.key, state.step) if dropout else None
+        key = jax.random.fold_in(state.key, state.step) if options.dropout else None
         rows = (batch, key)
         if microbatches > 1:
             keys = None if key is None else jax.random.split(key, microbatches)
@@ -254,8 +272,8 @@ def make_step(
             return trunk(theta, state.frozen, *batch)
 
         shared: Callable[[Any, Any], jax.Array] | gradients.SplitTrunk = whole
-        if scope == "last_layer":
-            shared = make_split_trunk(module, state.frozen, pooling=pooling, lora_scale=lora_scale)
+        if options.scope == "last_layer":
+            shared = make_split_trunk(module, state.frozen, **common)
         result = gradients.mixed_gradients(
             shared,
             task_heads(statistics),
@@ -265,11 +283,9 @@ def make_step(
             state.phi["loss"],
             rows,
             num_tasks=num_tasks,
-            scope=scope,
+            scope=options.scope,
             uses_gramian=weighting.uses_gramian,
             gramian_rows=gramian_rows,
-            refresh=made % gramian_every == 0,
-            ratios=state.ratios if gramian_every > 1 else None,
             microbatches=microbatches,
         )
         decision = result.weighed
@@ -284,24 +300,19 @@ def make_step(
         phi = optax.apply_updates(state.phi, updates)
         phi["loss"] = {task.name: task.loss.project(phi["loss"][task.name]) for task in tasks}
         gradient_norm = optax.tree.norm(result.theta)
-        numbers = (result.losses, decision.coefficients, result.norms, result.ratios)
+        numbers = (result.losses, decision.coefficients, result.norms)
         good, watch = guard.judge(
             state.guard,
             guard.all_finite(numbers, result.theta, result.psi, phi_gradient, phi),
             jnp.append(result.losses, gradient_norm),
             jnp.append(present, True),
-            sigmas=skip_spikes,
+            sigmas=options.skip_spikes,
         )
         theta, theta_state = optimizers.theta.apply(
             result.theta, state.optimizers["theta"], state.theta, good
         )
         psi, psi_state = optimizers.psi.apply(result.psi, state.optimizers["psi"], state.psi, good)
-        small = {
-            "phi": phi,
-            "weighting": decision.state,
-            "proportions": average,
-            "ratios": result.ratios.astype(state.ratios.dtype),
-        }
+        small = {"phi": phi, "weighting": decision.state, "proportions": average}
         old = {name: getattr(state, name) for name in small}
         phi_state = guard.choose(good, phi_state, state.optimizers["phi"])
         new_state = state._replace(

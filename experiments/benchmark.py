@@ -4,7 +4,6 @@ python -m experiments.benchmark --suite=step     our methods and PyTorch's, smal
 python -m experiments.benchmark --suite=lora     the same over LoRA ranks and lengths
 python -m experiments.benchmark --suite=padding  buckets beside padding to 512 tokens
 python -m experiments.benchmark --suite=compile  layers scanned; a warm cache
-python -m experiments.benchmark --suite=gramian  lambda when the Gramian is taken every k-th step
 python -m experiments.benchmark --suite=memory   peaks, a process each
 python -m experiments.benchmark --suite=full_size  one step of each of the papers' models
 python -m experiments.benchmark --suite=all      all of them but full_size
@@ -27,11 +26,11 @@ import jax.numpy as jnp
 from configs import demo, minilm
 from dwa_jax import host_memory
 from dwa_jax.finetune.run_folder import versions, write_json
-from experiments.benchmarks import cost, ours, padding, picture, straying, suites, worker
+from experiments.benchmarks import cost, ours, padding, picture, suites, worker
 from experiments.terminal import command
 from experiments.terminal.console import Terminal
 
-SUITES = ("step", "lora", "padding", "compile", "memory", "gramian")
+SUITES = ("step", "lora", "padding", "compile", "memory")
 PEERS = {
     "all": lambda names: [(name, half) for half in (False, True) for name in names],
     "eager": lambda names: [(name, False) for name in names],
@@ -196,22 +195,6 @@ def memory_suite(args, console) -> list[dict]:
     return results
 
 
-def gramian_suite(args, console) -> list[dict]:
-    """How far lambda strays where something is carried between two Gramians."""
-    config = _config(args)
-    trunk, representation = straying.record(config, args.steps)
-    results = []
-    for every in (2, 5, 10, 20):
-        found = straying.strayed(trunk, representation, every)
-        results.append({"every": every, "steps": args.steps, "strayed": found})
-        console.table(
-            f"{args.train or 'generated headlines'}, a Gramian every {every} steps: mean "
-            "difference of the regression's lambda",
-            {name: f"{value:.4f}" for name, value in found.items()},
-        )
-    return results
-
-
 def full_size_suite(args, console) -> list[dict]:
     """One step of each of the papers' models, with random weights."""
     results = []
@@ -239,15 +222,12 @@ def parse(argv: list[str] | None = None):
         help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
     )
     add("--only", default="", help="rows whose title holds this, such as roberta or 'rank 128'")
-    add("--train", default="", help="texts for padding and gramian; generated ones by default")
+    add("--train", default="", help="texts for padding; generated ones by default")
     add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
-    add("--steps", type=int, default=200, help="of training, for the suite gramian")
     add("--output", default="", help="JSON file for the numbers; a picture goes beside it")
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error(f"--rounds={args.rounds} must be at least 1")
-    if args.steps < 21:
-        parser.error(f"--steps={args.steps} must be at least 21")
     return args
 
 

@@ -156,9 +156,11 @@ def test_twenty_steps_agree_with_pytorch(family, tmp_path):
             tasks,
             method,
             optimizers,
-            num_classes=K,
-            pooling="first" if family == "roberta" else "last",
-            lora_scale=1.0 if adapter is None else adapter.scale,
+            training.StepOptions(
+                num_classes=K,
+                pooling="first" if family == "roberta" else "last",
+                lora_scale=1.0 if adapter is None else adapter.scale,
+            ),
         )
         records = []
         for batch in batches:

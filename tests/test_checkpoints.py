@@ -1,3 +1,4 @@
+import collections
 import json
 import os
 import subprocess
@@ -59,6 +60,17 @@ def test_a_step_saved_again_keeps_its_arrays_and_changes_its_progress(state, tmp
     checkpoints.save(at(state, 1), {"evaluated": 9})
     assert Checkpoints(tmp_path).restore(state, 1)[1] == {"evaluated": 9}
     assert before == {path: path.stat().st_ino for path in tmp_path.rglob("state/**/*")}
+
+
+def test_an_array_that_earlier_versions_saved_is_read_over(state, tmp_path):
+    Earlier = collections.namedtuple("Earlier", [*state._fields, "ratios"])
+    save(tmp_path, Earlier(*state, jax.numpy.ones(2)), [1])
+    restored, _ = Checkpoints(tmp_path).restore(state, 1)
+    same(restored, at(state, 1))
+    Other = collections.namedtuple("Other", [*state._fields, "rations"])
+    save(tmp_path, Other(*state, jax.numpy.ones(2)), [2])
+    with pytest.raises(ValueError, match=r"rations: float32\[2\] there, nothing here"):
+        Checkpoints(tmp_path).restore(state, 2)
 
 
 @pytest.mark.parametrize("method", ["dwa", "random"])

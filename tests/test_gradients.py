@@ -146,35 +146,6 @@ def test_another_loss_may_stand_in_for_a_tasks_norm(problem, scope):
     np.testing.assert_allclose(result.norms[::2], plain.norms[::2], rtol=1e-6)
 
 
-@pytest.mark.parametrize("microbatches", [1, M])
-@pytest.mark.parametrize("scope", ["trainable", "last_layer"])
-def test_between_refreshes_the_last_ratios_scale_the_representations_norms(
-    problem, scope, microbatches
-):
-    options = {"scope": scope, "microbatches": microbatches}
-    fresh = run(problem, refresh=jnp.array(True), ratios=jnp.ones(N), **options)
-    cheap = run(problem, scope="representation").norms
-    close(fresh.ratios, fresh.norms / cheap)
-    exact = run(problem, **options)
-    close(fresh.norms, exact.norms)
-    close(fresh.theta, exact.theta)
-    # On the same batch, the estimate from fresh ratios is exact in the norms.
-    estimate = run(problem, refresh=jnp.array(False), ratios=fresh.ratios, **options)
-    close(estimate.norms, fresh.norms)
-    close(estimate.theta, fresh.theta)
-    stale = run(problem, refresh=jnp.array(False), ratios=2 * fresh.ratios, **options)
-    close(stale.norms, 2 * fresh.norms)
-    close(stale.ratios, 2 * fresh.ratios)
-
-
-def test_a_task_without_labels_at_a_refresh_keeps_the_ratio_it_had(problem):
-    theta, psi, phi, batch = problem
-    silent = (theta, psi, {"scale": phi["scale"].at[1].set(0.0)}, batch)
-    before = jnp.array([2.0, 3.0, 4.0])
-    result = run(silent, scope="trainable", refresh=jnp.array(True), ratios=before)
-    assert result.ratios[1] == 3 and result.ratios[0] != 2
-
-
 def test_the_number_of_passes_through_the_trunk(problem):
     # One forward and N backward passes for "trainable", one of each otherwise: counted
     # as matrix products that make the lowest layer's gradient in the traced program.

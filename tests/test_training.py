@@ -72,7 +72,8 @@ def make(
         "pooling": "first" if family == "roberta" else "last",
         "lora_scale": adapter.scale if adapter else 1.0,
     }
-    step = training.make_step(module, tasks, chosen, OPTIMIZERS, num_classes=K, **common, **options)
+    options = training.StepOptions(num_classes=K, **common, **options)
+    step = training.make_step(module, tasks, chosen, OPTIMIZERS, options)
     return state, step, training.make_predict(module, tasks, **common)
 
 
@@ -121,16 +122,16 @@ BATCHES = [batch(seed) for seed in range(5)]
 
 
 @pytest.mark.parametrize(
-    ("family", "rank", "scope", "every"),
+    ("family", "rank", "scope"),
     [
-        ("roberta", 0, "trainable", 1),
-        ("roberta", 4, "representation", 1),
-        ("qwen2", 4, "trainable", 2),
-        ("qwen2", 0, "last_layer", 1),
+        ("roberta", 0, "trainable"),
+        ("roberta", 4, "representation"),
+        ("qwen2", 4, "trainable"),
+        ("qwen2", 0, "last_layer"),
     ],
 )
-def test_microbatches_give_the_step_of_the_whole_batch(family, rank, scope, every):
-    options = {"family": family, "rank": rank, "scope": scope, "gramian_every": every}
+def test_microbatches_give_the_step_of_the_whole_batch(family, rank, scope):
+    options = {"family": family, "rank": rank, "scope": scope}
     whole, records = train(*make(**options)[:2], BATCHES)
     parts, same = train(*make(**options, microbatches=4)[:2], BATCHES)
     # Adam turns rounding into full steps where a gradient is all but zero, so the
@@ -292,7 +293,8 @@ def test_alpha_and_beta_stay_in_their_bounds_and_shrink():
         optimizers=fast,
         num_classes=K,
     )
-    step = training.make_step(module, TASKS, method, fast, pooling="first", num_classes=K)
+    options = training.StepOptions(pooling="first", num_classes=K)
+    step = training.make_step(module, TASKS, method, fast, options)
     _, records = train(state, step, BATCHES * 4)
     for name in ("alpha", "beta"):
         values = np.array([record[name] for record in records])
@@ -359,8 +361,14 @@ def test_learning_rates_warm_up_and_end_at_zero():
 
 
 def test_options_out_of_range_are_errors():
-    with pytest.raises(ValueError, match="gramian_every must be at least 1, not 0"):
-        make(gramian_every=0)
+    with pytest.raises(ValueError, match="unknown pooling 'cls'"):
+        training.StepOptions(pooling="cls", num_classes=K)
+    with pytest.raises(ValueError, match="num_classes must be at least 2, not 1"):
+        training.StepOptions(pooling="first", num_classes=1)
+    with pytest.raises(ValueError, match="proportions_decay must be in"):
+        make(proportions_decay=1.5)
+    with pytest.raises(ValueError, match="skip_spikes must be at least 0, not nan"):
+        make(skip_spikes=float("nan"))
     with pytest.raises(ValueError, match="microbatches must be at least 1, not 0"):
         make(microbatches=0)
     with pytest.raises(ValueError, match="unknown gradient scope 'head'"):

@@ -14,7 +14,6 @@ def get_sweep():
         methods={
             **common.CONSTANT,
             **common.DWA,
-            "dwa, every 10 steps": {"weighting": "dwa", "gramian_every": 10},
             "dwa, representation": {"weighting": "dwa", "gradient_scope": "representation"},
             "dwa, last layer": {"weighting": "dwa", "gradient_scope": "last_layer"},
         },

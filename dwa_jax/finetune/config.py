@@ -136,9 +136,7 @@ class Config:
 
     # LoRA; rank 0 trains the whole trunk
     lora_rank: int = _key(0, "Rank of the factors.", least=0, most=65_536)
-    lora_alpha: float = _key(
-        0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0, most=_MANY
-    )
+    lora_alpha: float = _key(0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0)
     lora_dropout: float = _key(0.05, "Dropout on what the factors see.", least=0, below=1)
     lora_rank_stabilized: bool = _key(False, "Scale alpha / sqrt(rank) instead.")
     lora_targets: tuple = _key(
@@ -259,9 +257,6 @@ class Config:
         'Where the tasks\' gradients are compared: "trainable", "representation", "last_layer".',
         choices=_scopes,
     )
-    gramian_every: int = _key(
-        1, "Steps between two comparisons in that scope.", least=1, most=_MANY
-    )
     norm_of_cross_entropy: bool = _key(
         False, "Takes the classification's gradient norm of the plain cross-entropy."
     )
@@ -275,18 +270,14 @@ class Config:
         least=1,
         most=10**6,
     )
-    learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0, most=_MANY)
-    head_learning_rate: float = _key(1e-3, "Of the heads.", least=0, most=_MANY)
-    phi_learning_rate: float = _key(
-        1e-3, "Of what losses and weighting learn themselves.", least=0, most=_MANY
-    )
+    learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
+    head_learning_rate: float = _key(1e-3, "Of the heads.", least=0)
+    phi_learning_rate: float = _key(1e-3, "Of what losses and weighting learn themselves.", least=0)
     warmup_steps: int = _key(
         100, "Steps in which the learning rate rises, at most a tenth of all.", least=0, most=_MANY
     )
-    weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0, most=_MANY)
-    clip_norm: float = _key(
-        1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0, most=_MANY
-    )
+    weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0)
+    clip_norm: float = _key(1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0)
     max_bad_steps: int = _key(
         10,
         "An update with a NaN or an infinity in it is left out; so many in a row end the run.",
@@ -298,7 +289,6 @@ class Config:
         "Leaves out updates, too, whose loss or trunk's gradient norm lies more than so many "
         "standard deviations above the mean of the last `spike_window` ones; 0.0 looks for none.",
         least=0,
-        most=_MANY,
     )
     spike_window: int = _key(100, "See skip_spikes.", least=2, most=10**6)
 
@@ -324,9 +314,7 @@ class Config:
     checkpoint_every: int = _key(
         0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY
     )
-    checkpoint_minutes: float = _key(
-        10.0, "Most minutes; 0.0 where the steps alone say.", least=0, most=_MANY
-    )
+    checkpoint_minutes: float = _key(10.0, "Most minutes; 0.0 where the steps alone say.", least=0)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -402,6 +390,25 @@ def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
         inner = isinstance(value, Mapping)
         flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
+
+
+# Keys of earlier versions, with the value at which a run did what every run does now.
+_GONE = {"gramian_every": 1}
+
+
+def without_gone(stored: Mapping, *, whatever: bool = False) -> dict[str, Any]:
+    """Leaves out of a stored configuration what there is no key for any more.
+
+    Args:
+      stored: of a run that an earlier version began.
+      whatever: also where the run did otherwise than every run does now, which matters for
+        going on with it, not for reading it.
+    """
+    return {
+        key: value
+        for key, value in stored.items()
+        if key not in _GONE or not (whatever or value == _GONE[key])
+    }
 
 
 def changed(config: Config) -> dict[str, Any]:

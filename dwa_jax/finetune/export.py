@@ -47,7 +47,7 @@ def export(
     with whole_folder(output, MARKER) as folder:
         writer = _write_transformers if form == "transformers" else _write_peft
         writer(run, folder)
-        curve = plots.draw(run.summary, run.metrics, None).get("weights")
+        curve = plots.weights(run.metrics)
         if curve is not None:
             plots.save({"weights": curve}, folder)
         text = card.write(run, form, made_by=made_by, license=license, curve=curve is not None)

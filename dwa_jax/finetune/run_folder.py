@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from dwa_jax.atomic_files import is_partial, replacing
-from dwa_jax.finetune.config import Config, flatten
+from dwa_jax.finetune.config import Config, flatten, without_gone
 
 _PACKAGES = (
     "dwa_jax",
@@ -171,7 +171,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         for package, version in versions().items()
         if began.get(package) != version
     ]
-    stored, config = flatten(stored), flatten(config)
+    stored, config = flatten(without_gone(stored)), flatten(config)
     # A key that there was not yet when the run began: its default is what the run did then.
     defaults = flatten(plain(Config().to_dict()))
     newer = {key: value for key, value in defaults.items() if key in config and key not in stored}

@@ -16,7 +16,7 @@ from dwa_jax.atomic_files import whole_folder
 from dwa_jax.backbones.messages import shown
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import plots, predictions_file, run_folder
-from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.config import Config, without_gone
 from dwa_jax.finetune.model import load_model, module_options, uses_lora
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.records import MetricsFile
@@ -223,7 +223,7 @@ def _read_config(folder):
     if not isinstance(stored, dict):
         raise ValueError(f"{path} is damaged: it has no config")
     try:
-        return Config.of(stored)
+        return Config.of(without_gone(stored, whatever=True))
     except ValueError as error:
         raise ValueError(f"{path} does not fit this version: {error}") from None
 

@@ -236,15 +236,16 @@ def make_setup(
         tasks,
         method,
         optimizers,
-        num_classes=config.num_classes,
-        scope=config.gradient_scope,
-        gramian_every=config.gramian_every,
-        microbatches=config.microbatches,
-        proportions=config.proportions,
-        norm_of_cross_entropy=config.norm_of_cross_entropy,
-        dropout=config.dropout,
-        skip_spikes=config.skip_spikes,
-        **common,
+        training.StepOptions(
+            num_classes=config.num_classes,
+            scope=config.gradient_scope,
+            microbatches=config.microbatches,
+            proportions=config.proportions,
+            norm_of_cross_entropy=config.norm_of_cross_entropy,
+            dropout=config.dropout,
+            skip_spikes=config.skip_spikes,
+            **common,
+        ),
     )
     predict = training.make_predict(model.module, tasks, **common)
     state = sharding.replicate(state, mesh)

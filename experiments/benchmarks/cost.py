@@ -15,13 +15,13 @@ from dwa_jax.backbones import low_rank
 from experiments.benchmarks.ours import Method, Model
 
 
-def backward_passes(method: Method, num_tasks: int = 2) -> float:
-    """Returns how often the trunk runs backward a step, on average over `gramian_every`."""
+def backward_passes(method: Method, num_tasks: int = 2) -> int:
+    """Returns how often the trunk runs backward a step."""
     if method.weighting == "constant" or method.scope == "representation":
-        return 1.0
+        return 1
     if method.scope == "last_layer":
-        return 1.0  # and that layer once more a further task, which is left out
-    return 1 + (num_tasks - 1) / method.gramian_every
+        return 1  # and that layer once more a further task, which is left out
+    return num_tasks
 
 
 def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:

@@ -19,19 +19,16 @@ class Method(NamedTuple):
     Attributes:
       weighting: its registered name.
       scope: where the Gramian is taken.
-      gramian_every: steps between two Gramians of that scope.
     """
 
     weighting: str
     scope: str = "trainable"
-    gramian_every: int = 1
 
 
 METHODS = {
     "constant": Method("constant"),
     "dwa representation": Method("dwa", "representation"),
     "dwa last_layer": Method("dwa", "last_layer"),
-    "dwa trainable every 10": Method("dwa", "trainable", 10),
     "dwa trainable": Method("dwa", "trainable"),
 }
 
@@ -123,11 +120,12 @@ def setup(model: Model, method: Method, *, unroll: int = 0):
         tasks,
         chosen,
         optimizers,
-        num_classes=NUM_CLASSES,
-        scope=method.scope,
-        gramian_every=method.gramian_every,
-        pooling=heads.default_pooling(model.config.family),
-        lora_scale=model.adapter.scale if model.adapter else 1.0,
+        training.StepOptions(
+            num_classes=NUM_CLASSES,
+            scope=method.scope,
+            pooling=heads.default_pooling(model.config.family),
+            lora_scale=model.adapter.scale if model.adapter else 1.0,
+        ),
     )
     return state, step
 
@@ -157,11 +155,9 @@ class Runner:
     def __init__(self, model: Model, method: Method, batch: dict, *, unroll: int = 0):
         self.state, self.step = setup(model, method, unroll=unroll)
         self.batch = jax.device_put(batch)
-        self.count = max(method.gramian_every, 1)
         self.metrics: dict = {}
 
     def run(self) -> None:
-        """Takes `count` steps, a whole cycle of `gramian_every`, and waits for them."""
-        for _ in range(self.count):
-            self.state, self.metrics = self.step(self.state, self.batch)
+        """Takes a step and waits for it."""
+        self.state, self.metrics = self.step(self.state, self.batch)
         jax.block_until_ready((self.state, self.metrics))

@@ -86,7 +86,7 @@ def compare(
     contenders = {}
     for name in methods:
         runner = Runner(model, METHODS[name], batch)
-        contenders[name] = timing.prepare(runner.run, runner.count)
+        contenders[name] = timing.prepare(runner.run)
     states: dict[bool, object] = {}
     for name, compiled in peers:
         from experiments.benchmarks import peers as torch_peers

@@ -10,13 +10,11 @@ class Contender(NamedTuple):
     """Something to time.
 
     Attributes:
-      run: does its work `steps` times and waits for the end of it.
-      steps: how many steps one call is.
+      run: does its work and waits for the end of it.
       compile_seconds: what its first call took beyond a usual one.
     """
 
     run: Callable[[], object]
-    steps: int = 1
     compile_seconds: float = 0.0
 
 
@@ -25,7 +23,7 @@ class Contender(NamedTuple):
 _PAUSE = 0.03
 
 
-def prepare(run: Callable[[], object], steps: int = 1) -> Contender:
+def prepare(run: Callable[[], object]) -> Contender:
     """Calls what is to be timed until it is compiled; the first call is timed as compilation."""
     started = time.perf_counter()
     run()
@@ -34,7 +32,7 @@ def prepare(run: Callable[[], object], steps: int = 1) -> Contender:
     run()
     started = time.perf_counter()
     run()
-    return Contender(run, steps, max(first - (time.perf_counter() - started), 0.0))
+    return Contender(run, max(first - (time.perf_counter() - started), 0.0))
 
 
 def interleave(
@@ -61,7 +59,7 @@ def interleave(
             time.sleep(_PAUSE)
             started = time.perf_counter()
             contender.run()
-            times[name].append(1000 * (time.perf_counter() - started) / contender.steps)
+            times[name].append(1000 * (time.perf_counter() - started))
     result = {}
     for name, values in times.items():
         ordered = sorted(values)

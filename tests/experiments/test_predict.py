@@ -81,7 +81,7 @@ def test_a_run_read_back_predicts_what_it_wrote_of_its_best_epoch(predictor, tes
     for several in (tuple(texts[:3]), iter(texts[:3]), np.array(texts[:3]), series):
         assert len(predictor(several)) == 3
     for wrong in ("EUR/USD jumps", {"text": texts}, pa.table({"text": texts}).to_pandas()):
-        with pytest.raises(TypeError, match=r"a list of texts .* a column: predictor\(table"):
+        with pytest.raises(TypeError, match=r"a list of texts .* a column: model\(table"):
             predictor(wrong)
     with pytest.raises(TypeError, match="text 1 is nan, no string; a list of texts"):
         predictor(["up", float("nan")])
@@ -94,6 +94,7 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
     shutil.rmtree(copy / "checkpoints")
     stored = json.loads((copy / "config.json").read_text())
     stored["config"] |= {"backbone": "/gone", "lora_rank": 0}
+    stored["config"]["gramian_every"] = 3  # a key of an earlier version
     (copy / "config.json").write_text(json.dumps(stored))
     config = base.get_config()
     config.update({"eval_batch_size": 8, "max_length": 32})

@@ -92,6 +92,7 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         psi=psi,
         tasks=made,
         thresholds=THRESHOLDS,
+        predictions=None,
         summary={
             "validation": {"mse": 0.25, "accuracy": 0.5, "accuracy_by_class": [0.5, None, 0.1]},
             "test": None,
