@@ -53,6 +53,14 @@ def parse(argv: list[str] | None = None):
     add("--input", default="-", help="file or files of texts; - is standard input, a text a line")
     add("--output", default="-", help="file to write; - is standard output, as JSON lines")
     add("--text_column", default="", help="column of the texts; by default the run's")
+    add("--delimiter", default="", help="between the cells of a text file; by default found")
+    add("--encoding", default="", help="of a text file; by default found")
+    add(
+        "--columns",
+        default=None,
+        help="names of all columns of a file without a header, with commas between; by default the "
+        "run's; an empty one is a file with a header",
+    )
     add("--on_bad_row", default="", choices=["error", "skip"], help="by default the run's")
     add("--batch_size", type=int, default=None, help="rows at once; by default the run's")
     add(
@@ -79,11 +87,18 @@ def _reader(args, predictor, added):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesReader(sys.stdin, "standard input", to, wanted)
     # A file's own name may hold what would make it a pattern.
-    names = [args.input] if Path(args.input).exists() else corpus.expand(args.input, "--input")
+    names = [args.input] if Path(args.input).is_file() else corpus.expand(args.input, "--input")
     if not names:
         raise ValueError(f"--input={args.input!r} names no file")
+    config = predictor.run.config
+    columns = args.columns if args.columns is not None else ",".join(config.columns)
+    layout = tables.Layout(
+        args.delimiter,
+        args.encoding,
+        tuple(name.strip() for name in columns.split(",") if name.strip()),
+    )
     try:
-        reader = tables.open_tables(names, wanted)
+        reader = tables.open_tables(names, wanted, layout)
     except tables.UnknownFormat as error:
         raise ValueError(f"{error}; lines, a text each, go to standard input: < FILE") from None
     if args.output == "-" and reader.suffix == ".parquet":
@@ -144,6 +159,8 @@ def predict(args) -> None:
         except tables.MissingColumn as error:
             raise ValueError(f"{error}; name the text's with --text_column") from None
     seconds = time.perf_counter() - started
+    for note in reader.notes:
+        console.print(f"note: {reader.name}: {note}", markup=False)
     if left_out:
         more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         console.print(

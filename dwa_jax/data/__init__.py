@@ -10,7 +10,7 @@ from dwa_jax.data.columns import Columns, LeftOut
 from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.scored_texts import read
-from dwa_jax.data.splits import check_disjoint, normalize_text, split
+from dwa_jax.data.splits import check_disjoint, count_shared, normalize_text, split
 from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "Rows",
     "bucket_lengths",
     "check_disjoint",
+    "count_shared",
     "encode",
     "from_columns",
     "from_split",

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from fractions import Fraction
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -118,6 +119,17 @@ def score(
     if not low <= value <= high:
         raise BadCell(f"score {quoted(cell)} is outside [{low:g}, {high:g}] (see score_range)")
     return rescale(value, low, high)
+
+
+def restore(value: float, score_range: tuple[float, float]) -> float:
+    """Returns a score of [-1, 1] in the range that it was rescaled from, to 15 digits.
+
+    Args:
+        value: in [-1, 1]; a float counts as the shortest decimal that it is the nearest float to.
+        score_range: (lowest, highest).
+    """
+    share, low, high = (Fraction(repr(float(x))) for x in (value, *score_range))
+    return float(f"{float(low + (share + 1) / 2 * (high - low)):.15g}")
 
 
 def _key(cell):

@@ -78,14 +78,15 @@ def split(
         )
     shares = shares / shares.sum()
     members = _together(rows, normalize)
-    order = np.random.default_rng(seed).permutation(len(members))
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(members))
     if rows.times is not None:
         # Of what belongs together the last decides: nothing that is trained on is yet to come.
         last = [max(rows.times[i] for i in members[group]) for group in order]
         order = order[np.argsort(last, kind="stable")]
         sides = _in_order([members[group] for group in order], shares, len(rows))
     elif stratify:
-        sides = _stratified([members[group] for group in order], rows, shares)
+        sides = _stratified([members[group] for group in order], rows, shares, rng)
     else:
         sides = _filled([[members[group] for group in order]], shares, len(rows))
     for name, share, side in zip(NAMES, shares, sides, strict=True):
@@ -140,7 +141,9 @@ def _in_order(members: list[list[int]], shares: np.ndarray, total: int) -> list[
     return sides
 
 
-def _stratified(members: list[list[int]], rows: Rows, shares: np.ndarray) -> list[list[int]]:
+def _stratified(
+    members: list[list[int]], rows: Rows, shares: np.ndarray, rng: np.random.Generator
+) -> list[list[int]]:
     # Neighbours in category and score, in blocks just large enough to give each side a row.
     size = math.ceil(1 / shares[shares > 0].min() - 1e-9)
     of = [group[0] for group in members]
@@ -153,6 +156,8 @@ def _stratified(members: list[list[int]], rows: Rows, shares: np.ndarray) -> lis
         edges = [round(k * len(same) / count) for k in range(count + 1)]
         # Inside a block as drawn again, not by score.
         blocks += [[members[i] for i in sorted(same[a:b])] for a, b in itertools.pairwise(edges)]
+    # What is left of each goes by chance, too.
+    blocks = [blocks[i] for i in rng.permutation(len(blocks))]
     return _filled(blocks, shares, len(rows))
 
 
@@ -228,3 +233,9 @@ def check_disjoint(
             " are these the same file?"
         )
     return train.take(keep), dropped
+
+
+def count_shared(rows: Rows, others: Rows, *, normalize: Callable[[str], str] | None = None) -> int:
+    """Returns how many of some rows have a text or group that others have too."""
+    known = {key for keys in _keys(others, normalize) for key in keys}
+    return sum(not known.isdisjoint(keys) for keys in _keys(rows, normalize))

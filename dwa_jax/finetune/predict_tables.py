@@ -1,5 +1,6 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -68,6 +69,8 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     tasks = [task.name for task in run.tasks]
     if "regression" in tasks:
         added["predicted_score"] = float
+        if run.config.score_range:
+            added["predicted_in_range"] = float
     added["predicted_category"] = int
     if predictor.names:
         added["predicted_name"] = str
@@ -116,6 +119,13 @@ def _values(predictor, found):
     values = {"predicted_category": list(found.category)}
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
+        if predictor.run.config.score_range:
+            values["predicted_in_range"] = [
+                cells.restore(score, predictor.run.config.score_range)
+                if math.isfinite(score)
+                else math.nan
+                for score in values["predicted_score"]
+            ]
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:

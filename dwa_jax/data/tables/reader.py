@@ -229,10 +229,12 @@ class SeveralTables(TableReader):
                 yield chunk._replace(share=read / max(sum(sizes), 1))
             # Also of a file without rows.
             self._check_same(reader)
+            self.notes += [note for note in reader.notes if note not in self.notes]
 
     def _check_same(self, reader):
         if self.header is None:
             self.header = reader.header
+            self.delimiter, self.quoted = reader.delimiter, reader.quoted
         elif self.header != reader.header:
             raise DataError(
                 f"{reader.name}: its columns are not those of {self._readers[0].name}, and one "
