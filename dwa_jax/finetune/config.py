@@ -193,7 +193,7 @@ class Config:
     percent: bool = _key(False, "45% is 0.45.")
     delimiter: str = _key(
         "",
-        'Between the cells of a text file; "" finds , ; tab |. "@" is looked for from the right.',
+        'Between the cells of a text file; "" finds , ; tab |. "@": from the right.',
     )
     encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.')
     columns: tuple = _key(

@@ -325,11 +325,7 @@ BAD = [
         "{}, row 1: the text '\\ud800' holds half a surrogate pair",
     ),
     ("in.parquet", "no parquet", "{}: not a readable Parquet file"),
-    (
-        "in.txt",
-        "fine\n",
-        "{}: unknown file type '.txt'; known: .csv, .jsonl, .parquet, hub:NAME; lines",
-    ),
+    ("in.doc", "fine\n", "{}: unknown file type '.doc'; known: .csv, .tsv, .txt, .jsonl, .ndj"),
     (
         "in.csv",
         "txt;n\nfine;1\n",
@@ -344,7 +340,7 @@ def test_a_mistake_is_one_line_and_no_output(shared, folder, tmp_path, name, con
     path.write_text(content)
     with pytest.raises(ValueError) as caught:
         program(
-            folder, f"--input={path}", f"--output={tmp_path}/out{path.suffix.replace('txt', 'csv')}"
+            folder, f"--input={path}", f"--output={tmp_path}/out{path.suffix.replace('doc', 'csv')}"
         )
     assert str(caught.value).startswith(message.format(path)) and "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == [path]

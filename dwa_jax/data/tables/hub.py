@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from dwa_jax.data.rows import DataError
 from dwa_jax.data.tables.reader import ABSENT, Record, TableReader, dig, owner
@@ -13,7 +14,7 @@ class HubReader(TableReader):
     """Reads "hub:NAME", "hub:NAME:SPLIT" or "hub:NAME:CONFIG:SPLIT"; a NAME may be a folder."""
 
     def records(self) -> Iterator[Record]:
-        table = _load(self.name)
+        table = load(self.name)
         names = self.wanted.columns
         self.check_columns(table.column_names)
         there = {owner(name, table.column_names) for name in names} - {None}
@@ -33,7 +34,15 @@ class HubReader(TableReader):
             yield row, None, [None if cell is ABSENT else cell for cell in cells], None
 
 
-def _load(source):
+def load(source: str) -> Any:
+    """Loads a data set.
+
+    Args:
+      source: as `HubReader` takes it.
+
+    Raises:
+      DataError: it cannot be had.
+    """
     # A colon inside brackets is part of the split: train[:100].
     name, *choice = re.split(r":(?![^\[]*\])", source.removeprefix("hub:"))
     if not name or len(choice) > 2:

@@ -99,7 +99,7 @@ def find(path: Path, given: Layout, usual: str, wanted: Sequence[str]) -> Found:
         if best not in candidates[:1]:
             notes.append(f"cells separated by {best!r}")
     else:
-        headers: dict[str, list[str]] = {d: next(iter(_sampled(sample, d)), []) for d in candidates}
+        headers: dict[str, list[str]] = {d: next(iter(sampled(sample, d)), []) for d in candidates}
         names = {d: {*headers[d], *tell_apart(headers[d])} for d in candidates}
         best = next((d for d in candidates if names[d].issuperset(wanted)), candidates[0])
         if len(headers[best]) == 1 and not names[best].issuperset(wanted):
@@ -144,8 +144,37 @@ def long_cells() -> Iterator[None]:
         csv.field_size_limit(previous)
 
 
-def _sampled(sample, delimiter, quoted=None, width=0):
-    # The records of a file's beginning; [] for one that cannot be read.
+def likeliest(sample: str, usual: str, width: int = 0) -> str:
+    """Returns the delimiter that makes the most even table of a file's beginning.
+
+    Args:
+      sample: the beginning.
+      usual: delimiter of files with this ending, which wins a tie.
+      width: number of columns; 0 where nobody knows.
+    """
+
+    def evenness(delimiter):
+        widths = [len(cells) for cells in sampled(sample, delimiter, width=width or 2)]
+        if not widths:
+            return 0.0
+        common = width or max(set(widths), key=widths.count)
+        return widths.count(common) / len(widths) if common > 1 else 0.0
+
+    candidates = list(dict.fromkeys([usual, *_QUOTED, "@"]))
+    return max(candidates, key=lambda d: round(evenness(d), 2))
+
+
+def sampled(
+    sample: str, delimiter: str, quoted: bool | None = None, width: int = 0
+) -> list[list[str]]:
+    """Returns the first records of a file's beginning; [] for one that cannot be read.
+
+    Args:
+      sample: the beginning.
+      delimiter: between cells.
+      quoted: whether quotes mean something; None where the delimiter says.
+      width: number of cells, where they are split from the right.
+    """
     lines = io.StringIO(sample, newline="")
     cut = len(sample) == _SAMPLE_CHARACTERS
     found: list[list[str]] = []
@@ -172,12 +201,12 @@ def _sampled(sample, delimiter, quoted=None, width=0):
 
 
 def _share(sample, delimiter, width, quoted=None):
-    found = _sampled(sample, delimiter, quoted, width)
+    found = sampled(sample, delimiter, quoted, width)
     return sum(len(cells) == width for cells in found) / max(len(found), 1)
 
 
 def _indexed(sample, delimiter, quoted, width):
-    records = _sampled(sample, delimiter, quoted)[1:]
+    records = sampled(sample, delimiter, quoted)[1:]
     if len(records) < 2 or any(len(cells) != width + 1 for cells in records):
         return False
     numbers = {cells[0] for cells in records}
