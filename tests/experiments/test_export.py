@@ -155,7 +155,8 @@ def test_a_mean_that_transformers_knows_is_exported(runs, tmp_path, monkeypatch)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sentence_transformers_gives_our_predictions(runs, ours, family, tmp_path, monkeypatch):
     run = runs(family)
-    for pooling in ("first", "last", "mean"):
+    # Where attention is causal, the first token is the same vector for every text.
+    for pooling in ("last", "mean") if run.pooling == "last" else ("first", "last", "mean"):
         changed = run
         if pooling != run.pooling:
             changed = saved.Trained(**{**vars(run), "pooling": pooling})
