@@ -51,10 +51,9 @@ def split_last_layer(module: Trunk) -> Split:
     if count < 1:
         raise BackboneError("a trunk without layers has no last layer")
     first = module.config.first_layer
-    below = dataclasses.replace(module.config, num_layers=count - 1)
-    below = module.clone(config=below)
-    alone = dataclasses.replace(module.config, num_layers=1, first_layer=first + count - 1)
-    alone = module.clone(config=alone, single=True)
+    below = module.clone(config=dataclasses.replace(module.config, num_layers=count - 1))
+    top = dataclasses.replace(module.config, num_layers=1, first_layer=first + count - 1)
+    alone = module.clone(config=top, single=True)
 
     def lower(variables, input_ids, attention_mask, **options):
         variables = {

@@ -6,7 +6,9 @@ the boundary, and everything behind it takes that. Imports no JAX, so that help 
 
 import dataclasses
 import difflib
+import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -183,6 +185,33 @@ class Config:
         (),
         "(lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.",
     )
+    labels: str = _key(
+        "",
+        'Numbers of label words, "negative=-1, neutral=0, positive=1": scores, in score_range; '
+        "without a score_column the categories, ordered by these numbers.",
+    )
+    decimal_comma: bool = _key(False, "0,5 is a half.")
+    percent: bool = _key(False, "45% is 0.45.")
+    delimiter: str = _key(
+        "",
+        'Between the cells of a text file; "" finds , ; tab |. "@": from the right.',
+    )
+    encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.')
+    columns: tuple = _key(
+        (), "Names of all columns, in order, of files without a header; () where they have one."
+    )
+    split_column: str = _key(
+        "", 'Column of `train` that says train, validation or test; "" splits by `fractions`.'
+    )
+    group_column: str = _key(
+        "", 'Column whose value is shared by rows that stay on one side of a split; "" for none.'
+    )
+    time_column: str = _key(
+        "", 'Column by which the past is trained on and what came after tested; "" for none.'
+    )
+    stratify: bool = _key(
+        True, "Splits have like shares of each category, and of low and high scores."
+    )
     derive_categories: bool = _key(
         True, "Categories of rows without one come from their scores by the thresholds."
     )
@@ -224,7 +253,7 @@ class Config:
     # Categories
     num_classes: int = _key(5, "K.", least=2, most=1000)
     stratifier: str = _key(
-        "das(spacing_penalty=0.1)",
+        "das(spacing_penalty=0.01)",
         "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
         "equal_frequency, ...",
     )
@@ -365,8 +394,9 @@ class Config:
 _SECTIONS = {
     "backbone": "Trunk",
     "lora_rank": "LoRA; rank 0 trains the whole trunk",
-    "train": "Data: files (CSV, JSONL, also .gz, .bz2, .xz, .zst; Parquet), patterns such as "
-    "data/*.csv, or hub:NAME[[:CONFIG]:SPLIT]; several with commas between",
+    "train": "Data: files (.csv .tsv .txt .json .jsonl .ndjson, also .gz, .bz2, .xz, .zst; "
+    ".parquet .xlsx), folders of them, patterns such as data/*.csv, or "
+    "hub:NAME[[:CONFIG]:SPLIT]; several with commas between, or as a list in JSON",
     "num_classes": "Categories",
     "tasks": "Tasks, losses and weighting",
     "epochs": "Optimization",
@@ -423,12 +453,15 @@ def _nearest(key, known):
     return f"; the nearest is {near[0]!r}" if near else f"; there are: {', '.join(known)}"
 
 
+_FILES = ("train", "validation", "test", "also_test")
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 def _typed(name, value, kind):
     if kind is Scratch:
         return _scratch(value)
+    if name in _FILES or name == "labels":
+        value = _as_text(value)
     if kind is tuple:
         # JSON and people write lists.
         if isinstance(value, str) or not isinstance(value, tuple | list):
@@ -442,6 +475,17 @@ def _typed(name, value, kind):
         value, fits = float(value) if abs(value) < 2**1000 else math.inf, True
     if not fits:
         raise ValueError(f"{name}={value!r:.80} must be {_WORDS[kind]}")
+    return value
+
+
+def _as_text(value):
+    # Several files, or a mapping, in the words of a command line.
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value)) if value else ""
+    if isinstance(value, list | tuple):
+        return json.dumps([str(name) for name in value]) if value else ""
     return value
 
 

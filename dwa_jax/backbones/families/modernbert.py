@@ -106,6 +106,8 @@ class Attention(Block):
 class MLP(Block):
     """down(act(a) * b), a and b being the halves of up x."""
 
+    config: ModernBertConfig
+
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool) -> jax.Array:
         c = self.config
@@ -263,7 +265,8 @@ def _read(source: dict) -> ModernBertConfig:
     )
 
 
-def _write(config: ModernBertConfig) -> dict:
+def _write(config: BackboneConfig) -> dict:
+    assert isinstance(config, ModernBertConfig)
     thetas = {"full_attention": config.rope_theta, "sliding_attention": config.local_theta}
     return {
         "model_type": "modernbert",

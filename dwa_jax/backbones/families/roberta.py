@@ -9,7 +9,14 @@ from dwa_jax.backbones.family import Family
 
 
 def _scratch(
-    *, vocab_size, width, layers, heads, feed_forward, max_positions, pad_token_id
+    *,
+    vocab_size: int,
+    width: int,
+    layers: int,
+    heads: int,
+    feed_forward: int,
+    max_positions: int,
+    pad_token_id: int,
 ) -> dict:
     return {
         "model_type": "roberta",
@@ -18,8 +25,8 @@ def _scratch(
         "num_hidden_layers": layers,
         "num_attention_heads": heads,
         "intermediate_size": feed_forward,
-        # The rows up to that of the pad id, 1, are no token's.
-        "max_position_embeddings": max_positions + 2,
+        # The rows up to the pad id's are no token's.
+        "max_position_embeddings": max_positions + pad_token_id + 1,
         "type_vocab_size": 1,
         "pad_token_id": pad_token_id,
     }
