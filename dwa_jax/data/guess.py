@@ -114,8 +114,6 @@ def _peek(
         form = _find_layout(path, ending, form, found)
     wanted = tables.Wanted("", optional=("",), whole=True)
     reader = tables.open_table(source, wanted, form)
-    if isinstance(reader, tables.LinesReader):
-        raise DataError(f"{source}: has one column, and no labels beside its texts")
     records = [
         row
         for _, row, cells_, _ in itertools.islice(reader.records(), _ROWS)

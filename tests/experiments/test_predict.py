@@ -351,7 +351,7 @@ def test_bad_rows_can_be_left_out(shared, folder, tmp_path, capsys):
         b'{"text": "up"}\nnonsense\n{"text": null}\n{"text": "\xff"}\n{"text": "down"}\n'
     )
     files = f"--input={tmp_path}/in.jsonl", f"--output={tmp_path}/out.jsonl"
-    program(folder, *files, "--on_bad_row=skip")
+    program(folder, *files, "--on_bad_row=skip", "--encoding=utf-8")
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["up", "down"]
     said = capsys.readouterr().err

@@ -100,7 +100,7 @@ def open_table(source: str | Path, wanted: Wanted, layout: Layout = FIND) -> Tab
     if lines:
         return JsonReader(path, wanted, layout)
     table = DelimitedReader(path, wanted, layout)
-    if suffix == ".txt" and wanted.whole and not table.has_header():
+    if suffix == ".txt" and wanted.whole and wanted.text and not table.has_header():
         return LinesReader(table.lines(), str(path), ".csv", wanted)
     return table
 
