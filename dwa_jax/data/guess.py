@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -256,7 +257,8 @@ _EITHER = cells.Written(decimal_comma=True, percent=True)
 
 def _number(value):
     plain = cells.number(value)
-    return plain if plain is not None else cells.number(value, _EITHER)
+    found = plain if plain is not None else cells.number(value, _EITHER)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _label_column(source, given, columns, taken, found):
@@ -302,7 +304,10 @@ def _numbers(given, found, name, values):
         found.keys["decimal_comma"] = True
         found.reasons.append(f"{name!r} has decimal commas")
     written = cells.Written("decimal_comma" in found.keys, "percent" in found.keys)
-    numbers = [n for value in values if (n := cells.number(value, written)) is not None]
+    found_numbers = (cells.number(value, written) for value in values)
+    numbers = [n for n in found_numbers if n is not None and math.isfinite(n)]
+    if not numbers:
+        raise DataError(f"column {name!r} is written in several ways: {cells.quoted(values[0])}")
     if not given.get("score_range") and not given.get("labels"):
         proposed = labels.propose_range(min(numbers), max(numbers))
         if proposed:

@@ -60,7 +60,7 @@ class JsonReader(TableReader):
                 yield number, text, self._checked(value, cells), share()
         # Only the last row tells whether a key is in no object at all.
         if objects:
-            self.check_columns(list(seen))
+            self.check_columns(list(seen), exact=True)
 
     def _objects(self, file):
         begun = ""
