@@ -8,6 +8,7 @@ from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths
 from dwa_jax.data.columns import Columns, LeftOut
 from dwa_jax.data.given import from_columns, from_split
+from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.scored_texts import read
 from dwa_jax.data.splits import check_disjoint, count_shared, normalize_text, split
@@ -31,5 +32,6 @@ __all__ = [
     "normalize_text",
     "normalize_tweet",
     "read",
+    "rescale",
     "split",
 ]

@@ -1,4 +1,4 @@
-"""Scores of any range, rescaled to [-1, 1] without the rounding that would move one past a threshold.
+"""Scores of any range rescaled to [-1, 1], without the rounding that moves one past a threshold.
 
 In float64 2 * (4 - 0) / (10 - 0) - 1 is -0.19999999999999996, which lies above a threshold of -0.2.
 What people write are decimals, so decimals are rescaled, and rounded once: the result is the float

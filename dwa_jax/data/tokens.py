@@ -18,8 +18,8 @@ from dwa_jax.messages import one_line, quoted
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What Qwen2 pads with (151643); among tokenizers without a pad token, those that have
-# this token have it for the end of a document.
+# Among tokenizers without a pad token, those that have this token have it for the end of a
+# document, and so never inside a text.
 _PAD_TOKEN = "<|endoftext|>"
 _CHUNK = 4096  # texts tokenized at once: bounds the memory of the tokenizer's own records
 
@@ -48,7 +48,7 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """Loads a backbone's tokenizer, with a pad token.
 
     A tokenizer without a pad token (most decoders) gets `<|endoftext|>` where its
-    vocabulary has it (Qwen2: 151643), else its end-of-sequence token. Code that comes
+    vocabulary has it, else its end-of-sequence token. Code that comes
     with a tokenizer is never run.
 
     Args:

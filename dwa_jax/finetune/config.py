@@ -102,11 +102,12 @@ class Config:
     # Trunk
     backbone: str = _key(
         "scratch",
-        'A local folder or a hub id with Hugging Face weights; "scratch" builds one.',
+        "A local folder or a hub id with Hugging Face weights, a run or an export, whose heads and "
+        'thresholds come along; "scratch" builds one.',
     )
     scratch: Scratch = dataclasses.field(
         default_factory=Scratch,
-        metadata={"key": Key("Shape of a RoBERTa from scratch; heads must divide width.")},
+        metadata={"key": Key("Shape of a trunk from scratch; heads must divide width.")},
     )
     dtype: str = _key(
         "float32",
@@ -252,7 +253,7 @@ class Config:
     # Categories
     num_classes: int = _key(5, "K.", least=2, most=1000)
     stratifier: str = _key(
-        "das(spacing_penalty=0.1)",
+        "das(spacing_penalty=0.01)",
         "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
         "equal_frequency, ...",
     )

@@ -3,6 +3,7 @@
 import glob
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from dwa_jax import data, stratify
 from dwa_jax.data import tables, vader
-from dwa_jax.finetune import bad_rows, choices
+from dwa_jax.finetune import bad_rows, choices, inherited
 from dwa_jax.finetune.config import Config
 
 # Where rows came from that a program handed over instead of a file's name.
@@ -30,6 +31,7 @@ class Corpus:
       left_out: the bad rows of all files, where `on_bad_row` is "skip".
       machine_scored: split -> how many of its scores `label_with` gave; without those that
         people gave all of.
+      thresholds_from: the backbone whose thresholds these are; "" where they were fitted.
     """
 
     rows: dict[str, data.Rows]
@@ -38,6 +40,7 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
     left_out: list[data.LeftOut] = field(default_factory=list)
     machine_scored: dict[str, int] = field(default_factory=dict)
+    thresholds_from: str = ""
 
 
 def expand(text: str, key: str) -> list[str]:
@@ -181,16 +184,20 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         if not by_machine:
             notes.append("label_with='vader' gave no score: every row has one")
 
-    thresholds = None
     scores = rows["train"].scores
     scores = scores[~np.isnan(scores)]
-    if len(scores):
+    thresholds = _inherited(config, notes) if len(scores) else None
+    origin = "" if thresholds is None else config.backbone
+    if len(scores) and thresholds is None:
         name, options = choices.parse(config.stratifier, "stratifier")
         try:
-            thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
         except TypeError as error:
             raise ValueError(f"stratifier={config.stratifier!r}: {error}") from None
-    elif "regression" in config.tasks:
+        notes += [str(item.message) for item in caught if item.category is UserWarning]
+    elif not len(scores) and "regression" in config.tasks:
         raise ValueError("no training row has a score; set tasks=('classification',)")
     categories = {split: _categories(part, thresholds, config) for split, part in rows.items()}
     for split, values in categories.items():
@@ -202,7 +209,25 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
             )
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
-    return Corpus(rows, categories, thresholds, notes, bad, by_machine)
+    return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+
+
+def _inherited(config, notes):
+    # The thresholds of a trained model that is the backbone: what its heads learned to tell.
+    found = inherited.thresholds(config.backbone)
+    if found is None:
+        return None
+    told = f"the thresholds of backbone={config.backbone}, {', '.join(f'{x:+.3f}' for x in found)},"
+    if config.stratifier != Config().stratifier:
+        notes.append(f"{told} are not taken: stratifier={config.stratifier!r} fits others")
+        return None
+    try:
+        thresholds = stratify.STRATIFIERS["manual"]([], config.num_classes, thresholds=found)
+    except ValueError as error:
+        notes.append(f"{told} are not taken: {error}")
+        return None
+    notes.append(f"{told} are taken; a stratifier of your own fits others")
+    return thresholds
 
 
 def _split(config, everything, held_out, normalize, notes):

@@ -14,9 +14,9 @@ import numpy as np
 from dwa_jax.data import cells
 from dwa_jax.data.guess import guess
 from dwa_jax.finetune import corpus as corpora
+from dwa_jax.finetune import saved
 from dwa_jax.finetune.config import Config, changed
 from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, read_corpus
-from dwa_jax.finetune.model import load_model, only_here
 from dwa_jax.finetune.setup import make_batches
 from experiments.terminal.console import Terminal
 
@@ -54,9 +54,9 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
         console.table("rows as understood", as_understood(corpus, config))
         console.note("to train: " + command_of(arguments, keys))
     # The key that a run would take, so that a trunk from scratch has its tokenizer.
-    model = load_model(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
+    model = saved.begin(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
     batches, notes = make_batches(config, corpus, model)
-    for note in [*corpus.notes, *notes, *only_here(model)]:
+    for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     rows = {}
     for split, found in counts(corpus, config.num_classes).items():
