@@ -87,7 +87,9 @@ def _reader(args, predictor, added):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesReader(sys.stdin, "standard input", to, wanted)
     # A file's own name may hold what would make it a pattern.
-    names = [args.input] if Path(args.input).is_file() else corpus.expand(args.input, "--input")
+    names = (
+        [args.input] if Path(args.input).is_file() else corpus.expand_names(args.input, "--input")
+    )
     if not names:
         raise ValueError(f"--input={args.input!r} names no file")
     config = predictor.run.config

@@ -106,7 +106,7 @@ def _peek(
         given.get("delimiter", ""), given.get("encoding", ""), given.get("columns", ())
     ).check()
     if ending != ".xlsx" and not form.encoding:
-        encoding = encodings.find(path)
+        encoding = encodings.find_encoding(path)
         if encoding != encodings.UTF_8:
             found.keys["encoding"] = encoding
             found.reasons.append(f"it is no UTF-8, and reads as {encoding}")
@@ -173,7 +173,7 @@ def _find_layout(path, ending, form, found):
 def _is_header(records):
     first, rest = records[0], [row for row in records[1:] if len(row) == len(records[0])]
     names = [name.strip().casefold() for name in first]
-    if any(cells.number(cell) is not None for cell in first if cell.strip()):
+    if any(cells.as_number(cell) is not None for cell in first if cell.strip()):
         return False
     if any(name in _TEXTS or name in _SCORES for name in names):
         return True
@@ -181,7 +181,7 @@ def _is_header(records):
         return False
     below = list(zip(*rest, strict=True))
     return any(
-        all(cells.number(c) is not None for c in column if c.strip())
+        all(cells.as_number(c) is not None for c in column if c.strip())
         and any(map(str.strip, column))
         for column in below
     ) or not any(cell in set(column) for cell, column in zip(first, below, strict=True))
@@ -202,7 +202,7 @@ def _name(records):
 def _words(values):
     texts = [" ".join(v) if isinstance(v, list) else v for v in values]
     texts = [t for t in texts if isinstance(t, str)]
-    if not texts or any(cells.number(t) is not None for t in texts[:20]):
+    if not texts or any(cells.as_number(t) is not None for t in texts[:20]):
         return 0.0
     return sum(len(t.split()) for t in texts) / len(values)
 
@@ -256,8 +256,8 @@ _EITHER = cells.Written(decimal_comma=True, percent=True)
 
 
 def _number(value):
-    plain = cells.number(value)
-    found = plain if plain is not None else cells.number(value, _EITHER)
+    plain = cells.as_number(value)
+    found = plain if plain is not None else cells.as_number(value, _EITHER)
     return found if found is not None and math.isfinite(found) else None
 
 
@@ -304,7 +304,7 @@ def _numbers(given, found, name, values):
         found.keys["decimal_comma"] = True
         found.reasons.append(f"{name!r} has decimal commas")
     written = cells.Written("decimal_comma" in found.keys, "percent" in found.keys)
-    found_numbers = (cells.number(value, written) for value in values)
+    found_numbers = (cells.as_number(value, written) for value in values)
     numbers = [n for n in found_numbers if n is not None and math.isfinite(n)]
     if not numbers:
         raise DataError(f"column {name!r} is written in several ways: {cells.quoted(values[0])}")

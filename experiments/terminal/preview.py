@@ -67,7 +67,7 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
         rows["thresholds"] = ", ".join(f"{value:+.3f}" for value in corpus.thresholds)
     console.table("rows", rows)
     train = batches["train"]
-    console.table("tokens of a training text", histogram(train.lengths))
+    console.table("tokens of a training text", length_histogram(train.lengths))
     real, computed = train.token_counts(0)
     steps = len(train)
     console.table(
@@ -89,7 +89,7 @@ def _guess(config, arguments, console):
         if argument.startswith("--config.") and key in _GUESSED:
             said.add(key)
     given = {key: getattr(config, key) for key in said}
-    found = guess(corpora.expand(config.train, "train")[0], given)
+    found = guess(corpora.expand_names(config.train, "train")[0], given)
     for reason in found.reasons:
         console.note(f"note: guessed: {reason}")
     return {key: value for key, value in found.keys.items() if key not in said}
@@ -134,7 +134,7 @@ def as_understood(corpus: Corpus, config: Config) -> dict[str, str]:
     return told
 
 
-def histogram(lengths: np.ndarray) -> dict[str, str]:
+def length_histogram(lengths: np.ndarray) -> dict[str, str]:
     """Returns rows of a histogram for a terminal: range of lengths -> bar and count.
 
     Args:

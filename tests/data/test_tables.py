@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dwa_jax.data import DataError, cells, columns, encodings, read, tables
-from dwa_jax.finetune.corpus import expand
+from dwa_jax.finetune.corpus import expand_names
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_excel_is_read_with_its_own_row_numbers(here):
     ],
 )
 def test_numbers_as_they_are_written(cell, written, value):
-    assert cells.number(cell, written) == value
+    assert cells.as_number(cell, written) == value
 
 
 def test_labels_become_scores_or_ordered_categories(here):
@@ -252,26 +252,26 @@ def test_names_of_files(here, monkeypatch):
     for name in ("b.csv", "a.jsonl.gz", ".hidden.csv", "notes.doc", "x, y.csv"):
         (here / "folder" / name).write_text("text,score\na,0\n")
     inside = [str(here / "folder" / name) for name in ("a.jsonl.gz", "b.csv", "x, y.csv")]
-    assert expand("~/folder", "train") == inside
-    assert expand("folder/x, y.csv", "train") == ["folder/x, y.csv"]
+    assert expand_names("~/folder", "train") == inside
+    assert expand_names("folder/x, y.csv", "train") == ["folder/x, y.csv"]
     listed = '["folder/x, y.csv", "~/folder/b.csv"]'
-    assert expand(listed, "train") == ["folder/x, y.csv", inside[1]]
-    assert expand("~/folder/*.csv", "train") == inside[1:]
-    assert expand("hub:a:train[:9], b.csv", "train") == ["hub:a:train[:9]", "b.csv"]
+    assert expand_names(listed, "train") == ["folder/x, y.csv", inside[1]]
+    assert expand_names("~/folder/*.csv", "train") == inside[1:]
+    assert expand_names("hub:a:train[:9], b.csv", "train") == ["hub:a:train[:9]", "b.csv"]
     (here / "empty").mkdir()
     wrong = {"empty": "without a table", '["a"; "b"]': "list in JSON", "*.x": "no file"}
     for text, message in wrong.items():
         with pytest.raises(ValueError, match=message):
-            expand(text, "train")
+            expand_names(text, "train")
 
 
 def test_encodings_are_found_in_compressed_files_too(here):
     (here / "a.csv.bz2").write_bytes(bz2.compress("text,score\né,1\n".encode("latin-1")))
-    assert encodings.find(here / "a.csv.bz2") == "cp1252"
+    assert encodings.find_encoding(here / "a.csv.bz2") == "cp1252"
     (here / "b.csv").write_bytes(b"\x81\xe9\n")
-    assert encodings.find(here / "b.csv") == "latin-1"
+    assert encodings.find_encoding(here / "b.csv") == "latin-1"
     (here / "c.csv").write_bytes(b"plain\n" * 10**6 + "é\n".encode())
-    assert encodings.find(here / "c.csv") == encodings.UTF_8
+    assert encodings.find_encoding(here / "c.csv") == encodings.UTF_8
 
 
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".txt"])

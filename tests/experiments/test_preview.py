@@ -12,7 +12,7 @@ from experiments.terminal.console import Terminal
 
 def test_every_length_is_in_one_row_of_the_histogram():
     lengths = np.array([3, 3, 4, 9, 9, 9, 17])
-    rows = preview.histogram(lengths)
+    rows = preview.length_histogram(lengths)
     summary = rows.pop("median, 95 %, longest")
     counts = [int(text.split()[-1]) for text in rows.values()]
     assert sum(counts) == len(lengths)
@@ -24,7 +24,7 @@ def test_every_length_is_in_one_row_of_the_histogram():
 
 
 def test_texts_of_one_length_have_one_row():
-    rows = preview.histogram(np.full(5, 7))
+    rows = preview.length_histogram(np.full(5, 7))
     assert rows["7"] == "#" * 40 + " 5"
 
 

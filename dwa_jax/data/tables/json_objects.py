@@ -38,7 +38,7 @@ class JsonReader(TableReader):
         self._given = given
 
     def records(self) -> Iterator[Record]:
-        encoding = self._given.encoding or encodings.find(self.source)
+        encoding = self._given.encoding or encodings.find_encoding(self.source)
         if encoding not in (self._given.encoding, encodings.UTF_8):
             self.notes.append(f"read as {encoding}")
         self._encoding = encoding
