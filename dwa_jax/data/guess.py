@@ -286,6 +286,7 @@ def _label_column(source, given, columns, taken, found):
             f"{source}: column {name!r} holds {len(words)} different words, no scores or categories"
         )
     found.keys |= {"score_column": "", "category_column": name, "tasks": ("classification",)}
+    found.keys["monitor"] = "f1_macro"
     found.keys["category_names"] = tuple(dict.fromkeys(str(value).strip() for value in values))
     found.reasons.append(
         f"the words of {name!r} have no known order; put category_names into theirs"

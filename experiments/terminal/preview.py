@@ -25,7 +25,15 @@ _BAR = 40
 _SHOWN_ROWS = 3
 # What the guess may fill in.
 _GUESSED = (
-    *("text_column", "score_column", "category_column", "category_names", "labels", "tasks"),
+    *(
+        "text_column",
+        "score_column",
+        "category_column",
+        "category_names",
+        "labels",
+        "tasks",
+        "monitor",
+    ),
     *("score_range", "num_classes", "delimiter", "encoding", "columns", "decimal_comma"),
     *("percent", "split_column", "group_column", "time_column"),
 )

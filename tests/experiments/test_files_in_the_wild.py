@@ -21,6 +21,9 @@ from dwa_jax.finetune import corpus
 from dwa_jax.finetune.config import Config
 from experiments.terminal import preview
 
+# ml_collections loads a configuration so.
+pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+
 COUNT = 60
 ROWS = headlines.generate(COUNT, 7)
 TEXTS = [f"{('Café', 'Zürich', 'plain')[i % 3]} {i}: {text}" for i, text in enumerate(ROWS.texts)]
@@ -57,6 +60,8 @@ LABELS = {
     "zero_or_one": ([(grade + 1) / 2 for grade in THREE], THREE),
     "percent": ([f"{50 * (grade + 1)}%" for grade in THREE], THREE),
     "hundred": ([50 * (grade + 1) for grade in THREE], THREE),
+    # Words without a known order are categories.
+    "moods": (words("anger", "joy", "fear"), [None] * COUNT),
     "booleans": (["true" if k % 2 else "false" for k in FIVE], [2 * (k % 2) - 1 for k in FIVE]),
 }
 
@@ -169,6 +174,7 @@ SHAPES = [
     shape("t.csv", with_index, "decimals"),
     shape("u.csv", twice_named, "words"),
     shape("training.csv", sentiment140, "four"),
+    shape("moods.csv", named(delimited, header=("utterance", "emotion")), "moods"),
     shape("a.tsv", named(delimited, delimiter="\t"), "decimals"),
     shape("b.tsv", named(plain, delimiter="\t", label_first=True), "words"),
     shape("c.tsv", stray_quotes, "words", STRAY),
@@ -242,7 +248,17 @@ def test_the_command_of_the_dry_run_reads_the_file(tmp_path, name, make, labels,
     command = preview.command_of(arguments, guess(str(path), {}).keys)
     assert "dry_run" not in command
     config = settings_of(command)
-    splits = corpus.read_corpus(config).rows
+    found = corpus.read_corpus(config)
+    splits = found.rows
+    if config.category_column:
+        named_ = {
+            text: config.category_names[category]
+            for split, part in splits.items()
+            for text, category in zip(part.texts, found.categories[split], strict=True)
+        }
+        assert [named_[text] for text in texts] == written
+        assert config.tasks == ("classification",) and config.monitor == "f1_macro"
+        return
     rows = {t: s for part in splits.values() for t, s in zip(part.texts, part.scores, strict=True)}
     assert rows.keys() == set(texts)
     np.testing.assert_allclose([rows[text] for text in texts], meant, rtol=0, atol=1e-12)
