@@ -144,6 +144,11 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         return rows
 
     if given is not None:
+        for key in ("split_column", "group_column", "time_column"):
+            if getattr(config, key):
+                raise ValueError(
+                    f"{key}={getattr(config, key)!r} names a column of files; these rows are none"
+                )
         everything = given["train"]
     elif config.train == IN_MEMORY:
         raise ValueError(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dwa_jax.data import DataError, cells, columns, encodings, read, tables
+from dwa_jax.data import DataError, cells, columns, encodings, from_columns, read, tables
 from dwa_jax.finetune.corpus import expand_names
 
 
@@ -287,3 +287,10 @@ def test_what_is_written_behind_a_table_keeps_its_delimiter(here, ending):
     writer.close()
     lines = [["text", "n", "p"], ["x", "1", "0.5"]]
     assert out.getvalue() == "".join(delimiter.join(cells_) + "\n" for cells_ in lines)
+
+
+def test_columns_in_memory_meet_the_same_words_and_decimals():
+    words = ["Negative", "positive", None]
+    rows = from_columns(["a", "b", "c"], words, labels={"negative": -1, "positive": 1})
+    np.testing.assert_array_equal(rows.scores, [-1, 1, np.nan])
+    assert from_columns(["a"], np.array([0.2], np.float32)).scores.tolist() == [0.2]
