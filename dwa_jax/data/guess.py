@@ -281,6 +281,13 @@ def _label_column(source, given, columns, taken, found):
         if name != "score":
             found.keys["score_column"] = name
         return None
+    stars = labels.propose_stars(words)
+    if stars and not given.get("labels"):
+        found.keys |= {"labels": labels.write_map(stars), "score_column": name}
+        found.keys["score_range"] = labels.propose_range(min(stars.values()), max(stars.values()))
+        found.reasons.append(f"the words of {name!r} count stars")
+        _classes(given, found, len(stars))
+        return None
     if len(words) > _MOST_LABELS:
         raise DataError(
             f"{source}: column {name!r} holds {len(words)} different words, no scores or categories"

@@ -4,6 +4,7 @@ Of a file that it has not been told about it guesses what it holds, shows three 
 understands them, and prints the whole command that trains on it.
 """
 
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -145,7 +146,7 @@ def as_understood(corpus: Corpus, config: Config) -> dict[str, str]:
         if category >= 0:
             name = config.category_names[category] if config.category_names else ""
             parts.append(f"category {category} {name}".strip())
-        told[f"{file}, row {number}"] = ", ".join(parts)
+        told[f"{os.path.basename(file)}, row {number}"] = ", ".join(parts)
     return told
 
 

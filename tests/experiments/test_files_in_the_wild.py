@@ -56,6 +56,10 @@ LABELS = {
     ),
     "stars": ([k + 1 for k in FIVE], [(k - 2) / 2 for k in FIVE]),
     "stars_as_floats": ([float(k + 1) for k in FIVE], [(k - 2) / 2 for k in FIVE]),
+    "stars_in_words": (
+        [f"{k + 1} star{'s' * (k > 0)}" for k in FIVE],
+        [(k - 2) / 2 for k in FIVE],
+    ),
     "four": ([2 * grade + 2 for grade in THREE], THREE),
     "zero_or_one": ([(grade + 1) / 2 for grade in THREE], THREE),
     "percent": ([f"{50 * (grade + 1)}%" for grade in THREE], THREE),
@@ -174,6 +178,7 @@ SHAPES = [
     shape("t.csv", with_index, "decimals"),
     shape("u.csv", twice_named, "words"),
     shape("training.csv", sentiment140, "four"),
+    shape("yelp.csv", named(delimited, header=("review", "rating")), "stars_in_words"),
     shape("moods.csv", named(delimited, header=("utterance", "emotion")), "moods"),
     shape("a.tsv", named(delimited, delimiter="\t"), "decimals"),
     shape("b.tsv", named(plain, delimiter="\t", label_first=True), "words"),
@@ -263,6 +268,6 @@ def test_the_command_of_the_dry_run_reads_the_file(tmp_path, name, make, labels,
     assert rows.keys() == set(texts)
     np.testing.assert_allclose([rows[text] for text in texts], meant, rtol=0, atol=1e-12)
     # Predictions come back in the file's own range.
-    if config.score_range and labels != "percent":
+    if config.score_range and labels not in ("percent", "stars_in_words"):
         back = [cells.restore(rows[text], config.score_range) for text in texts]
         assert back == [float(label) for label in written]
