@@ -138,7 +138,7 @@ class _Array:
                 end = self._find_end()
                 text = self._text[self._at : end]
                 # Line ends stand between tokens; in a string they would be no JSON.
-                yield self._line, re.sub("[\r\n]+", " ", text)
+                yield self._line, re.sub("[\r\n]+[ \t]*", " ", text)
                 self._line += _line_ends(text)
                 self._at = end
                 mark = self._space()
