@@ -101,9 +101,9 @@ def open_table(source: str | Path, wanted: Wanted, layout: Layout = FIND) -> Tab
         return JsonReader(path, wanted, layout)
     table = DelimitedReader(path, wanted, layout)
     if suffix == ".txt" and wanted.whole and wanted.text and not table.has_header():
-        lines = LinesReader(table.lines(), str(path), ".csv", wanted)
-        lines.notes.append(f"no header names {wanted.text!r}; each line is a text")
-        return lines
+        texts = LinesReader(table.lines(), str(path), ".csv", wanted)
+        texts.notes.append(f"no header names {wanted.text!r}; each line is a text")
+        return texts
     return table
 
 
