@@ -3,7 +3,8 @@
 Docstrings and comments may name a family. Strings and identifiers of code may not, whatever
 their case, but for four kinds of data: a hub id (owner/name), the name of a shipped
 configuration, and the name of a benchmark's shape, which stand for a model, not a family; and the
-name of a JSON file, which another program chose. The shapes themselves are configurations, and so data, and lie in one file.
+name of a JSON file, which another program chose. The shapes themselves are configurations, and so
+data, and lie in one file.
 """
 
 import ast
