@@ -2,7 +2,8 @@
 
 FOLDER/STEP/state            the arrays, through Orbax
 FOLDER/STEP/checkpoint.json  progress, what the arrays are, and the SHA-256 of every file
-FOLDER/saved.json            the last step saved: that there was one, should its folder be gone
+FOLDER/saved.json            the last step saved: that there was one, should its folder be gone;
+                             and the steps written, which alone are ever removed
 
 Orbax keeps no checksum of the arrays' values: a flipped bit restores as another number.
 Frozen parameters are not saved: they come from where they came from the first time, and a
@@ -16,7 +17,6 @@ import io
 import json
 import logging
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +26,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dwa_jax import partials, regular_files
+from dwa_jax.atomic_files import replacing
 from dwa_jax.training import TrainState
 
 _FORMAT = 1
@@ -34,6 +36,8 @@ _KEYS = {"format", "progress", "keep", "arrays", "frozen", "files"}
 _GONE = ("ratios",)
 # The last step saved where saved.json is damaged: that it is there says that there was one.
 _UNKNOWN = -1
+# Bytes of a file of JSON: thousands of arrays.
+_MOST_JSON = 10**7
 _FIELDS = {"progress": dict, "keep": list, "arrays": dict, "frozen": str, "files": dict}
 # Places along an axis of a frozen parameter that go into the digest: another backbone differs
 # everywhere, and gigabytes would take seconds.
@@ -74,7 +78,7 @@ class Checkpoints:
           OSError: the disk is full, or will not be written; what was saved before stays.
         """
         step = int(state.step)
-        final, partial = self.folder / str(step), self.folder / f"{step}.partial"
+        final = self.folder / str(step)
         content = {
             "format": _FORMAT,
             "progress": progress,
@@ -86,17 +90,19 @@ class Checkpoints:
             if step in self._usable() and not self._inspect(step):
                 _write(final, content | {"files": _read(final)["files"]})
             else:
-                _remove(partial)
+                regular_files.check_folder(self.folder)
                 self.folder.mkdir(parents=True, exist_ok=True)
-                arrays = ocp.args.StandardSave(_saved_part(state))
-                with _quiet():
-                    self._orbax.save(partial / "state", args=arrays)
-                _write(partial, content | {"files": _digests(partial)})
-                _remove(final)
-                os.replace(partial, final)
-            _replace_json(self.folder / "saved.json", {"step": step})
+                with partials.folder(final) as partial:
+                    arrays = ocp.args.StandardSave(_saved_part(state))
+                    with _quiet():
+                        self._orbax.save(partial / "state", args=arrays)
+                    _write(partial, content | {"files": _digests(partial)})
+                    self._remove(step)
+                    # Where something of another's has this name, it fails.
+                    os.rename(partial, final)
+            written = sorted({*self._steps(), step})
+            _replace_json(self.folder / "saved.json", {"step": step, "written": written})
         except Exception as error:  # tensorstore raises ValueError for a full disk
-            _remove(partial, ignore_errors=True)
             others = [other for other in self._usable() if other != step]
             rest = (
                 f"that of step {others[-1]} is untouched" if others else "there is no earlier one"
@@ -193,17 +199,36 @@ class Checkpoints:
         self._orbax.close()
 
     def _steps(self):
-        if not self.folder.is_dir():
+        # Links are of nobody's making here, and names such as "007" neither.
+        if regular_files.kind(self.folder) != "a folder":
             return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+        found = [
+            int(entry.name)
+            for entry in os.scandir(self.folder)
+            if entry.is_dir(follow_symlinks=False) and _is_step(entry.name)
+        ]
+        written = self._read_saved().get("written")
+        return sorted(found if written is None else set(found) & set(written))
+
+    def _read_saved(self):
+        # {} where nothing was saved, or what was is not known.
+        try:
+            text = regular_files.read_text(self.folder / "saved.json", _MOST_JSON)
+            content = json.loads(text)
+            steps = [content["step"], *content.get("written", [])]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
+        return content if all(type(step) is int for step in steps) else {}
+
+    def _written(self):
+        # Earlier versions did not list them.
+        written = self._read_saved().get("written")
+        return self._steps() if written is None else written
 
     def _last_saved(self):
-        try:
-            return int(json.loads((self.folder / "saved.json").read_text("utf-8"))["step"])
-        except FileNotFoundError:
+        if not regular_files.kind(self.folder / "saved.json"):
             return None
-        except (ValueError, KeyError, TypeError):
-            return _UNKNOWN
+        return self._read_saved().get("step", _UNKNOWN)
 
     def _kept_by(self, step):
         try:
@@ -236,14 +261,33 @@ class Checkpoints:
     def _prune(self):
         # Those set aside do not count: they would push out what a restart can use.
         latest = self._usable()[-2:]
-        kept = {str(step) for step in latest}
-        kept |= {str(step) for other in latest for step in self._kept_by(other)}
-        for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in kept:
-                if path.name.isdecimal():
-                    # Out of the way at once: half of a checkpoint must not look like one.
-                    path = path.rename(path.with_name(f"{path.name}.partial"))
-                _remove(path, ignore_errors=True)
+        kept = {*latest, *(step for other in latest for step in self._kept_by(other))}
+        for step in self._steps():
+            if step not in kept:
+                with contextlib.suppress(OSError):
+                    self._remove(step)
+        for entry in list(os.scandir(self.folder)):
+            step = entry.name.removeprefix(".").partition(".")[0]
+            if _is_step(step) and partials.is_partial(entry.name, step):
+                partials.clear(self.folder / step)
+
+    def _remove(self, step):
+        # Only what was written and recorded: a step's folder that holds more stays as it is.
+        folder = self.folder / str(step)
+        if regular_files.kind(folder) != "a folder" or step not in self._written():
+            return
+        try:
+            recorded = {"checkpoint.json", *_read(folder)["files"]}
+        except (OSError, ValueError):  # damaged, and so the list as well
+            recorded = None
+        there = [(name, kind) for name, kind in regular_files.walk(folder) if kind != "a folder"]
+        for name, kind in there:
+            state = name == "checkpoint.json" or name.startswith("state/")
+            if kind != "a file" or not (state if recorded is None else name in recorded):
+                return
+        # Out of the way at once: half of a checkpoint must not look like one.
+        with partials.folder(folder) as aside:
+            os.rename(folder, aside)
 
     def _digest_frozen(self, state):
         if self._frozen is None:
@@ -357,15 +401,18 @@ def _check_arrays(where, there, here):
         raise ValueError(f"{where} does not fit this run: {'; '.join(changes + more)}")
 
 
+def _is_step(name):
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
+
+
 def _digests(folder):
     # Relative path -> SHA-256 of every file but the one that holds them.
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.parent != folder:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = digest
-    return found
+    regular_files.check_tree(folder)
+    return {
+        name: regular_files.digest(folder / name)
+        for name, kind in regular_files.walk(folder)
+        if kind == "a file" and "/" in name
+    }
 
 
 def _differences(stored, there):
@@ -388,7 +435,7 @@ def _write(folder, content):
 def _read(folder):
     path = folder / "checkpoint.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(regular_files.read_text(path, _MOST_JSON))
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(content, dict) or content.pop("digest", None) != _own_digest(content):
@@ -407,17 +454,10 @@ def _read(folder):
 
 
 def _replace_json(path, value):
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _remove(path, ignore_errors=False):
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=ignore_errors)
 
 
 def _reason(error):

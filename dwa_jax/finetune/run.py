@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import data, host_memory, lora
+from dwa_jax import data, host_memory, lora, regular_files
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
 from dwa_jax.finetune import (
     bad_rows,
     facts,
     loop,
     memory,
+    own_files,
     plots,
     predictions_file,
     run_folder,
@@ -63,7 +64,7 @@ def finish(
     """
     started = time.perf_counter() if started is None else started
     listener = listener or Listener()
-    if folder is not None and (folder / "summary.json").exists():
+    if folder is not None and regular_files.check_regular(folder / "summary.json"):
         run_folder.open_folder(folder, config.to_dict())
         listener.note(
             f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
@@ -112,7 +113,8 @@ def _finish(config, folder, given, listener, listen, started, held):
     listener.begin(told | ({"folder": str(folder)} if folder is not None else {}))
     checkpoints: Checkpoints | MemoryCheckpoints = MemoryCheckpoints()
     if folder is not None:
-        saved.write_tokens_and_shape(folder, model.tokenizer, model.module)
+        with own_files.placing(folder, adopt=True) as place:
+            saved.write_tokens_and_shape(place, model.tokenizer, model.module)
         checkpoints = Checkpoints(folder / "checkpoints")
     log = writers.Log(folder, config.to_dict(), chosen, listener.note)
     held.callback(log.close)
@@ -163,9 +165,12 @@ def _finish(config, folder, given, listener, listen, started, held):
     summary = run_folder.plain(summary)
     found = _predicted(corpus, last, outputs)
     if folder is not None:
-        predictions_file.write_predictions(folder / "predictions.csv", found)
-        plots.save(plots.draw(summary, records, found), folder / "plots")
-        run_folder.write_json(folder / "summary.json", summary)
+        with own_files.placing(folder, adopt=True) as place:
+            predictions_file.write_predictions(place / "predictions.csv", found)
+            plots.save(plots.draw(summary, records, found), place / "plots")
+        # Last: that it is there says that the run has ended.
+        with own_files.placing(folder, adopt=True) as place:
+            run_folder.write_json(place / "summary.json", summary)
     log.conclude(summary, int(state.step))
     return saved.Trained(
         config=config,
@@ -185,11 +190,16 @@ def _finish(config, folder, given, listener, listen, started, held):
     )
 
 
+_WRITTEN = ("tokenizer", "backbone.json", "predictions.csv", "plots", "summary.json")
+
+
 def _begun(config, folder, held):
     run_folder.open_folder(folder, config.to_dict())
     if not (folder / "config.json").exists():
         return False
     held.enter_context(run_folder.lock(folder))
+    # Before hours of training: what the run will write must find its place.
+    own_files.check(folder, _WRITTEN, adopt=True)
     return True
 
 

@@ -1,7 +1,7 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
 config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
-checkpoints/ or model.safetensors  plots/  lock
+checkpoints/ or model.safetensors  plots/  lock  .dwa_jax_files.json
 
 Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
 """
@@ -11,10 +11,12 @@ import errno
 import fcntl
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
 import platform
+import re
 import socket
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from dwa_jax import regular_files
 from dwa_jax.atomic_files import is_partial, replacing
 from dwa_jax.finetune.config import Config, flatten, without_gone
 
@@ -39,6 +42,8 @@ _PACKAGES = (
 
 
 _LOCK = "lock"
+# Bytes of a JSON file: hundreds of times what a run writes, and little once it is read.
+_MOST_JSON = 10**7
 
 
 def versions() -> dict[str, str]:
@@ -80,12 +85,19 @@ def read_json(path: Path) -> dict:
       OSError: it cannot be read.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(regular_files.read_text(path, _MOST_JSON), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        words = str(error)
+        raise ValueError(
+            words if words.startswith(str(path)) else f"{path} is damaged: {words}"
+        ) from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no object")
     return value
+
+
+def _refuse(name):
+    raise ValueError(f"it holds {name}, which is no JSON")
 
 
 def digest(parts: Iterable[str | np.ndarray]) -> str:
@@ -105,9 +117,14 @@ def lock(folder: Path) -> Iterator[None]:
       folder: an existing one.
 
     Raises:
-      ValueError: another process holds it; says which.
+      ValueError: another process holds it, and which; or the file is not this program's.
     """
-    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+    path = folder / _LOCK
+    with regular_files.open_to_append(path) as raw:
+        raw.seek(0)
+        if not re.fullmatch(rb"(pid \d+ on [^\n]*\n)?", raw.read(1000)):
+            raise ValueError(f"{path} is not this program's, and stays as it is; move it away")
+        file = io.TextIOWrapper(raw, encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -149,7 +166,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--workdir={folder} is a file, not a folder")
     path, config = folder / "config.json", plain(config)
-    if not path.exists():
+    if not regular_files.check_regular(path):
         if folder.exists() and not all(
             entry.name == _LOCK or is_partial(entry.name, "config.json")
             for entry in folder.iterdir()
@@ -162,9 +179,9 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
             write_json(path, {"config": config, "data": data, "versions": versions()})
         return []
     try:
-        file = json.loads(path.read_text("utf-8"))
+        file = read_json(path)
         stored, rows, began = dict(file["config"]), file["data"], dict(file["versions"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged; give a new --workdir, or remove the folder") from None
     notes = [
         f"the run began with {package} {began.get(package, 'unknown')}; this is {version}"

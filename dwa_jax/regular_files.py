@@ -1,0 +1,175 @@
+"""Files opened for what they are: no link is followed, no pipe or device is waited for.
+
+A folder may come from a stranger, or hold what its owner put there since. What is read of it,
+and what is written into it, goes through here.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+_KINDS = {
+    stat.S_IFLNK: "a link",
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def kind(path: Path) -> str:
+    """Says what a path is, itself and not what it may point at.
+
+    Returns:
+      "a file", "a link", "a folder", "a pipe", "a socket", "a device", or "" for nothing.
+    """
+    try:
+        mode = os.lstat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    return _KINDS.get(stat.S_IFMT(mode), "a file")
+
+
+def check_regular(path: Path) -> bool:
+    """Says whether a file is there.
+
+    Raises:
+      ValueError: something else is, a link for instance.
+    """
+    found = kind(path)
+    if found not in ("", "a file"):
+        raise ValueError(f"{path} is {found}, where a regular file is expected")
+    return bool(found)
+
+
+def check_folder(path: Path) -> bool:
+    """Says whether a folder is there.
+
+    Raises:
+      ValueError: something else is, a link for instance.
+    """
+    found = kind(path)
+    if found not in ("", "a folder"):
+        raise ValueError(f"{path} is {found}, where a folder is expected")
+    return bool(found)
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Opens a regular file.
+
+    Raises:
+      ValueError: it is something else.
+      OSError: it is not there, or cannot be read.
+    """
+    return os.fdopen(_open(path, os.O_RDONLY), "rb")
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Opens a regular file to write at its end; one that is not there is made.
+
+    Raises:
+      ValueError: it is something else.
+      OSError: it cannot be written.
+    """
+    return os.fdopen(_open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT), "a+b")
+
+
+def _open(path, flags):
+    check_regular(path)  # before it is opened, which is felt by some devices
+    try:
+        file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO):
+            raise ValueError(f"{path} is no regular file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise ValueError(f"{path} is no regular file")
+    return file
+
+
+def read_text(path: Path, most: int) -> str:
+    """Reads a regular file of UTF-8 text.
+
+    Args:
+      path: the file.
+      most: bytes that it may have.
+
+    Raises:
+      ValueError: it is something else, larger, or no UTF-8.
+      OSError: it is not there, or cannot be read.
+    """
+    with open_to_read(path) as file:
+        found = file.read(most + 1)
+    if len(found) > most:
+        raise ValueError(f"{path} has more than {most:,} bytes")
+    try:
+        return found.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+
+
+def digest(path: Path) -> str:
+    """Returns the SHA-256 of a regular file.
+
+    Raises:
+      ValueError: it is something else.
+      OSError: it is not there, or cannot be read.
+    """
+    with open_to_read(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def walk(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yields (path relative to the folder, kind) of all that it holds, links not followed.
+
+    Folders are named where they are empty, files and whatever else always.
+
+    Raises:
+      OSError: it cannot be read.
+    """
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        found = kind(Path(entry.path))
+        if found != "a folder":
+            yield entry.name, found
+            continue
+        inside = False
+        for name, what in walk(Path(entry.path)):
+            inside = True
+            yield f"{entry.name}/{name}", what
+        if not inside:
+            yield entry.name, found
+
+
+def check_tree(folder: Path) -> None:
+    """Checks that a folder holds regular files, and folders of them, alone.
+
+    Raises:
+      ValueError: it holds something else; names it.
+      OSError: it cannot be read.
+    """
+    check_folder(folder)
+    for name, found in walk(folder):
+        if found not in ("a file", "a folder"):
+            raise ValueError(f"{folder / name} is {found}, where a regular file is expected")
+
+
+@contextlib.contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Waits until no other process of ours gives names in a folder, while the block runs."""
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Some network file systems have no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
