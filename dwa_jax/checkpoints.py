@@ -18,7 +18,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +194,19 @@ class Checkpoints:
         )
         return TrainState(**tree, frozen=state.frozen), content["progress"]
 
+    def last_sizes(self, wanted: Callable[[str], bool]) -> set[int]:
+        """Returns the last axis of the arrays whose paths are wanted, of the latest step.
+
+        As its description says, before anything is read; empty where that is damaged.
+        """
+        found: set[int] = set()
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            arrays = _read(self.folder / str(self._steps()[-1]))["arrays"]
+            for name, text in arrays.items():
+                if wanted(name):
+                    found.add(int(str(text).rstrip("]").rpartition("[")[2].rpartition(",")[2]))
+        return found
+
     def close(self) -> None:
         """Releases the folder."""
         self._orbax.close()
@@ -297,6 +310,18 @@ class Checkpoints:
                 found.update(np.asarray(sample).tobytes())
             self._frozen = found.hexdigest()
         return self._frozen
+
+
+def remove_all(folder: str | Path) -> None:
+    """Removes every checkpoint that was written to a folder, and the folder if nothing is left."""
+    checkpoints = Checkpoints(folder)
+    with contextlib.suppress(OSError):
+        for step in checkpoints._steps():
+            checkpoints._remove(step)
+        if not checkpoints._steps() and regular_files.kind(checkpoints.folder) == "a folder":
+            (checkpoints.folder / "saved.json").unlink(missing_ok=True)
+            checkpoints.folder.rmdir()
+    checkpoints.close()
 
 
 class MemoryCheckpoints:

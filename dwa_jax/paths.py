@@ -3,11 +3,16 @@
 A path is a leaf's keys joined by "/", for example "layers/attention/query/kernel".
 """
 
-import re
+import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import regex
 from flax import traverse_util
+
+# Characters of a pattern, and seconds that looking for one in all paths may take.
+_LONGEST, _PATIENCE = 1000, 2
 
 
 def flatten(tree: Mapping) -> dict[str, Any]:
@@ -39,21 +44,43 @@ def assign(tree: Mapping, rules: Sequence[tuple[str, Any]], default: Any = None)
     compiled = []
     for pattern, value in rules:
         try:
-            compiled.append((re.compile(pattern), value))
-        except (re.error, TypeError) as error:
-            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
-    for regex, _ in compiled:
-        if not any(regex.search(path) for path in flat):
-            known = ", ".join(sorted(flat)[:8])
-            raise ValueError(
-                f"the pattern {regex.pattern!r} matches no parameter; paths look like: {known}"
-            )
+            if len(pattern) > _LONGEST:
+                raise ValueError(f"it has more than {_LONGEST} characters")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the other dialect, which is not asked for
+                compiled.append((regex.compile(pattern, regex.VERSION0), value))
+        except (regex.error, TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise ValueError(f"{pattern!r:.80} is not a regular expression: {error}") from None
+    found = [(_matched(one, flat), value) for one, value in compiled]
     return unflatten(
         {
-            path: next((value for regex, value in compiled if regex.search(path)), default)
+            path: next((value for matched, value in found if path in matched), default)
             for path in flat
         }
     )
+
+
+def _matched(compiled, flat):
+    # All paths where the pattern is found. Some patterns need longer than the universe is old,
+    # for a path of a few dozen characters; the standard library's `re` cannot be stopped.
+    ends = time.monotonic() + _PATIENCE
+    found = set()
+    for path in flat:
+        try:
+            left = max(ends - time.monotonic(), 1e-3)
+            if compiled.search(path, timeout=left):
+                found.add(path)
+        except TimeoutError:
+            raise ValueError(
+                f"the pattern {compiled.pattern!r:.80} takes more than {_PATIENCE} s to look for; "
+                "write it without repetitions inside of repetitions"
+            ) from None
+    if not found:
+        known = ", ".join(sorted(flat)[:8])
+        raise ValueError(
+            f"the pattern {compiled.pattern!r} matches no parameter; paths look like: {known}"
+        )
+    return found
 
 
 def partition(tree: Mapping, selected: Mapping) -> tuple[dict, dict]:

@@ -28,13 +28,12 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import logging
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dwa_jax import host_memory
 from dwa_jax.atomic_files import check_file, whole_file
 from dwa_jax.data import compression, tables
-from dwa_jax.finetune import corpus
+from dwa_jax.finetune import corpus, listener
 from dwa_jax.finetune.predict_tables import columns, predict_table
 from dwa_jax.finetune.predictor import Predictor
 from experiments.terminal import command
@@ -69,7 +68,7 @@ def _source(args, predictor, added):
     to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
         if sys.stdin.isatty():
-            print("note: texts from the keyboard, a line each; Ctrl-D ends them", file=sys.stderr)
+            command.say("note: texts from the keyboard, a line each; Ctrl-D ends them", sys.stderr)
         # What stands for it, in a notebook for instance, may hold texts already.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -96,7 +95,7 @@ def predict(args) -> None:
       OSError: something cannot be read or written.
     """
     logging.set_verbosity(logging.ERROR)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = listener.console(sys.stderr)
     if args.output != "-":
         check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read
     predictor = Predictor.load(args.workdir, args.batch_size)
@@ -136,12 +135,12 @@ def predict(args) -> None:
     seconds = time.perf_counter() - started
     if left_out:
         more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        console.print(
-            f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}",
-            markup=False,
+        command.say(
+            f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}", sys.stderr
         )
-    console.print(
-        f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included"
+    command.say(
+        f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included",
+        sys.stderr,
     )
 
 

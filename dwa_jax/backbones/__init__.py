@@ -8,7 +8,7 @@ from dwa_jax.backbones import peft
 from dwa_jax.backbones.classifier import Classifier
 from dwa_jax.backbones.config import BackboneConfig, BackboneError
 from dwa_jax.backbones.families import FAMILIES, Family
-from dwa_jax.backbones.files import open_safetensors, save_tensors
+from dwa_jax.backbones.files import cached, open_safetensors, save_tensors
 from dwa_jax.backbones.huggingface import (
     build,
     head_to_huggingface,
@@ -31,6 +31,7 @@ __all__ = [
     "init",
     "load",
     "peft",
+    "cached",
     "open_safetensors",
     "save_tensors",
     "split_last_layer",

@@ -10,6 +10,7 @@ from dwa_jax.finetune.categories import intervals, labels
 from dwa_jax.finetune.config import changed
 from dwa_jax.finetune.corpus import IN_MEMORY
 from dwa_jax.finetune.saved import Trained
+from dwa_jax.plain_text import markdown, markdown_code, markdown_span
 
 # Rows of the table that shows how the tasks' weights moved.
 _STEPS = 20
@@ -42,14 +43,14 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     shape = run.module.config
     trained = f"LoRA, scale {run.lora_scale:g}" if run.adapter else "all of the trunk"
     if config.freeze and not run.adapter:
-        trained = f"the trunk but for {', '.join(config.freeze)}"
-    start = "a RoBERTa from scratch" if backbone == "scratch" else f"`{backbone}`"
+        trained = f"the trunk but for {', '.join(map(markdown_span, config.freeze))}"
+    start = "a RoBERTa from scratch" if backbone == "scratch" else markdown_span(backbone)
     lines += [
         "# Sentiment polarity: a score in [-1, 1] and an ordered category",
         "",
         f"Fine-tuned with dwa_jax from {start} ({shape.family}, {shape.num_layers} layers of "
         f"{shape.hidden_size}); trained: {trained}; tasks: {', '.join(config.tasks)}; weighting: "
-        f"`{config.weighting}`.",
+        f"{markdown_span(config.weighting)}.",
         "",
         "## Opening it",
         "",
@@ -77,7 +78,12 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     lines += _weights(run)
     commands = [command for command in (training_command(run), made_by) if command]
     if commands:
-        lines += ["", "## Commands", "", *(line for c in commands for line in ("    " + c, ""))]
+        lines += [
+            "",
+            "## Commands",
+            "",
+            *(line for c in commands for line in (markdown_code(c), "")),
+        ]
     return "\n".join(lines)
 
 
@@ -119,7 +125,9 @@ def _opening(run, form):
         else:
             where = "base" if run.config.backbone == "scratch" else run.config.backbone
             # A backbone that comes with a head of another size is no hindrance.
-            options = f"{where!r}, num_labels={task.outputs}, ignore_mismatched_sizes=True"
+            options = (
+                f"{json.dumps(where)}, num_labels={task.outputs}, ignore_mismatched_sizes=True"
+            )
             lines += [
                 f"base = AutoModelForSequenceClassification.from_pretrained({options})",
                 f'{task.name} = PeftModel.from_pretrained(base, "{task.name}")',
@@ -143,11 +151,11 @@ def _categories(run):
     ranges = intervals(run.thresholds)
     names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
     if ranges is None:
-        return [f"* {k}: {name}" for k, name in enumerate(names)]
+        return [f"* {k}: {markdown(name)}" for k, name in enumerate(names)]
     rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]
     thresholds = ", ".join(f"{value:.6f}" for value in run.thresholds)
     return [
-        f"Thresholds of the score, fitted by `{run.config.stratifier}`: {thresholds}.",
+        f"Thresholds of the score, fitted by {markdown_span(run.config.stratifier)}: {thresholds}.",
         "",
         *_table(["", "name", "scores"], rows),
     ]
@@ -157,14 +165,14 @@ def _data(run):
     config = run.config
     if config.train:
         given = "texts that a Python program handed over"
-        lines = [f"* trained on: {given if config.train == IN_MEMORY else config.train}"]
+        lines = [f"* trained on: {given if config.train == IN_MEMORY else markdown(config.train)}"]
         if config.score_range:
             lines.append(f"* scores from {config.score_range}, rescaled to [-1, 1]")
     else:
         lines = [f"* {config.generated_rows} headlines that dwa_jax generated, seed {config.seed}"]
     named = {split: getattr(config, split) for split in ("validation", "test")}
     held = [
-        f"{split}: {'handed over, too' if files == IN_MEMORY else files}"
+        f"{split}: {'handed over, too' if files == IN_MEMORY else markdown(files)}"
         for split, files in named.items()
         if files
     ]
@@ -172,7 +180,7 @@ def _data(run):
     lines.append(f"* train, validation, test: {split}")
     by_machine = run.summary.get("machine_scored") or {}
     if by_machine:
-        counts = ", ".join(f"{split}: {count}" for split, count in by_machine.items())
+        counts = ", ".join(f"{markdown(split)}: {count}" for split, count in by_machine.items())
         lines.append(f"* scores that VADER gave, not people: {counts}")
     if left := run.summary.get("left_out", {}).get("count", 0):
         lines.append(f"* {left} bad rows left out")
@@ -197,7 +205,7 @@ def _results(run):
     ]
     rows = [[name, *(_number(found.get(name)) for found in splits.values())] for name in names]
     best = f"Epoch {summary['best_epoch']} of {summary['epochs']}, the best on the validation split"
-    return [f"{best} by `{summary['monitor']}`.", "", *_table(["", *splits], rows)]
+    return [f"{best} by {markdown_span(summary['monitor'])}.", "", *_table(["", *splits], rows)]
 
 
 def _weights(run):
@@ -221,7 +229,7 @@ def _number(value):
 def _table(header: Iterable, rows: Iterable[Iterable]) -> list[str]:
     # A bar in a file's name would end the cell.
     def line(cells):
-        return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+        return f"| {' | '.join(markdown(str(cell)) for cell in cells)} |"
 
     header = list(header)
     return [line(header), f"|{'---|' * len(header)}", *map(line, rows)]

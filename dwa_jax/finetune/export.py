@@ -23,7 +23,13 @@ MARKER = ".dwa_jax_export.json"
 
 
 def export(
-    run: saved.Trained, form: str, output: Path, *, made_by: str = "", license: str = "unknown"
+    run: saved.Trained,
+    form: str,
+    output: Path,
+    *,
+    made_by: str = "",
+    license: str = "unknown",
+    overwrite: bool = False,
 ) -> Path:
     """Writes a run in a form that other programs open.
 
@@ -33,6 +39,7 @@ def export(
       output: the folder; a new one, or an earlier export.
       made_by: the command, for the model card.
       license: identifier for the model card.
+      overwrite: whether an earlier export is replaced whose files were changed since.
 
     Returns:
       The folder.
@@ -44,7 +51,7 @@ def export(
     """
     form = form or fitting(run)
     check_form(run, form)
-    with whole_folder(output, MARKER) as folder:
+    with whole_folder(output, MARKER, overwrite=overwrite) as folder:
         writer = _write_transformers if form == "transformers" else _write_peft
         writer(run, folder)
         curve = plots.draw(run.summary, run.metrics, None).get("weights")

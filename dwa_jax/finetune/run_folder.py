@@ -7,6 +7,7 @@ Files are written beside and renamed, so that a process killed at any moment lea
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
@@ -18,7 +19,7 @@ import os
 import platform
 import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,29 @@ def read_json(path: Path) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no object")
     return value
+
+
+def stored_config(path: Path, content: Mapping) -> Config:
+    """Checks a stored configuration like one of the user's own.
+
+    Args:
+      path: its file, for messages.
+      content: key -> value; those of other versions are left out.
+
+    Raises:
+      ValueError: a value cannot be; names the file and the key.
+    """
+    known = {field.name for field in dataclasses.fields(Config)}
+    try:
+        config = Config.of({key: value for key, value in content.items() if key in known})
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit this version: {error}") from None
+    if len(config.category_names) not in (0, config.num_classes):
+        raise ValueError(
+            f"{path} is damaged: category_names are {len(config.category_names)}, and "
+            f"num_classes={config.num_classes}"
+        )
+    return config
 
 
 def _refuse(name):

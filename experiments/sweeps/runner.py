@@ -5,7 +5,6 @@ continues; one that fails is left with its last words and does not stop the othe
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -109,7 +108,7 @@ def _start(arguments: Sequence[str], folder: Path, core: int | None) -> subproce
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     (folder.parent / f"{folder.name}.{FAILED}").unlink(missing_ok=True)
-    with (folder.parent / f"{folder.name}.{LOG}").open("ab") as log:
+    with regular_files.open_to_append(folder.parent / f"{folder.name}.{LOG}") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
@@ -129,7 +128,7 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
     if returncode == 0 and (folder / SUMMARY).exists():
         log.unlink(missing_ok=True)
         if not keep_checkpoints:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            remove_all(folder / "checkpoints")
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"

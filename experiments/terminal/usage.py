@@ -40,10 +40,11 @@ def answer(arguments: list[str], about: str) -> None:
         if "--traceback" in arguments:
             raise
         words = " ".join(str(error).split())
-        print(f"error: {path} cannot be loaded: {type(error).__name__}: {words}", file=sys.stderr)
+        command.complain(f"{path} cannot be loaded: {type(error).__name__}: {words}")
         sys.exit(2)
     try:
-        print(text, flush=True)
+        command.say(text)
+        sys.stdout.flush()
     except BrokenPipeError:
         command.end_unread()
     sys.exit(0)
