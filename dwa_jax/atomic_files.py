@@ -223,7 +223,7 @@ def check_folder(path: Path, marker: str, *, overwrite: bool = False) -> None:
     """
     if regular_files.kind(path) not in ("", "a folder"):
         raise ValueError(f"{path} is no folder; give a new one")
-    if not regular_files.kind(path) or not any(os.scandir(path)):
+    if not regular_files.kind(path) or not os.listdir(path):
         return
     try:
         text = regular_files.read_text(path / marker, _MOST_LISTED)

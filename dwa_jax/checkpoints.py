@@ -216,9 +216,9 @@ class Checkpoints:
         if regular_files.kind(self.folder) != "a folder":
             return []
         found = [
-            int(entry.name)
-            for entry in os.scandir(self.folder)
-            if entry.is_dir(follow_symlinks=False) and _is_step(entry.name)
+            int(name)
+            for name in os.listdir(self.folder)
+            if _is_step(name) and regular_files.kind(self.folder / name) == "a folder"
         ]
         written = self._read_saved().get("written")
         return sorted(found if written is None else set(found) & set(written))
@@ -279,9 +279,9 @@ class Checkpoints:
             if step not in kept:
                 with contextlib.suppress(OSError):
                     self._remove(step)
-        for entry in list(os.scandir(self.folder)):
-            step = entry.name.removeprefix(".").partition(".")[0]
-            if _is_step(step) and partials.is_partial(entry.name, step):
+        for name in os.listdir(self.folder):
+            step = name.removeprefix(".").partition(".")[0]
+            if _is_step(step) and partials.is_partial(name, step):
                 partials.clear(self.folder / step)
 
     def _remove(self, step):

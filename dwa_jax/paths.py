@@ -3,6 +3,7 @@
 A path is a leaf's keys joined by "/", for example "layers/attention/query/kernel".
 """
 
+import re
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -13,6 +14,8 @@ from flax import traverse_util
 
 # Characters of a pattern, and seconds that looking for one in all paths may take.
 _LONGEST, _PATIENCE = 1000, 2
+# What all counts of a pattern come to, {10}{3} to 30.
+_MOST_REPEATED = 1000
 
 
 def flatten(tree: Mapping) -> dict[str, Any]:
@@ -44,12 +47,8 @@ def assign(tree: Mapping, rules: Sequence[tuple[str, Any]], default: Any = None)
     compiled = []
     for pattern, value in rules:
         try:
-            if len(pattern) > _LONGEST:
-                raise ValueError(f"it has more than {_LONGEST} characters")
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of the other dialect, which is not asked for
-                compiled.append((regex.compile(pattern, regex.VERSION0), value))
-        except (regex.error, TypeError, ValueError, OverflowError, RecursionError) as error:
+            compiled.append((_compile(pattern), value))
+        except (re.error, regex.error, TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{pattern!r:.80} is not a regular expression: {error}") from None
     found = [(_matched(one, flat), value) for one, value in compiled]
     return unflatten(
@@ -58,6 +57,23 @@ def assign(tree: Mapping, rules: Sequence[tuple[str, Any]], default: Any = None)
             for path in flat
         }
     )
+
+
+def _compile(pattern):
+    if len(pattern) > _LONGEST:
+        raise ValueError(f"it has more than {_LONGEST} characters")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what other dialects would make of it
+        re.compile(pattern)  # the dialect that it is written in
+        # Counts are written out when the other is compiled, and braces have more uses there.
+        counts = 1
+        for inside in re.findall(r"\{([^}]*)", re.sub(r"\\.", "", pattern)):
+            if not re.fullmatch(r"\d{1,4}(,\d{0,4})?|,\d{1,4}", inside):
+                raise ValueError("braces hold a count, {2} or {1,3}; write others as \\{")
+            counts *= max(int(number) for number in inside.split(",") if number) or 1
+        if counts > _MOST_REPEATED:
+            raise ValueError(f"its counts come to more than {_MOST_REPEATED} repetitions")
+        return regex.compile(pattern, regex.VERSION0)
 
 
 def _matched(compiled, flat):

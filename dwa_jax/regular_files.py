@@ -6,13 +6,16 @@ and what is written into it, goes through here.
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+_PATIENCE = 10  # seconds
 _KINDS = {
     stat.S_IFLNK: "a link",
     stat.S_IFDIR: "a folder",
@@ -134,17 +137,17 @@ def walk(folder: Path) -> Iterator[tuple[str, str]]:
     Raises:
       OSError: it cannot be read.
     """
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        found = kind(Path(entry.path))
+    for name in sorted(os.listdir(folder)):
+        found = kind(folder / name)
         if found != "a folder":
-            yield entry.name, found
+            yield name, found
             continue
         inside = False
-        for name, what in walk(Path(entry.path)):
+        for deeper, what in walk(folder / name):
             inside = True
-            yield f"{entry.name}/{name}", what
+            yield f"{name}/{deeper}", what
         if not inside:
-            yield entry.name, found
+            yield name, found
 
 
 def check_tree(folder: Path) -> None:
@@ -163,13 +166,20 @@ def check_tree(folder: Path) -> None:
 @contextlib.contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Waits until no other process of ours gives names in a folder, while the block runs."""
-    import fcntl
-
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # Some network file systems have no locks.
-        with contextlib.suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        # A partial folder is locked by its writer, this one. Nobody else's lock, for names are
+        # given within milliseconds, is waited for any longer.
+        ends = time.monotonic() + _PATIENCE
+        while not folder.name.endswith(".partial") and time.monotonic() < ends:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.005)
+            except OSError:  # some network file systems have no locks
+                break
+            else:
+                break
         yield
     finally:
         os.close(handle)

@@ -59,6 +59,11 @@ def parse(argv: list[str] | None = None):
         help="occlusion: a column with what each word adds; one more prediction a word",
     )
     add("--overwrite", action="store_true", help="replaces an output that is there")
+    add(
+        "--spreadsheet_safe",
+        action="store_true",
+        help="an apostrophe before cells of a CSV that a spreadsheet would run as a formula",
+    )
     return parser.parse_args(argv)
 
 
@@ -102,7 +107,9 @@ def predict(args) -> None:
     host_memory.keep()
     added = columns(predictor, args.explain)
     source = _source(args, predictor, added)
-    started = time.perf_counter()
+    if args.spreadsheet_safe and source.suffix != ".csv":
+        raise ValueError(f"--spreadsheet_safe is of CSV, and the output is {source.suffix}")
+    started, cut = time.perf_counter(), []
     bar = Progress(
         TextColumn("predicting"),
         BarColumn(),
@@ -122,6 +129,8 @@ def predict(args) -> None:
         "explain": args.explain,
         "compressed": compression.suffixes(Path(args.output))[1],
         "show": show,
+        "cut": cut.append,
+        "spreadsheet_safe": args.spreadsheet_safe,
     }
     with bar:
         task = bar.add_task("", total=None, values="")
@@ -138,6 +147,9 @@ def predict(args) -> None:
         command.say(
             f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}", sys.stderr
         )
+    if sum(cut):
+        tokens = predictor.run.max_tokens
+        command.say(f"note: {sum(cut)} texts cut to {tokens} tokens, as in training", sys.stderr)
     command.say(
         f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included",
         sys.stderr,

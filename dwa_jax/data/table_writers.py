@@ -28,10 +28,19 @@ class Sink:
       source: whose format it takes over, header and schema too.
       added: name -> type of each further column: float, int, str or list (JSON).
       compressed: how the file is, in the words of `dwa_jax.data.compression`; "" for not at all.
+      spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
     """
 
-    def __init__(self, path: Any, source: Source, added: dict[str, type], compressed: str = ""):
+    def __init__(
+        self,
+        path: Any,
+        source: Source,
+        added: dict[str, type],
+        compressed: str = "",
+        spreadsheet_safe: bool = False,
+    ):
         self._source, self._added, self._begun = source, added, False
+        self._mark = marked if spreadsheet_safe else lambda cell: cell
         self._files = contextlib.ExitStack()
         if not isinstance(path, Path):
             self._file = path
@@ -54,7 +63,7 @@ class Sink:
         columns = [list(map(_plain, values[name])) for name in self._added]
         if self._source.suffix == ".csv":
             for row, *more in zip(rows, *columns, strict=True):
-                self._csv.writerow([*row, *map(_csv_cell, more)])
+                self._csv.writerow(map(self._mark, [*row, *map(_csv_cell, more)]))
         elif self._source.suffix == ".jsonl":
             for row, *more in zip(rows, *columns, strict=True):
                 # Behind what is there, of which no character changes.
@@ -88,7 +97,7 @@ class Sink:
         self._begun = True
         if self._source.suffix == ".csv":
             self._csv = csv.writer(self._file, lineterminator="\n")
-            self._csv.writerow([*self._source.columns, *self._added])
+            self._csv.writerow(map(self._mark, [*self._source.columns, *self._added]))
         elif self._source.suffix == ".parquet":
             there = self._source.columns
             self._schema = pa.schema([*there, *self._fields()], there.metadata)
@@ -99,6 +108,20 @@ class Sink:
     def _fields(self):
         types = {float: pa.float64(), int: pa.int32(), str: pa.string(), list: pa.string()}
         return [pa.field(name, types[kind]) for name, kind in self._added.items()]
+
+
+def marked(cell: Any) -> Any:
+    """Puts an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Those begin with =, +, -, @, a tab or a carriage return, and are no number.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _plain(value):

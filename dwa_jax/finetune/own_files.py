@@ -36,13 +36,13 @@ def check(folder: Path, names: Iterable[str], *, adopt: bool = False) -> None:
             inside = [(f"{name}/{n}", k) for n, k in regular_files.walk(folder / name)]
         for path, what in inside:
             if what != "a folder":
-                _check_one(folder, path, what, known, adopt)
+                _check_one(folder, path, what, known, trusted=known is None and adopt)
 
 
-def _check_one(folder, name, kind, known, adopt):
+def _check_one(folder, name, kind, known, trusted):
     if kind != "a file":
         raise ValueError(f"{folder / name} is {kind}, and stays as it is; move it away")
-    if known is None and adopt:
+    if trusted:
         return
     if regular_files.digest(folder / name) not in (known or {}).get(name, ()):
         raise ValueError(
@@ -79,7 +79,8 @@ def placing(folder: Path, *, adopt: bool = False, overwrite: bool = False) -> It
             if kind == "a file" and regular_files.digest(folder / name) == new[name]:
                 there[name] = new[name]
             elif kind:
-                _check_one(folder, name, kind, known, adopt or overwrite)
+                trusted = overwrite or (known is None and adopt)
+                _check_one(folder, name, kind, known, trusted)
                 there[name] = regular_files.digest(folder / name)
         # First, so that what a kill leaves behind is known for ours.
         record = dict(known or {})

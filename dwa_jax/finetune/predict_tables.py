@@ -23,6 +23,8 @@ def predict_table(
     explain: str = "none",
     compressed: str = "",
     show: Callable[[int, float | None], None] = lambda rows, share: None,
+    cut: Callable[[int], None] = lambda texts: None,
+    spreadsheet_safe: bool = False,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
 
@@ -34,6 +36,8 @@ def predict_table(
       explain: "none" or "occlusion".
       compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
       show: told how many rows are done, and the share of the table where that is known.
+      cut: told how many texts of a chunk are longer than what the run allows.
+      spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
 
     Returns:
       (rows written, what was wrong with those left out).
@@ -42,11 +46,12 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    sink, done = table_writers.Sink(destination, source, added, compressed), 0
+    sink = table_writers.Sink(destination, source, added, compressed, spreadsheet_safe)
+    done = 0
     left_out: list[str] = []
     try:
         for chunk in source.chunks():
-            kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
+            kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out, cut)
             found = predictor.predict_ids(ids)
             values = _values(predictor, found)
             if explain == "occlusion":
@@ -79,7 +84,7 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     return added
 
 
-def _usable(predictor, source, chunk, on_bad_row, left_out):
+def _usable(predictor, source, chunk, on_bad_row, left_out, cut):
     # Places of the rows that can be predicted, and their token ids.
     name = getattr(source, "name", str(source.path))
     kept, ids = [], []
@@ -97,7 +102,9 @@ def _usable(predictor, source, chunk, on_bad_row, left_out):
     origin = [(name, chunk.numbers[i]) for i in kept]
     texts = [chunk.texts[i] for i in kept]
     try:
-        return kept, predictor.encode(texts, origin)
+        encoded = predictor.tokens(texts, origin)
+        cut(encoded.num_truncated)
+        return kept, encoded.ids
     except DataError:
         if on_bad_row == "error":
             raise
@@ -105,7 +112,9 @@ def _usable(predictor, source, chunk, on_bad_row, left_out):
     with_tokens = []
     for i, text, where in zip(kept, texts, origin, strict=True):
         try:
-            ids += predictor.encode([text], [where])
+            encoded = predictor.tokens([text], [where])
+            cut(encoded.num_truncated)
+            ids += encoded.ids
             with_tokens.append(i)
         except DataError as error:
             bad(str(error))

@@ -4,6 +4,7 @@ A folder may come from a stranger: whatever reads a summary may rely on the type
 ranges that are told here. Axis: K categories.
 """
 
+import itertools
 import math
 import sys
 from pathlib import Path
@@ -101,7 +102,7 @@ def _check_metrics(path, split, found, num_classes):
 def _ascending(values, count):
     if not isinstance(values, list) or len(values) != count or not all(map(_is_number, values)):
         return False
-    return all(low <= high for low, high in zip(values, values[1:], strict=False))
+    return all(low <= high for low, high in itertools.pairwise(values))
 
 
 def _counts(values, count):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dwa_jax import regular_files
 from experiments.sweeps.plan import Run, Sweep
 
 # One core a run, whatever the number of workers: sums then always run in one order.
@@ -128,6 +129,9 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
     if returncode == 0 and (folder / SUMMARY).exists():
         log.unlink(missing_ok=True)
         if not keep_checkpoints:
+            # Late: it imports JAX, which the runs' own processes need and this one does not.
+            from dwa_jax.checkpoints import remove_all
+
             remove_all(folder / "checkpoints")
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
