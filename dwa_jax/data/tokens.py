@@ -178,10 +178,8 @@ def _beginning(text, count, tokenizer):
     if len(text) <= count:
         return text
     if tokenizer.truncation_side == "left":
-        found = None
-        for found in _SPACE.finditer(text, max(0, len(text) - 2 * count), len(text) - count):
-            pass
-        return text[-count:] if found is None else text[found.start() :]
+        places = _SPACE.finditer(text, max(0, len(text) - 2 * count), len(text) - count)
+        return text[max((place.start() for place in places), default=len(text) - count) :]
     found = _SPACE.search(text, count, 2 * count)
     return text[: count if found is None else found.start()]
 

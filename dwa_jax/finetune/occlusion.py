@@ -34,11 +34,11 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
     run, mask = predictor.run, predictor.run.tokenizer.mask_token
     hidden, owners, explained = [], [], []
     for row, text in enumerate(texts):
-        if run.config.normalize_tweets:
-            text = data.normalize_tweet(text)
         # Not all words of a text of megabytes: the last of these is what is left of it.
         words = text.split(maxsplit=run.max_tokens)
         tried, left = words[: run.max_tokens], words[run.max_tokens :]
+        if run.config.normalize_tweets:
+            tried = [data.normalize_tweet(word) for word in tried]
         explained.append([{"word": word} for word in tried])
         for i in range(len(tried)):
             rest = [*tried[:i], *([mask] if mask else []), *tried[i + 1 :], *left]
@@ -46,7 +46,7 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
             hidden.append(rest)
     usable = [i for i, rest in enumerate(hidden) if rest]
     # One by one, and tokenized at once: each may be as long as the text.
-    ids = [predictor.encode([_joined(hidden[i])])[0] for i in usable]
+    ids = [predictor.encode([" ".join(hidden[i])])[0] for i in usable]
     without = predictor.predict_ids(ids)
     place = {i: at for at, i in enumerate(usable)}
     for i, (row, word) in enumerate(owners):
@@ -61,11 +61,6 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
                 lost = whole.probabilities[row, category] - without.probabilities[at, category]
             entry["probability"] = _rounded(lost)
     return explained
-
-
-def _joined(words):
-    # Between words there is one space, also in what is left behind those that are tried.
-    return " ".join(words)
 
 
 def _rounded(number):
