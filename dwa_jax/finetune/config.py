@@ -6,7 +6,9 @@ the boundary, and everything behind it takes that. Imports no JAX, so that help 
 
 import dataclasses
 import difflib
+import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -102,11 +104,12 @@ class Config:
     # Trunk
     backbone: str = _key(
         "scratch",
-        'A local folder or a hub id with Hugging Face weights; "scratch" builds one.',
+        "A local folder or a hub id with Hugging Face weights, a run or an export, whose heads and "
+        'thresholds come along; "scratch" builds one.',
     )
     scratch: Scratch = dataclasses.field(
         default_factory=Scratch,
-        metadata={"key": Key("Shape of a RoBERTa from scratch; heads must divide width.")},
+        metadata={"key": Key("Shape of a trunk from scratch; heads must divide width.")},
     )
     dtype: str = _key(
         "float32",
@@ -184,6 +187,33 @@ class Config:
         (),
         "(lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.",
     )
+    labels: str = _key(
+        "",
+        'Numbers of label words, "negative=-1, neutral=0, positive=1": scores, in score_range; '
+        "without a score_column the categories, ordered by these numbers.",
+    )
+    decimal_comma: bool = _key(False, "0,5 is a half.")
+    percent: bool = _key(False, "45% is 0.45.")
+    delimiter: str = _key(
+        "",
+        'Between the cells of a text file; "" finds , ; tab |. "@": from the right.',
+    )
+    encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.')
+    columns: tuple = _key(
+        (), "Names of all columns, in order, of files without a header; () where they have one."
+    )
+    split_column: str = _key(
+        "", 'Column of `train` that says train, validation or test; "" splits by `fractions`.'
+    )
+    group_column: str = _key(
+        "", 'Column whose value is shared by rows that stay on one side of a split; "" for none.'
+    )
+    time_column: str = _key(
+        "", 'Column by which the past is trained on and what came after tested; "" for none.'
+    )
+    stratify: bool = _key(
+        True, "Splits have like shares of each category, and of low and high scores."
+    )
     derive_categories: bool = _key(
         True, "Categories of rows without one come from their scores by the thresholds."
     )
@@ -225,7 +255,7 @@ class Config:
     # Categories
     num_classes: int = _key(5, "K.", least=2, most=1000)
     stratifier: str = _key(
-        "das(spacing_penalty=0.1)",
+        "das(spacing_penalty=0.01)",
         "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
         "equal_frequency, ...",
     )
@@ -366,8 +396,9 @@ class Config:
 _SECTIONS = {
     "backbone": "Trunk",
     "lora_rank": "LoRA; rank 0 trains the whole trunk",
-    "train": "Data: files (CSV, JSONL, also .gz, .bz2, .xz, .zst; Parquet), patterns such as "
-    "data/*.csv, or hub:NAME[[:CONFIG]:SPLIT]; several with commas between",
+    "train": "Data: files (.csv .tsv .txt .json .jsonl .ndjson, also .gz, .bz2, .xz, .zst; "
+    ".parquet .xlsx), folders of them, patterns such as data/*.csv, or "
+    "hub:NAME[[:CONFIG]:SPLIT]; several with commas between, or as a list in JSON",
     "num_classes": "Categories",
     "tasks": "Tasks, losses and weighting",
     "epochs": "Optimization",
@@ -424,12 +455,15 @@ def _nearest(key, known):
     return f"; the nearest is {near[0]!r}" if near else f"; there are: {', '.join(known)}"
 
 
+_FILES = ("train", "validation", "test", "also_test")
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 def _typed(name, value, kind):
     if kind is Scratch:
         return _scratch(value)
+    if name in _FILES or name == "labels":
+        value = _as_text(value)
     if kind is tuple:
         # JSON and people write lists.
         if isinstance(value, str) or not isinstance(value, tuple | list):
@@ -461,6 +495,17 @@ def _check_element(name, value, kind):
         raise ValueError(f"{name}: {value[:60]!r}... has more than {_LONGEST_VALUE} characters")
     if kind is float and not -(2**1000) < value < 2**1000:
         raise ValueError(f"{name}: {value!r:.80} must be a finite number")
+
+
+def _as_text(value):
+    # Several files, or a mapping, in the words of a command line.
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value)) if value else ""
+    if isinstance(value, list | tuple):
+        return json.dumps([str(name) for name in value]) if value else ""
+    return value
 
 
 def _scratch(value):

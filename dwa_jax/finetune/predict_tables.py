@@ -1,11 +1,12 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dwa_jax.data import DataError, table_writers, tables
+from dwa_jax.data import DataError, cells, tables
 from dwa_jax.data.rows import BadRow
 from dwa_jax.finetune import occlusion
 from dwa_jax.finetune.predictor import Predictor
@@ -16,12 +17,12 @@ _EXPLAINED = 64
 
 def predict_table(
     predictor: Predictor,
-    source: tables.Source,
+    reader: tables.TableReader,
     destination: Any,
     *,
     on_bad_row: str,
     explain: str = "none",
-    compressed: str = "",
+    name: str = "",
     show: Callable[[int, float | None], None] = lambda rows, share: None,
     cut: Callable[[int], None] = lambda texts: None,
     spreadsheet_safe: bool = False,
@@ -30,11 +31,11 @@ def predict_table(
 
     Args:
       predictor: of the run.
-      source: the table.
+      reader: of the table, whole.
       destination: the file to make, or an open one.
       on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
       explain: "none" or "occlusion".
-      compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
+      name: that the file will have, whose ending says how it is made.
       show: told how many rows are done, and the share of the table where that is known.
       cut: told how many texts of a chunk are longer than what the run allows.
       spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
@@ -46,23 +47,22 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    sink = table_writers.Sink(destination, source, added, compressed, spreadsheet_safe)
+    writer = tables.TableWriter(destination, reader, added, name, spreadsheet_safe)
     done = 0
     left_out: list[str] = []
     try:
-        for chunk in source.chunks():
-            kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out, cut)
+        for chunk in reader.chunks():
+            kept, texts, ids = _usable(predictor, reader.name, chunk, on_bad_row, left_out, cut)
             found = predictor.predict_ids(ids)
             values = _values(predictor, found)
             if explain == "occlusion":
-                texts = [chunk.texts[i] for i in kept]
                 values["explanation"] = list(_explained(predictor, texts, found))
-            sink.write(chunk.keep(kept), values)
+            writer.write(chunk.keep(kept), values)
             done += len(kept)
             show(done, chunk.share)
-        sink.close()
+        writer.close()
     except BaseException:
-        sink.abandon()
+        writer.abandon()
         raise
     return done, left_out
 
@@ -74,6 +74,8 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     tasks = [task.name for task in run.tasks]
     if "regression" in tasks:
         added["predicted_score"] = float
+        if run.config.score_range:
+            added["predicted_in_range"] = float
     added["predicted_category"] = int
     if predictor.names:
         added["predicted_name"] = str
@@ -84,27 +86,28 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     return added
 
 
-def _usable(predictor, source, chunk, on_bad_row, left_out, cut):
-    # Places of the rows that can be predicted, and their token ids.
-    name = getattr(source, "name", str(source.path))
-    kept, ids = [], []
+def _usable(predictor, name, chunk, on_bad_row, left_out, cut):
+    # Places of the rows that can be predicted, their texts and their token ids.
+    kept, texts, ids = [], [], []
 
     def bad(message):
         if on_bad_row == "error":
             raise DataError(message)
         left_out.append(message)
 
-    for i, text in enumerate(chunk.texts):
-        if isinstance(text, BadRow):
-            bad(f"{name}, row {chunk.numbers[i]}: {text.problem}")
-        else:
+    for i, row in enumerate(chunk.cells):
+        try:
+            if isinstance(row, BadRow):
+                raise cells.BadCell(row.problem)
+            texts.append(cells.text(row[0]))
             kept.append(i)
+        except cells.BadCell as problem:
+            bad(f"{name}, row {chunk.numbers[i]}: {problem}")
     origin = [(name, chunk.numbers[i]) for i in kept]
-    texts = [chunk.texts[i] for i in kept]
     try:
         encoded = predictor.tokens(texts, origin)
         cut(encoded.num_truncated)
-        return kept, encoded.ids
+        return kept, texts, encoded.ids
     except DataError:
         if on_bad_row == "error":
             raise
@@ -115,16 +118,23 @@ def _usable(predictor, source, chunk, on_bad_row, left_out, cut):
             encoded = predictor.tokens([text], [where])
             cut(encoded.num_truncated)
             ids += encoded.ids
-            with_tokens.append(i)
+            with_tokens.append((i, text))
         except DataError as error:
             bad(str(error))
-    return with_tokens, ids
+    return [i for i, _ in with_tokens], [text for _, text in with_tokens], ids
 
 
 def _values(predictor, found):
     values = {"predicted_category": list(found.category)}
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
+        if predictor.run.config.score_range:
+            values["predicted_in_range"] = [
+                cells.restore(score, predictor.run.config.score_range)
+                if math.isfinite(score)
+                else math.nan
+                for score in values["predicted_score"]
+            ]
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:

@@ -123,7 +123,7 @@ def setup(model: Model, method: Method, *, unroll: int = 0):
         training.StepOptions(
             num_classes=NUM_CLASSES,
             scope=method.scope,
-            pooling=heads.default_pooling(model.config.family),
+            pooling=heads.default_pooling(model.config),
             lora_scale=model.adapter.scale if model.adapter else 1.0,
         ),
     )

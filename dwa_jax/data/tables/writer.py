@@ -17,34 +17,36 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dwa_jax.data import compression
-from dwa_jax.data.tables import Source
+from dwa_jax.data.tables.reader import TableReader
 
 
-class Sink:
-    """Writes rows of a source with further columns.
+class TableWriter:
+    """Writes rows of a reader's chunks with further columns.
 
     Args:
       path: the file, or something that texts can be written to (not Parquet).
-      source: whose format it takes over, header and schema too.
+      reader: whose format it takes over, header and schema too.
       added: name -> type of each further column: float, int, str or list (JSON).
-      compressed: how the file is, in the words of `dwa_jax.data.compression`; "" for not at all.
+      name: that the file will have, whose ending says how it is compressed, and what stands
+        between the cells of a CSV; "" as the table read, not compressed.
       spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
     """
 
     def __init__(
         self,
         path: Any,
-        source: Source,
+        reader: TableReader,
         added: dict[str, type],
-        compressed: str = "",
+        name: str = "",
         spreadsheet_safe: bool = False,
     ):
-        self._source, self._added, self._begun = source, added, False
-        self._mark = marked if spreadsheet_safe else lambda cell: cell
+        ending, compressed = compression.suffixes(Path(name))
+        self._reader, self._added, self._begun = reader, added, False
+        self._ending, self._spreadsheet_safe = ending, spreadsheet_safe
         self._files = contextlib.ExitStack()
         if not isinstance(path, Path):
             self._file = path
-        elif source.suffix == ".parquet":
+        elif reader.suffix == ".parquet":
             self._path = path
         else:
             stream = compression.create(path, compressed, self._files)
@@ -61,10 +63,10 @@ class Sink:
         """
         self._begin()
         columns = [list(map(_plain, values[name])) for name in self._added]
-        if self._source.suffix == ".csv":
+        if self._reader.suffix == ".csv":
             for row, *more in zip(rows, *columns, strict=True):
-                self._csv.writerow(map(self._mark, [*row, *map(_csv_cell, more)]))
-        elif self._source.suffix == ".jsonl":
+                self._write_cells([*row, *map(_csv_cell, more)])
+        elif self._reader.suffix == ".jsonl":
             for row, *more in zip(rows, *columns, strict=True):
                 # Behind what is there, of which no character changes.
                 added = json.dumps(dict(zip(self._added, more, strict=True)), ensure_ascii=False)
@@ -82,7 +84,7 @@ class Sink:
     def close(self) -> None:
         """Ends the file; one without rows gets its header or schema all the same."""
         self._begin()
-        if self._source.suffix != ".parquet":
+        if self._reader.suffix != ".parquet":
             self._file.flush()
         self._files.close()
 
@@ -95,15 +97,30 @@ class Sink:
         if self._begun:
             return
         self._begun = True
-        if self._source.suffix == ".csv":
-            self._csv = csv.writer(self._file, lineterminator="\n")
-            self._csv.writerow(map(self._mark, [*self._source.columns, *self._added]))
-        elif self._source.suffix == ".parquet":
-            there = self._source.columns
+        if self._reader.suffix == ".csv":
+            self._write_cells = self._cells_writer()
+            self._write_cells([*self._reader.header, *self._added])
+        elif self._reader.suffix == ".parquet":
+            there = self._reader.header
             self._schema = pa.schema([*there, *self._fields()], there.metadata)
             self._writer = self._files.enter_context(
                 pyarrow.parquet.ParquetWriter(self._path, self._schema)
             )
+
+    def _cells_writer(self):
+        write = self._plain_writer()
+        return (lambda cells: write(list(map(marked, cells)))) if self._spreadsheet_safe else write
+
+    def _plain_writer(self):
+        # The name says what is between the cells, and where it does not, the table read does.
+        delimiter = self._reader.delimiter
+        if self._ending == ".tsv":
+            delimiter = "\t"
+        elif self._ending == ".csv" and delimiter not in (",", ";", "|"):
+            delimiter = ","
+        if delimiter == self._reader.delimiter and not self._reader.quoted:
+            return lambda cells: self._file.write(delimiter.join(map(str, cells)) + "\n")
+        return csv.writer(self._file, lineterminator="\n", delimiter=delimiter).writerow
 
     def _fields(self):
         types = {float: pa.float64(), int: pa.int32(), str: pa.string(), list: pa.string()}
