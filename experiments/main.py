@@ -29,7 +29,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from dwa_jax import host_memory
-from dwa_jax.finetune import interrupts, run
+from dwa_jax.finetune import interrupts, run, run_folder
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.health import Diverged
 from experiments.terminal import command, overview, preview
@@ -74,7 +74,8 @@ def main(argv: list[str]) -> None:
     try:
         config = Config.of(given)
         if FLAGS.dry_run:
-            preview.preview(config, console, sys.argv[1:])
+            config = preview.preview(config, console, sys.argv[1:])
+            run_folder.open_folder(folder, config.to_dict())
             return
         finished = (folder / "summary.json").exists()
         trained = run.finish(

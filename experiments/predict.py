@@ -131,7 +131,8 @@ def predict(args) -> None:
     reader = _reader(args, predictor, added)
     if args.spreadsheet_safe and reader.suffix != ".csv":
         raise ValueError(f"--spreadsheet_safe is of CSV, and the output is {reader.suffix}")
-    started, cut = time.perf_counter(), []
+    cut: list[int] = []
+    started = time.perf_counter()
     bar = Progress(
         TextColumn("predicting"),
         BarColumn(),

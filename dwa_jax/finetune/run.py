@@ -28,6 +28,7 @@ from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus, counts, read_corpus
 from dwa_jax.finetune.interrupts import Stop, ignore
 from dwa_jax.finetune.listener import Listener
+from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.setup import Setup, make_batches, make_setup, make_tasks, make_weighting
 
@@ -74,23 +75,12 @@ def finish(
 
 
 def _finish(config, folder, given, listener, listen, started, held):
-    chosen = writers.choose(config.writers)
+    chosen = check_choices(config)
     if folder is None and chosen:
         raise ValueError(f"writers={config.writers!r} need a folder to write in: folder=...")
     begun = folder is not None and _begun(config, folder, held)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are heard below, once
-        make_weighting(config, len(make_tasks(config)))
     corpus = read_corpus(config, given)
-    loop.check_monitor(config, corpus)
-    model_key, state_key = jax.random.split(jax.random.key(config.seed))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        model = saved.begin(config, corpus, model_key)
-        batches, notes = make_batches(config, corpus, model)
-        setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
-    notes += [str(item.message) for item in caught if item.category is UserWarning]
-    check_step(setup, batches["train"])
+    model, batches, setup, notes = prepare(config, corpus)
     if folder is not None:
         if not begun:
             # Only now: a mistake above leaves no folder.
@@ -190,6 +180,45 @@ def _finish(config, folder, given, listener, listen, started, held):
 
 
 _WRITTEN = ("tokenizer", "backbone.json", "predictions.csv", "plots", "summary.json")
+
+
+def check_choices(config: Config) -> dict[str, Any]:
+    """Checks what is chosen by name, before there are rows.
+
+    Returns:
+      The writers.
+
+    Raises:
+      ValueError: a choice does not exist, or its options cannot be.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are heard in `prepare`
+        make_weighting(config, len(make_tasks(config)))
+    return dict(writers.choose(config.writers))
+
+
+def prepare(
+    config: Config, corpus: Corpus
+) -> tuple[Model, dict[str, data.Batches], Setup, list[str]]:
+    """Makes all that a run works with, and writes nothing.
+
+    Returns:
+      (model, batches, setup, notes for the reader).
+
+    Raises:
+      ValueError: something of the user's is not usable; one line says what.
+      OSError: something cannot be read.
+    """
+    loop.check_monitor(config, corpus)
+    model_key, state_key = jax.random.split(jax.random.key(config.seed))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = saved.begin(config, corpus, model_key)
+        batches, notes = make_batches(config, corpus, model)
+        setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
+    notes += [str(item.message) for item in caught if item.category is UserWarning]
+    check_step(setup, batches["train"])
+    return model, batches, setup, notes
 
 
 def _begun(config, folder, held):

@@ -60,10 +60,8 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
             raise _wrong(path, "rows", "those of the training split", rows)
     parameters = _mapping(path, summary, "parameters")
     _check_count(path, "parameters total", parameters.get("total", 0))
-    counted = {"parameters trained": _mapping(path, parameters, "trained")}
-    counted |= {name: _mapping(path, summary, name) for name in ("machine_scored", "memory")}
-    for name, found in counted.items():
-        for value in found.values():
+    for source, name in ((parameters, "trained"), (summary, "machine_scored"), (summary, "memory")):
+        for value in _mapping(path, source, name).values():
             _check_count(path, name, value)
     for value in _mapping(path, summary, "timing").values():
         if not _is_number(value) or not 0 <= value < _MOST:
@@ -71,7 +69,7 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
     _check_count(path, "left_out count", _mapping(path, summary, "left_out").get("count", 0))
 
 
-def check_metrics(found: object, where: Path, num_classes: int) -> None:
+def check_metrics(found: object, where: Path | str, num_classes: int) -> None:
     """Checks the metrics of a split.
 
     Raises:

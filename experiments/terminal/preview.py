@@ -8,16 +8,14 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from dwa_jax.data import cells
 from dwa_jax.data.guess import guess
 from dwa_jax.finetune import corpus as corpora
-from dwa_jax.finetune import saved
+from dwa_jax.finetune import run
 from dwa_jax.finetune.config import Config, changed
 from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, read_corpus
-from dwa_jax.finetune.setup import make_batches
 from experiments.terminal.console import Terminal
 
 _BINS = 8
@@ -49,13 +47,13 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
     if config.train and config.train != IN_MEMORY:
         keys = _guess(config, arguments, console)
         config = Config.of(config, **keys)
+    run.check_choices(config)
     corpus = read_corpus(config)
     if config.train:
         console.table("rows as understood", as_understood(corpus, config))
         console.note("to train: " + command_of(arguments, keys))
-    # The key that a run would take, so that a trunk from scratch has its tokenizer.
-    model = saved.begin(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
-    batches, notes = make_batches(config, corpus, model)
+    # All that the run would do before its first step, so that what it refuses is refused here.
+    _, batches, _, notes = run.prepare(config, corpus)
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     rows = {}
