@@ -9,7 +9,7 @@ Axes: D width, K categories.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -74,7 +74,7 @@ def _config(backbone):
     return _json(path) if backbone != "scratch" and path.is_file() else {}
 
 
-def _json(path) -> Any:
+def _json(path):
     # What is wrong with a file is said where it is read for its weights.
     try:
         found = json.loads(path.read_text("utf-8"))

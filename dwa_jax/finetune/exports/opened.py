@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 from dwa_jax import backbones, data, sharding, training
 from dwa_jax.finetune.exports.form import ExportForm
 from dwa_jax.finetune.model import module_options
-from dwa_jax.finetune.outputs import decide
+from dwa_jax.finetune.outputs import read_outputs
 from dwa_jax.finetune.saved import Trained
 
 TOLERANCE = 1e-4
@@ -66,17 +66,19 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
         with _quietly(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             given = [normalize(text) for text in texts] if normalize else texts
-            theirs = decide(form.outputs(run, folder, given), run.thresholds)
+            theirs = read_outputs(form.outputs(run, folder, given), run.thresholds)
     except Exception as error:  # whatever another library raises
         words = " ".join(str(error).split())[:300] or type(error).__name__
         raise ValueError(
             f"{name} cannot open what was written, which is removed again: {words}; --no-check "
             "leaves that out"
         ) from error
-    ours = decide(_ours(run, texts, normalize), run.thresholds)
+    ours = read_outputs(_ours(run, texts, normalize), run.thresholds)
     # Categories follow from them.
     pairs = [(ours[i], theirs[i]) for i in (0, 2) if ours[i] is not None]
-    difference = max(float(np.abs(np.subtract(*pair)).max()) for pair in pairs)
+    difference = max(
+        float(np.abs(np.asarray(one) - np.asarray(other)).max()) for one, other in pairs
+    )
     # Written so that nan fails as well.
     if not difference <= TOLERANCE:
         raise ValueError(
@@ -93,7 +95,7 @@ def _some_texts(run):
     return [known[place] for place in places]
 
 
-def _ours(run: Trained, texts: Sequence[str], normalize) -> dict[str, np.ndarray]:
+def _ours(run, texts, normalize):
     # In float32, which is what is written, whatever the run computed in.
     config = dataclasses.replace(run.config, dtype="float32")
     module = backbones.build(run.module.config, **module_options(config))

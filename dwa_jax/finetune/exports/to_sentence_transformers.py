@@ -72,7 +72,8 @@ def write(run: Trained, folder: Path) -> None:
         ]
         write_json(place / "modules.json", listed)
         # Or it would take a prompt or a similarity from elsewhere.
-        plain = {"prompts": {}, "default_prompt_name": None, "similarity_fn_name": None}
+        plain: dict[str, Any] = {"prompts": {}, "default_prompt_name": None}
+        plain["similarity_fn_name"] = None
         write_json(place / "config_sentence_transformers.json", plain)
 
 
