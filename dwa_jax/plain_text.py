@@ -47,9 +47,13 @@ def markdown_span(text: str) -> str:
 
 
 def markdown_code(text: str) -> str:
-    """Writes a text as an indented block of code in Markdown, line by line."""
+    """Writes a text as a fenced block of code in Markdown, line by line."""
+    # Not an indented one, which behind a list would be the list's.
     lines = re.split(r"\r\n|[\r\n\x0b\x0c\x1c-\x1e\x85\u2028\u2029]", text)
-    return "\n".join(f"    {_CONTROL.sub(_REPLACEMENT, line.expandtabs())}" for line in lines)
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return "\n".join(
+        [fence, *(_CONTROL.sub(_REPLACEMENT, line.expandtabs()) for line in lines), fence]
+    )
 
 
 def terminal(text: str) -> str:
