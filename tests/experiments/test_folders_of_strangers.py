@@ -92,6 +92,7 @@ def mutate(folder, draw):
         path = folder / draw.choice(
             ["config.json"] * 4 + ["summary.json"] * 4 + ["backbone.json", "metrics.jsonl"]
         )
+        path = path if path.exists() else files[0]
         where = path.name
     if likely < 0.9 and path.suffix in (".json", ".jsonl") and path.exists():
         lines = path.read_text("utf-8").splitlines() if path.suffix == ".jsonl" else None
@@ -179,25 +180,25 @@ def test_a_changed_folder_ends_well_or_in_a_line(received, tmp_path):
     assert found["refused"] > count / 4 and found["well"] > 0
 
 
-REFUSED = {
-    ("config", "num_classes", 10**9): "num_classes=1000000000 must be a number of at most",
-    ("config", "lora_rank", 10**9): "lora_rank=1000000000 must be a number of at most",
-    ("config", "lora_rank", 3): "lora_rank=3, but what trained is of rank 2",
-    ("config", "backbone", "nobody/nothing"): "backbone=nobody/nothing, which is no folder here",
-    ("config", "lora_targets", ["(x+x+)+y"]): "the pattern",
-    ("config", "lora_targets", [3]): "lora_targets: 3 must be a text",
-    ("config", "weighting", "dwa(floor={[]:1})"): "the value of floor is not a literal",
-    ("config", "category_names", ["a"]): "category_names are 1, and num_classes=5",
-    ("config", "scratch", {"width": 4_000_000, "heads": 1}): "scratch.width=4000000",
-}
+REFUSED = [
+    ("num_classes", 10**9, "num_classes=1000000000 must be a number of at most"),
+    ("lora_rank", 10**9, "lora_rank=1000000000 must be a number of at most"),
+    ("lora_rank", 3, "lora_rank=3, but what trained is of rank 2"),
+    ("backbone", "nobody/nothing", "backbone=nobody/nothing, which is no folder here"),
+    ("lora_targets", ["(x+x+)+y"], "the pattern"),
+    ("lora_targets", [3], "lora_targets: 3 must be a text"),
+    ("weighting", "dwa(floor={[]:1})", "the value of floor is not a literal"),
+    ("category_names", ["a"], "category_names are 1, and num_classes=5"),
+    ("scratch", {"width": 4_000_000, "heads": 1}, "scratch.width=4000000"),
+]
 
 
-@pytest.mark.parametrize(("field", "words"), REFUSED.items(), ids=lambda value: str(value)[:40])
-def test_a_line_names_the_file_and_the_field(received, tmp_path, field, words):
+@pytest.mark.parametrize(("key", "value", "words"), REFUSED, ids=lambda value: str(value)[:30])
+def test_a_line_names_the_file_and_the_field(received, tmp_path, key, value, words):
     folder = tmp_path / "run"
     shutil.copytree(received[0], folder)
     content = json.loads((folder / "config.json").read_text())
-    content[field[0]][field[1]] = field[2]
+    content["config"][key] = value
     (folder / "config.json").write_text(json.dumps(content))
     with bounded(), pytest.raises(ValueError) as caught:
         saved.load(folder)
