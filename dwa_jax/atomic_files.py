@@ -35,7 +35,7 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     Raises:
       ValueError: there is one, or something else, or no folder to write in.
     """
-    found = regular_files.kind(path)
+    found = regular_files.kind_of(path)
     if found == "a folder":
         raise ValueError(f"{path} is a folder; name a file in it")
     if found not in ("", "a file"):
@@ -89,12 +89,14 @@ def _partial(path, *, fresh):
         mode = stat.S_IMODE(os.lstat(path).st_mode)
     partial = None
     try:
-        with partials.file(path, 0o666 if mode is None else mode & 0o700 | 0o600) as partial:
+        with partials.partial_file(
+            path, 0o666 if mode is None else mode & 0o700 | 0o600
+        ) as partial:
             yield partial
             if not fresh and mode is not None:
                 partial.chmod(mode)
             with regular_files.one_at_a_time(path.parent):
-                if fresh and regular_files.kind(path):
+                if fresh and regular_files.kind_of(path):
                     raise FileExistsError
                 # It may have become one while the block ran.
                 regular_files.check_regular(path)
@@ -148,7 +150,7 @@ def whole_folder(path: Path, marker: str, *, overwrite: bool = False) -> Iterato
     check_folder(path, marker, overwrite=overwrite)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partials.folder(path) as partial:
+        with partials.partial_folder(path) as partial:
             yield partial
             listed = _listed(partial)
             _usual_modes(partial, listed, path)
@@ -166,7 +168,7 @@ def _listed(folder):
         if kind not in ("a file", "a folder"):
             raise ValueError(f"{folder / name} is {kind}; only regular files are published")
         if kind == "a file":
-            found[name] = regular_files.digest(folder / name)
+            found[name] = regular_files.file_digest(folder / name)
     return found
 
 
@@ -187,14 +189,14 @@ def _swap(partial, path, marker, overwrite):
     # A process killed between the two renamings leaves the earlier one under this name, and
     # only then nothing under its own.
     previous = path.with_name(f".{path.name}.{marker.strip('.')}.previous")
-    if regular_files.kind(previous):
+    if regular_files.kind_of(previous):
         check_folder(previous, marker, overwrite=True)
-        if regular_files.kind(path):
+        if regular_files.kind_of(path):
             shutil.rmtree(previous)
         else:
             os.rename(previous, path)
     check_folder(path, marker, overwrite=overwrite)
-    if regular_files.kind(path):
+    if regular_files.kind_of(path):
         os.rename(path, previous)
     try:
         # Nobody can put anything more into it by its name.
@@ -203,10 +205,10 @@ def _swap(partial, path, marker, overwrite):
         # makes this fail.
         os.rename(partial, path)
     except BaseException:
-        if regular_files.kind(previous) and not regular_files.kind(path):
+        if regular_files.kind_of(previous) and not regular_files.kind_of(path):
             os.rename(previous, path)
         raise
-    if regular_files.kind(previous):
+    if regular_files.kind_of(previous):
         shutil.rmtree(previous, ignore_errors=True)
 
 
@@ -221,9 +223,9 @@ def check_folder(path: Path, marker: str, *, overwrite: bool = False) -> None:
     Raises:
       ValueError: there is a file, or a folder that holds anything else.
     """
-    if regular_files.kind(path) not in ("", "a folder"):
+    if regular_files.kind_of(path) not in ("", "a folder"):
         raise ValueError(f"{path} is no folder; give a new one")
-    if not regular_files.kind(path) or not os.listdir(path):
+    if not regular_files.kind_of(path) or not os.listdir(path):
         return
     try:
         text = regular_files.read_text(path / marker, _MOST_LISTED)
@@ -241,7 +243,7 @@ def check_folder(path: Path, marker: str, *, overwrite: bool = False) -> None:
         return
     for name, _ in there:
         # Earlier versions listed names alone, which tell nothing of contents.
-        if regular_files.digest(path / name) != known[name]:
+        if regular_files.file_digest(path / name) != known[name]:
             raise ValueError(
                 f"{path}: {name!r} is not as an export wrote it; give a new folder, or --overwrite"
             )

@@ -91,9 +91,9 @@ class Checkpoints:
             if step in self._usable() and not self._inspect(step):
                 _write(final, content | {"files": _read(final)["files"]})
             else:
-                regular_files.check_folder(self.folder)
+                regular_files.check_real_folder(self.folder)
                 self.folder.mkdir(parents=True, exist_ok=True)
-                with partials.folder(final) as partial:
+                with partials.partial_folder(final) as partial:
                     arrays = ocp.args.StandardSave(_saved_part(state))
                     with _quiet():
                         self._orbax.save(partial / "state", args=arrays)
@@ -214,12 +214,12 @@ class Checkpoints:
 
     def _steps(self):
         # Links are of nobody's making here, and names such as "007" neither.
-        if regular_files.kind(self.folder) != "a folder":
+        if regular_files.kind_of(self.folder) != "a folder":
             return []
         found = [
             int(name)
             for name in os.listdir(self.folder)
-            if _is_step(name) and regular_files.kind(self.folder / name) == "a folder"
+            if _is_step(name) and regular_files.kind_of(self.folder / name) == "a folder"
         ]
         written = self._read_saved().get("written")
         return sorted(found if written is None else set(found) & set(written))
@@ -240,7 +240,7 @@ class Checkpoints:
         return self._steps() if written is None else written
 
     def _last_saved(self):
-        if not regular_files.kind(self.folder / "saved.json"):
+        if not regular_files.kind_of(self.folder / "saved.json"):
             return None
         return self._read_saved().get("step", _UNKNOWN)
 
@@ -288,7 +288,7 @@ class Checkpoints:
     def _remove(self, step):
         # Only what was written and recorded: a step's folder that holds more stays as it is.
         folder = self.folder / str(step)
-        if regular_files.kind(folder) != "a folder" or step not in self._written():
+        if regular_files.kind_of(folder) != "a folder" or step not in self._written():
             return
         try:
             recorded = {"checkpoint.json", *_read(folder)["files"]}
@@ -300,7 +300,7 @@ class Checkpoints:
             if kind != "a file" or not (state if recorded is None else name in recorded):
                 return
         # Out of the way at once: half of a checkpoint must not look like one.
-        with partials.folder(folder) as aside:
+        with partials.partial_folder(folder) as aside:
             os.rename(folder, aside)
 
     def _digest_frozen(self, state):
@@ -319,7 +319,7 @@ def remove_all(folder: str | Path) -> None:
     with contextlib.suppress(OSError):
         for step in checkpoints._steps():
             checkpoints._remove(step)
-        if not checkpoints._steps() and regular_files.kind(checkpoints.folder) == "a folder":
+        if not checkpoints._steps() and regular_files.kind_of(checkpoints.folder) == "a folder":
             (checkpoints.folder / "saved.json").unlink(missing_ok=True)
             checkpoints.folder.rmdir()
     checkpoints.close()
@@ -435,7 +435,7 @@ def _digests(folder):
     # Relative path -> SHA-256 of every file but the one that holds them.
     regular_files.check_tree(folder)
     return {
-        name: regular_files.digest(folder / name)
+        name: regular_files.file_digest(folder / name)
         for name, kind in regular_files.walk(folder)
         if kind == "a file" and "/" in name
     }

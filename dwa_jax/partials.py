@@ -31,7 +31,7 @@ def _fresh(path):
 
 
 @contextlib.contextmanager
-def file(path: Path, mode: int) -> Iterator[Path]:
+def partial_file(path: Path, mode: int) -> Iterator[Path]:
     """Yields a new empty file beside a path, which is removed unless it was renamed.
 
     Args:
@@ -57,7 +57,7 @@ def file(path: Path, mode: int) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def folder(path: Path) -> Iterator[Path]:
+def partial_folder(path: Path) -> Iterator[Path]:
     """Yields a new empty folder beside a path, which is removed unless it was renamed.
 
     Raises:

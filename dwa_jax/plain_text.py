@@ -20,12 +20,12 @@ _MARKS = re.compile(r"[\\`*_{}\[\]<>|~$^#@]|&(?=#|\w+;)|!(?=\[)|:(?=//)")
 _BEGINNING = re.compile(r"^(\d*)([-+=:.)])")
 
 
-def page(text: str) -> str:
+def for_page(text: str) -> str:
     """Writes a text for an HTML page that is XML as well, in an element or in quotes."""
     return html.escape(_UNFIT.sub(_REPLACEMENT, text))
 
 
-def markdown(text: str) -> str:
+def for_markdown(text: str) -> str:
     """Writes a text for one line of Markdown: of a paragraph, a heading, a list or a table."""
     text = _CONTROL.sub(_REPLACEMENT, " ".join(text.split()))
     marked = _MARKS.sub(lambda match: f"\\{match[0]}", text)
@@ -56,12 +56,12 @@ def markdown_code(text: str) -> str:
     )
 
 
-def terminal(text: str) -> str:
+def for_terminal(text: str) -> str:
     """Writes a text for a terminal: line ends stay, and what would act is shown as its code."""
     return "".join(c if c == "\n" else _shown(c) for c in text)
 
 
-def one_line(text: str) -> str:
+def for_line(text: str) -> str:
     """Writes a text for one line of a terminal."""
     return "".join(map(_shown, " ".join(text.split())))
 

@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,7 +27,7 @@ _KINDS = {
 }
 
 
-def kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
     """Says what a path is, itself and not what it may point at.
 
     Returns:
@@ -45,25 +46,25 @@ def check_regular(path: Path) -> bool:
     Raises:
       ValueError: something else is, a link for instance.
     """
-    found = kind(path)
+    found = kind_of(path)
     if found not in ("", "a file"):
         raise ValueError(f"{path} is {found}, where a regular file is expected")
     return bool(found)
 
 
-def check_folder(path: Path) -> bool:
+def check_real_folder(path: Path) -> bool:
     """Says whether a folder is there.
 
     Raises:
       ValueError: something else is, a link for instance.
     """
-    found = kind(path)
+    found = kind_of(path)
     if found not in ("", "a folder"):
         raise ValueError(f"{path} is {found}, where a folder is expected")
     return bool(found)
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> BufferedReader:
     """Opens a regular file.
 
     Raises:
@@ -118,7 +119,7 @@ def read_text(path: Path, most: int) -> str:
         raise ValueError(f"{path} is damaged: {error}") from None
 
 
-def digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a regular file.
 
     Raises:
@@ -138,7 +139,7 @@ def walk(folder: Path) -> Iterator[tuple[str, str]]:
       OSError: it cannot be read.
     """
     for name in sorted(os.listdir(folder)):
-        found = kind(folder / name)
+        found = kind_of(folder / name)
         if found != "a folder":
             yield name, found
             continue
@@ -157,7 +158,7 @@ def check_tree(folder: Path) -> None:
       ValueError: it holds something else; names it.
       OSError: it cannot be read.
     """
-    check_folder(folder)
+    check_real_folder(folder)
     for name, found in walk(folder):
         if found not in ("a file", "a folder"):
             raise ValueError(f"{folder / name} is {found}, where a regular file is expected")

@@ -255,7 +255,7 @@ def main(argv: list[str]) -> None:
             atomic_files.check_file(path, overwrite=args.overwrite)
         with atomic_files.whole_file(output, overwrite=args.overwrite) as partial:
             partial.write_text("{}\n", "utf-8")
-        written = regular_files.digest(output)
+        written = regular_files.file_digest(output)
     device = jax.local_devices()[0]
     found = {
         "device": f"{device.device_kind}, {os.cpu_count()} cores",
@@ -267,10 +267,10 @@ def main(argv: list[str]) -> None:
         results = globals()[f"{name}_suite"](args, console)
         found["suites"][name] = results
         if output:
-            if not args.overwrite and regular_files.digest(output) != written:
+            if not args.overwrite and regular_files.file_digest(output) != written:
                 raise ValueError(f"{output} was changed while this was running, and stays as it is")
             write_json(output, found)
-            written = regular_files.digest(output)
+            written = regular_files.file_digest(output)
             if name in ("step", "lora") and results:
                 drawn = picture_of(output, name)
                 with atomic_files.whole_file(drawn, overwrite=args.overwrite) as partial:

@@ -122,7 +122,7 @@ def predict(args) -> None:
       OSError: something cannot be read or written.
     """
     logging.set_verbosity(logging.ERROR)
-    console = listener.console(sys.stderr)
+    console = listener.degrading_console(sys.stderr)
     if args.output != "-":
         check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read
     predictor = Predictor.load(args.workdir, args.batch_size)

@@ -162,7 +162,7 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     places = {"data": options.data, "streams": str(root / "streams")}
     local = weights(options.weights, sweep)
     if not options.overwrite:  # before hours of runs
-        own_files.check(folder, _WRITTEN)
+        own_files.check_own(folder, _WRITTEN)
     if not options.report_only:
         if sweep.streams:
             making = dict(sweep.streams)

@@ -208,12 +208,12 @@ def test_files_of_others_in_a_run_s_folder_are_not_replaced(tmp_path):
     place("2")
     shown = tmp_path / "plots" / "weights.png"
     assert shown.read_text() == "2"
-    own_files.check(tmp_path, ["plots", "summary.json"])
+    own_files.check_own(tmp_path, ["plots", "summary.json"])
     shown.write_text("by hand")
     with pytest.raises(ValueError, match=r"weights\.png is not as this wrote it"):
         place("3")
     with pytest.raises(ValueError, match=r"weights\.png is not as this wrote it"):
-        own_files.check(tmp_path, ["plots"])
+        own_files.check_own(tmp_path, ["plots"])
     assert shown.read_text() == "by hand"
     place("3", overwrite=True)
     shown.unlink()

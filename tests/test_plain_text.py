@@ -101,7 +101,7 @@ def test_markdown_renders_to_the_text_with_the_same_structure(name):
         "text_special",
     }
     assert len(re.findall("<t[hd][ >]", text)) == 4 and not re.search("<(script|img|b |a )", text)
-    shown = "".join(Tags(rendered(plain_text.markdown(name))[0]).texts).strip()
+    shown = "".join(Tags(rendered(plain_text.for_markdown(name))[0]).texts).strip()
     expected = CONTROL.sub("\ufffd", " ".join(name.split()))
     assert re.sub("[\u2028\u2029\ufffd]", "?", shown) == re.sub(
         "[\u2028\u2029\ufffd]", "?", expected

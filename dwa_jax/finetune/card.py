@@ -13,7 +13,7 @@ from dwa_jax.finetune.corpus import IN_MEMORY
 from dwa_jax.finetune.exports import FORMS
 from dwa_jax.finetune.exports.opened import Opened
 from dwa_jax.finetune.saved import Trained
-from dwa_jax.plain_text import markdown, markdown_code, markdown_span
+from dwa_jax.plain_text import for_markdown, markdown_code, markdown_span
 
 # Rows of the table that shows how the tasks' weights moved.
 _STEPS = 20
@@ -131,7 +131,7 @@ def _categories(run):
     ranges = intervals(run.thresholds)
     names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
     if ranges is None:
-        return [f"* {k}: {markdown(name)}" for k, name in enumerate(names)]
+        return [f"* {k}: {for_markdown(name)}" for k, name in enumerate(names)]
     rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]
     origin = run.summary.get("thresholds_from")
     fitted = f"fitted by {markdown_span(run.config.stratifier)}"
@@ -148,14 +148,16 @@ def _data(run):
     config = run.config
     if config.train:
         given = "texts that a Python program handed over"
-        lines = [f"* trained on: {given if config.train == IN_MEMORY else markdown(config.train)}"]
+        lines = [
+            f"* trained on: {given if config.train == IN_MEMORY else for_markdown(config.train)}"
+        ]
         if config.score_range:
             lines.append(f"* scores from {config.score_range}, rescaled to [-1, 1]")
     else:
         lines = [f"* {config.generated_rows} headlines that dwa_jax generated, seed {config.seed}"]
     named = {split: getattr(config, split) for split in ("validation", "test")}
     held = [
-        f"{split}: {'handed over, too' if files == IN_MEMORY else markdown(files)}"
+        f"{split}: {'handed over, too' if files == IN_MEMORY else for_markdown(files)}"
         for split, files in named.items()
         if files
     ]
@@ -163,7 +165,7 @@ def _data(run):
     lines.append(f"* train, validation, test: {split}")
     by_machine = run.summary.get("machine_scored") or {}
     if by_machine:
-        counts = ", ".join(f"{markdown(split)}: {count}" for split, count in by_machine.items())
+        counts = ", ".join(f"{for_markdown(split)}: {count}" for split, count in by_machine.items())
         lines.append(f"* scores that VADER gave, not people: {counts}")
     if left := run.summary.get("left_out", {}).get("count", 0):
         lines.append(f"* {left} bad rows left out")
@@ -212,7 +214,7 @@ def _number(value):
 def _table(header: Iterable, rows: Iterable[Iterable]) -> list[str]:
     # A bar in a file's name would end the cell.
     def line(cells):
-        return f"| {' | '.join(markdown(str(cell)) for cell in cells)} |"
+        return f"| {' | '.join(for_markdown(str(cell)) for cell in cells)} |"
 
     header = list(header)
     return [line(header), f"|{'---|' * len(header)}", *map(line, rows)]

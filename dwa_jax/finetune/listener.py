@@ -52,7 +52,7 @@ class Degrading:
         return getattr(self._file, name)
 
 
-def console(file: TextIO, **options: Any) -> Console:
+def degrading_console(file: TextIO, **options: Any) -> Console:
     """Makes a console whose output degrades where the file cannot take it, and never raises."""
     return Console(
         file=cast(TextIO, Degrading(file)), highlight=False, soft_wrap=True, markup=False, **options
@@ -111,12 +111,12 @@ class ProgressBar(Listener):
 
     def __init__(self) -> None:
         """Finds out where it prints: to standard output as it is now."""
-        self._rich = console(sys.stdout)
+        self._rich = degrading_console(sys.stdout)
         self._epochs_begun = False
 
     def note(self, text: str) -> None:
         """Prints one line."""
-        self._rich.print(Text(plain_text.terminal(text)))
+        self._rich.print(Text(plain_text.for_terminal(text)))
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int) -> Iterator[StepListener]:

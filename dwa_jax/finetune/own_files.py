@@ -16,7 +16,7 @@ RECORD = ".dwa_jax_files.json"
 _MOST = 10**7  # bytes of the record: thousands of files
 
 
-def check(folder: Path, names: Iterable[str], *, adopt: bool = False) -> None:
+def check_own(folder: Path, names: Iterable[str], *, adopt: bool = False) -> None:
     """Checks that files may be written, before what they come from is worked out.
 
     Args:
@@ -30,7 +30,7 @@ def check(folder: Path, names: Iterable[str], *, adopt: bool = False) -> None:
     """
     known = _read(folder)
     for name in names:
-        found = regular_files.kind(folder / name)
+        found = regular_files.kind_of(folder / name)
         inside = [(name, found)] if found else []
         if found == "a folder":
             inside = [(f"{name}/{n}", k) for n, k in regular_files.walk(folder / name)]
@@ -44,7 +44,7 @@ def _check_one(folder, name, kind, known, trusted):
         raise ValueError(f"{folder / name} is {kind}, and stays as it is; move it away")
     if trusted:
         return
-    if regular_files.digest(folder / name) not in (known or {}).get(name, ()):
+    if regular_files.file_digest(folder / name) not in (known or {}).get(name, ()):
         raise ValueError(
             f"{folder / name} is not as this wrote it, and stays as it is; move it away"
         )
@@ -56,7 +56,7 @@ def placing(folder: Path, *, adopt: bool = False, overwrite: bool = False) -> It
 
     Args:
       folder: where they go; an existing one.
-      adopt: see `check`.
+      adopt: see `check_own`.
       overwrite: whether files that are not ours are replaced, too.
 
     Raises:
@@ -64,24 +64,24 @@ def placing(folder: Path, *, adopt: bool = False, overwrite: bool = False) -> It
         changed since; nothing is replaced then.
       OSError: a file cannot be written.
     """
-    with partials.folder(folder / "new") as stage:
+    with partials.partial_folder(folder / "new") as stage:
         yield stage
         known = _read(folder)
         new = {
-            name: regular_files.digest(stage / name)
+            name: regular_files.file_digest(stage / name)
             for name, kind in regular_files.walk(stage)
             if kind == "a file"
         }
         there = {}
         for name in list(new):
             _check_parents(folder, name)
-            kind = regular_files.kind(folder / name)
-            if kind == "a file" and regular_files.digest(folder / name) == new[name]:
+            kind = regular_files.kind_of(folder / name)
+            if kind == "a file" and regular_files.file_digest(folder / name) == new[name]:
                 there[name] = new[name]
             elif kind:
                 trusted = overwrite or (known is None and adopt)
                 _check_one(folder, name, kind, known, trusted)
-                there[name] = regular_files.digest(folder / name)
+                there[name] = regular_files.file_digest(folder / name)
         # First, so that what a kill leaves behind is known for ours.
         record = dict(known or {})
         for name, digest in new.items():
@@ -98,7 +98,7 @@ def placing(folder: Path, *, adopt: bool = False, overwrite: bool = False) -> It
 
 def _check_parents(folder, name):
     for parent in reversed(Path(name).parents[:-1]):
-        regular_files.check_folder(folder / parent)
+        regular_files.check_real_folder(folder / parent)
 
 
 def claim(folder: Path, name: str) -> None:
@@ -113,7 +113,7 @@ def claimed(folder: Path) -> set[str]:
 
 def _read(folder):
     # None where there is no record.
-    if not regular_files.kind(folder / RECORD):
+    if not regular_files.kind_of(folder / RECORD):
         return None
     try:
         files = json.loads(regular_files.read_text(folder / RECORD, _MOST))["files"]

@@ -227,7 +227,7 @@ def _begun(config, folder, held):
         return False
     held.enter_context(run_folder.lock(folder))
     # Before hours of training: what the run will write must find its place.
-    own_files.check(folder, _WRITTEN, adopt=True)
+    own_files.check_own(folder, _WRITTEN, adopt=True)
     return True
 
 

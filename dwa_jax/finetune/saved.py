@@ -379,7 +379,7 @@ def _is_factor(name):
 
 
 def _existing(path):
-    if not regular_files.kind(path):
+    if not regular_files.kind_of(path):
         raise ValueError(f"{path} is gone, without which the run in {path.parent} cannot be used")
     return path
 

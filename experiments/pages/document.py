@@ -114,7 +114,7 @@ def page(title: str, blocks: list, made_by: str) -> str:
 
 def is_page(path: Path, made_by: str) -> bool:
     """Says whether a file is a page that this program made, and nobody changed since."""
-    if regular_files.kind(path) != "a file":
+    if regular_files.kind_of(path) != "a file":
         return False
     with regular_files.open_to_read(path) as file:
         found = re.search(_GENERATOR.format(re.escape(made_by), "([0-9a-f]{64})"), _head(file))
@@ -171,7 +171,7 @@ def _markdown_table(table):
 
 
 def _plain(text):
-    return plain_text.markdown(text)
+    return plain_text.for_markdown(text)
 
 
 def _cell(text):
@@ -179,7 +179,7 @@ def _cell(text):
 
 
 def _escape(text):
-    return plain_text.page(text)
+    return plain_text.for_page(text)
 
 
 def _html(block):

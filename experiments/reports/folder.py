@@ -116,7 +116,7 @@ def _names(folders):
         names = ["/".join(folder.parts[-count:]) for folder in folders]
         if len(set(names)) == len(names):
             break
-    return [plain_text.one_line(name) for name in names]
+    return [plain_text.for_line(name) for name in names]
 
 
 def _read(folder, name):

@@ -36,14 +36,14 @@ class Parser(argparse.ArgumentParser):
 def say(text: str, file: TextIO | None = None) -> None:
     """Prints a line on standard output, or elsewhere; nothing in it acts, and nothing raises."""
     file = sys.stdout if file is None else file
-    text = plain_text.terminal(text)
+    text = plain_text.for_terminal(text)
     print(plain_text.encodable(text, getattr(file, "encoding", None)), file=file)
 
 
 def complain(message: str) -> None:
     """Prints what went wrong, on one line of standard error."""
     with contextlib.suppress(OSError):
-        say(f"error: {plain_text.one_line(plain_text.without_advice(message))}", sys.stderr)
+        say(f"error: {plain_text.for_line(plain_text.without_advice(message))}", sys.stderr)
 
 
 def run(program: Callable[[], None]) -> None:

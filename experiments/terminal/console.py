@@ -42,7 +42,7 @@ class Terminal(ProgressBar):
 
 
 def _cell(text):
-    return Text(plain_text.terminal(text))
+    return Text(plain_text.for_terminal(text))
 
 
 def _short(value):

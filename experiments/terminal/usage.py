@@ -53,7 +53,8 @@ def answer(arguments: list[str], about: str) -> None:
 
 def overview(about: str) -> str:
     """Returns what the program does, its options, and a line for each configuration."""
-    lines = [about.strip(), "", "options:", *_table(_OPTIONS), ""]
+    # Python without docstrings (PYTHONOPTIMIZE=2) has none.
+    lines = [(about or "").strip(), "", "options:", *_table(_OPTIONS), ""]
     files = configurations()
     lines += [f"configurations, each a --config={files[0].parent}/NAME.py:"]
     lines += _table({path.stem: summary(path) for path in files})

@@ -36,14 +36,14 @@ class TensorBoard:
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         folder = opening.folder / "tensorboard"
-        regular_files.check_folder(folder)
+        regular_files.check_real_folder(folder)
         folder.mkdir(exist_ok=True)
         # Only the run's own: another program may log into the same folder.
         ours = own_files.claimed(opening.folder)
         earlier = [
             path
             for path in folder.glob("events.out.tfevents.*")
-            if f"tensorboard/{path.name}" in ours and regular_files.kind(path) == "a file"
+            if f"tensorboard/{path.name}" in ours and regular_files.kind_of(path) == "a file"
         ]
         new = _new(folder)
         own_files.claim(opening.folder, f"tensorboard/{new.name}")

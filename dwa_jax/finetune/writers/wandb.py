@@ -32,7 +32,7 @@ class WeightsAndBiases:
         import wandb
 
         folder = opening.folder / "wandb"
-        regular_files.check_folder(folder)
+        regular_files.check_real_folder(folder)
         folder.mkdir(exist_ok=True)
         path = folder / "id"
         if not regular_files.check_regular(path):
