@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dwa_jax import data
+from dwa_jax.data import pieces as splitter
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -107,3 +108,22 @@ def test_what_is_no_text_is_a_bad_row():
     blank.backend_tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
     with pytest.raises(data.DataError, match=r"tweets\.csv, row 7: 3 tokens in the first .* of"):
         data.encode(blank, ["a" + " " * 20_000_000 + "b"], 64, origin=[("tweets.csv", 7)])
+
+
+def test_pieces_of_a_text_are_the_text(monkeypatch):
+    monkeypatch.setattr(splitter, "_PIECE", 7)
+    draw = random.Random(5)
+    for _ in range(100):
+        text = "".join(draw.choice(WORDS) + draw.choice(SPACES) for _ in range(draw.randrange(20)))
+        parts = list(splitter.pieces(text))
+        assert "".join(parts) == text and all(parts[1:])
+        # A word that is cut, for it is longer than two pieces, is the exception.
+        words = [word for part in parts for word in part.split()]
+        assert words == text.split() or any(len(word) > 14 for word in text.split())
+        short = " ".join(word for word in text.split() if len(word) < 6)
+        whole_text = data.headlines.tokenizer([short], 300).get_vocab()
+        normal = data.splits.normalize_text(short)
+        monkeypatch.setattr(splitter, "_PIECE", 10**6)
+        assert data.splits.normalize_text(short) == normal
+        assert data.headlines.tokenizer([short], 300).get_vocab() == whole_text
+        monkeypatch.setattr(splitter, "_PIECE", 7)
