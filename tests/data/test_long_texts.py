@@ -119,7 +119,7 @@ def test_pieces_of_a_text_are_the_text(monkeypatch):
         assert "".join(parts) == text and all(parts[1:])
         # A word that is cut, for it is longer than two pieces, is the exception.
         words = [word for part in parts for word in part.split()]
-        assert words == text.split() or any(len(word) > 14 for word in text.split())
+        assert words == text.split() or any(len(word) > 6 for word in text.split())
         short = " ".join(word for word in text.split() if len(word) < 6)
         whole_text = data.headlines.tokenizer([short], 300).get_vocab()
         normal = data.splits.normalize_text(short)
