@@ -93,13 +93,13 @@ def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredict
             lines = csv.reader(_bounded(file))
             header = next(lines, [])
             columns_of_classes = len(header) - len(kinds)
-            if columns_of_classes not in (0, num_classes or columns_of_classes):
-                raise ValueError(f"it has not {num_classes} probabilities")
             if columns_of_classes > _MOST_CLASSES:
                 raise ValueError("its columns are not those of a run's predictions")
             kinds |= {f"probability_{k}": float for k in range(columns_of_classes)}
             if header != list(kinds):
                 raise ValueError("its columns are not those of a run's predictions")
+            if columns_of_classes not in (0, num_classes or columns_of_classes):
+                raise ValueError(f"it has not {num_classes} probabilities")
             columns: dict[str, list] = {name: [] for name in kinds}
             for line in lines:
                 number = lines.line_num

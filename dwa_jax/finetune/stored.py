@@ -28,7 +28,7 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
     Raises:
       ValueError: it does not hold what a run writes; names file and field.
     """
-    thresholds = summary.get("thresholds", ())
+    thresholds = summary.get("thresholds", "nothing")
     if thresholds is not None and not _ascending(thresholds, num_classes - 1):
         raise _wrong(path, "thresholds", f"null or {num_classes - 1} ascending numbers", thresholds)
     split = summary.get("predictions")
