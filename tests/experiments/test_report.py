@@ -264,7 +264,8 @@ def test_where_the_page_goes_and_what_it_does_not_replace(folders, tmp_path, mon
         (tmp_path / "report.html").unlink()
     (tmp_path / "report.html").write_text("mine")
     assert program(f"--workdir={one}", two) == (
-        "error: report.html is there already and no report of runs, or was changed since; give another --output, or --overwrite\n"
+        "error: report.html is there already and no report of runs, or was changed since; "
+        "give another --output, or --overwrite\n"
     )
     assert (tmp_path / "report.html").read_text() == "mine"
     assert "is a folder" in program(f"--workdir={one}", f"--output={tmp_path}")
