@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -39,6 +40,8 @@ _GONE = ("ratios",)
 _UNKNOWN = -1
 # Bytes of a file of JSON: thousands of arrays.
 _MOST_JSON = 10**7
+# Bytes that Orbax may write beside the arrays.
+_OVERHEAD = 2**26
 _FIELDS = {"progress": dict, "keep": list, "arrays": dict, "frozen": str, "files": dict}
 # Places along an axis of a frozen parameter that go into the digest: another backbone differs
 # everywhere, and gigabytes would take seconds.
@@ -262,6 +265,7 @@ class Checkpoints:
             content = _read(folder)
             if content["format"] > _FORMAT:
                 return f"is of a newer dwa_jax (format {content['format']}, not {_FORMAT})"
+            _check_bytes(folder, content["arrays"])
             wrong = _differences(content["files"], _digests(folder))
         except FileNotFoundError as error:
             wrong = f"{Path(error.filename).name} is missing"
@@ -410,9 +414,8 @@ def _describe(state):
 
 def _described(text, like):
     # The other way round, for one array that is read and left.
-    dtype, _, shape = text.rstrip("]").partition("[")
-    sizes = tuple(int(size) for size in shape.split(",") if size.strip())
-    return jax.ShapeDtypeStruct(sizes, dtype, sharding=like.sharding)
+    dtype = text.partition("[")[0]
+    return jax.ShapeDtypeStruct(tuple(_sizes(text)), dtype, sharding=like.sharding)
 
 
 def _check_arrays(where, there, here):
@@ -429,6 +432,28 @@ def _check_arrays(where, there, here):
 
 def _is_step(name):
     return name.isascii() and name.isdecimal() and str(int(name)) == name
+
+
+def _check_bytes(folder, arrays):
+    # Before they are read: a file of nothing but a hole may claim any size.
+    try:
+        held = sum(
+            math.prod(_sizes(text)) * np.dtype(text.partition("[")[0]).itemsize
+            for text in arrays.values()
+        )
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError("checkpoint.json describes no arrays") from None
+    there = sum(
+        os.lstat(folder / name).st_size
+        for name, kind in regular_files.walk(folder)
+        if kind == "a file"
+    )
+    if there > 2 * held + _OVERHEAD:
+        raise ValueError(f"its files have {there:,} bytes, and its arrays {held:,}")
+
+
+def _sizes(text):
+    return [int(size) for size in text.rstrip("]").partition("[")[2].split(",") if size.strip()]
 
 
 def _digests(folder):
