@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from dwa_jax.data.pieces import pieces
+from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import Rows
 
 if TYPE_CHECKING:

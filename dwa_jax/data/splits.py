@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from dwa_jax.data.pieces import pieces
+from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import DataError, Rows
 
 NAMES = ("train", "validation", "test")

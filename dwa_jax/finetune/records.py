@@ -77,6 +77,8 @@ class MetricsFile(Records):
                 file.write((json.dumps(plain(record)) + "\n").encode())
         except OSError as error:
             raise unwritten(self.path, error) from error
+        except ValueError as error:  # something else took its place
+            raise OSError(f"{self.path} cannot be written: {error}") from error
 
     def read(self) -> list[dict]:
         """Returns every record but a last one that was not written to its end.

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dwa_jax import data
-from dwa_jax.data import pieces as splitter
+from dwa_jax.data import long_texts as splitter
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
