@@ -73,7 +73,13 @@ def plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+    value = plain(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # the name of a file that the locale cannot spell
+            text = json.dumps(value, indent=2) + "\n"
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
 
@@ -128,7 +134,11 @@ def digest(parts: Iterable[str | np.ndarray]) -> str:
     """Returns a fingerprint of an iterable of strings and arrays."""
     found = hashlib.sha256()
     for part in parts:
-        found.update(part.encode() if isinstance(part, str) else np.asarray(part).tobytes())
+        found.update(
+            part.encode("utf-8", "surrogatepass")
+            if isinstance(part, str)
+            else np.asarray(part).tobytes()
+        )
         found.update(b"\0")
     return found.hexdigest()
 
