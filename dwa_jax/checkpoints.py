@@ -2,7 +2,8 @@
 
 FOLDER/STEP/state            the arrays, through Orbax
 FOLDER/STEP/checkpoint.json  progress, what the arrays are, and the SHA-256 of every file
-FOLDER/saved.json            the last step saved: that there was one, should its folder be gone
+FOLDER/saved.json            the last step saved: that there was one, should its folder be gone;
+                             and the steps written, which alone are ever removed
 
 Orbax keeps no checksum of the arrays' values: a flipped bit restores as another number.
 Frozen parameters are not saved: they come from where they came from the first time, and a
@@ -15,10 +16,10 @@ import hashlib
 import io
 import json
 import logging
+import math
 import os
-import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dwa_jax import partials, regular_files
+from dwa_jax.atomic_files import replacing
 from dwa_jax.messages import one_line
 from dwa_jax.training import TrainState
 
@@ -35,6 +38,10 @@ _KEYS = {"format", "progress", "keep", "arrays", "frozen", "files"}
 _GONE = ("ratios",)
 # The last step saved where saved.json is damaged: that it is there says that there was one.
 _UNKNOWN = -1
+# Bytes of a file of JSON: thousands of arrays.
+_MOST_JSON = 10**7
+# Bytes that Orbax may write beside the arrays.
+_OVERHEAD = 2**26
 _FIELDS = {"progress": dict, "keep": list, "arrays": dict, "frozen": str, "files": dict}
 # Places along an axis of a frozen parameter that go into the digest: another backbone differs
 # everywhere, and gigabytes would take seconds.
@@ -75,7 +82,7 @@ class Checkpoints:
           OSError: the disk is full, or will not be written; what was saved before stays.
         """
         step = int(state.step)
-        final, partial = self.folder / str(step), self.folder / f"{step}.partial"
+        final = self.folder / str(step)
         content = {
             "format": _FORMAT,
             "progress": progress,
@@ -87,17 +94,19 @@ class Checkpoints:
             if step in self._usable() and not self._inspect(step):
                 _write(final, content | {"files": _read(final)["files"]})
             else:
-                _remove(partial)
+                regular_files.check_real_folder(self.folder)
                 self.folder.mkdir(parents=True, exist_ok=True)
-                arrays = ocp.args.StandardSave(_saved_part(state))
-                with _quiet():
-                    self._orbax.save(partial / "state", args=arrays)
-                _write(partial, content | {"files": _digests(partial)})
-                _remove(final)
-                os.replace(partial, final)
-            _replace_json(self.folder / "saved.json", {"step": step})
+                with partials.partial_folder(final) as partial:
+                    arrays = ocp.args.StandardSave(_saved_part(state))
+                    with _quiet():
+                        self._orbax.save(partial / "state", args=arrays)
+                    _write(partial, content | {"files": _digests(partial)})
+                    self._remove(step)
+                    # Where something of another's has this name, it fails.
+                    os.rename(partial, final)
+            written = sorted({*self._steps(), step})
+            _replace_json(self.folder / "saved.json", {"step": step, "written": written})
         except Exception as error:  # tensorstore raises ValueError for a full disk
-            _remove(partial, ignore_errors=True)
             others = [other for other in self._usable() if other != step]
             rest = (
                 f"that of step {others[-1]} is untouched" if others else "there is no earlier one"
@@ -189,22 +198,54 @@ class Checkpoints:
         )
         return TrainState(**tree, frozen=state.frozen), content["progress"]
 
+    def last_sizes(self, wanted: Callable[[str], bool]) -> set[int]:
+        """Returns the last axis of the arrays whose paths are wanted, of the latest step.
+
+        As its description says, before anything is read; empty where that is damaged.
+        """
+        found: set[int] = set()
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            arrays = _read(self.folder / str(self._steps()[-1]))["arrays"]
+            for name, text in arrays.items():
+                if wanted(name):
+                    found.add(int(str(text).rstrip("]").rpartition("[")[2].rpartition(",")[2]))
+        return found
+
     def close(self) -> None:
         """Releases the folder."""
         self._orbax.close()
 
     def _steps(self):
-        if not self.folder.is_dir():
+        # Links are of nobody's making here, and names such as "007" neither.
+        if regular_files.kind_of(self.folder) != "a folder":
             return []
-        return sorted(int(path.name) for path in self.folder.iterdir() if path.name.isdecimal())
+        found = [
+            int(name)
+            for name in os.listdir(self.folder)
+            if _is_step(name) and regular_files.kind_of(self.folder / name) == "a folder"
+        ]
+        written = self._read_saved().get("written")
+        return sorted(found if written is None else set(found) & set(written))
+
+    def _read_saved(self):
+        # {} where nothing was saved, or what was is not known.
+        try:
+            text = regular_files.read_text(self.folder / "saved.json", _MOST_JSON)
+            content = json.loads(text)
+            steps = [content["step"], *content.get("written", [])]
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return {}
+        return content if all(type(step) is int for step in steps) else {}
+
+    def _written(self):
+        # Earlier versions did not list them.
+        written = self._read_saved().get("written")
+        return self._steps() if written is None else written
 
     def _last_saved(self):
-        try:
-            return int(json.loads((self.folder / "saved.json").read_text("utf-8"))["step"])
-        except FileNotFoundError:
+        if not regular_files.kind_of(self.folder / "saved.json"):
             return None
-        except (ValueError, KeyError, TypeError):
-            return _UNKNOWN
+        return self._read_saved().get("step", _UNKNOWN)
 
     def _kept_by(self, step):
         try:
@@ -224,6 +265,7 @@ class Checkpoints:
             content = _read(folder)
             if content["format"] > _FORMAT:
                 return f"is of a newer dwa_jax (format {content['format']}, not {_FORMAT})"
+            _check_bytes(folder, content["arrays"])
             wrong = _differences(content["files"], _digests(folder))
         except FileNotFoundError as error:
             wrong = f"{Path(error.filename).name} is missing"
@@ -237,14 +279,33 @@ class Checkpoints:
     def _prune(self):
         # Those set aside do not count: they would push out what a restart can use.
         latest = self._usable()[-2:]
-        kept = {str(step) for step in latest}
-        kept |= {str(step) for other in latest for step in self._kept_by(other)}
-        for path in self.folder.iterdir():
-            if path.is_dir() and path.name not in kept:
-                if path.name.isdecimal():
-                    # Out of the way at once: half of a checkpoint must not look like one.
-                    path = path.rename(path.with_name(f"{path.name}.partial"))
-                _remove(path, ignore_errors=True)
+        kept = {*latest, *(step for other in latest for step in self._kept_by(other))}
+        for step in self._steps():
+            if step not in kept:
+                with contextlib.suppress(OSError):
+                    self._remove(step)
+        for name in os.listdir(self.folder):
+            step = name.removeprefix(".").partition(".")[0]
+            if _is_step(step) and partials.is_partial(name, step):
+                partials.clear(self.folder / step)
+
+    def _remove(self, step):
+        # Only what was written and recorded: a step's folder that holds more stays as it is.
+        folder = self.folder / str(step)
+        if regular_files.kind_of(folder) != "a folder" or step not in self._written():
+            return
+        try:
+            recorded = {"checkpoint.json", *_read(folder)["files"]}
+        except (OSError, ValueError):  # damaged, and so the list as well
+            recorded = None
+        there = [(name, kind) for name, kind in regular_files.walk(folder) if kind != "a folder"]
+        for name, kind in there:
+            state = name == "checkpoint.json" or name.startswith("state/")
+            if kind != "a file" or not (state if recorded is None else name in recorded):
+                return
+        # Out of the way at once: half of a checkpoint must not look like one.
+        with partials.partial_folder(folder) as aside:
+            os.rename(folder, aside)
 
     def _digest_frozen(self, state):
         if self._frozen is None:
@@ -254,6 +315,18 @@ class Checkpoints:
                 found.update(np.asarray(sample).tobytes())
             self._frozen = found.hexdigest()
         return self._frozen
+
+
+def remove_all(folder: str | Path) -> None:
+    """Removes every checkpoint that was written to a folder, and the folder if nothing is left."""
+    checkpoints = Checkpoints(folder)
+    with contextlib.suppress(OSError):
+        for step in checkpoints._steps():
+            checkpoints._remove(step)
+        if not checkpoints._steps() and regular_files.kind_of(checkpoints.folder) == "a folder":
+            (checkpoints.folder / "saved.json").unlink(missing_ok=True)
+            checkpoints.folder.rmdir()
+    checkpoints.close()
 
 
 class MemoryCheckpoints:
@@ -341,9 +414,8 @@ def _describe(state):
 
 def _described(text, like):
     # The other way round, for one array that is read and left.
-    dtype, _, shape = text.rstrip("]").partition("[")
-    sizes = tuple(int(size) for size in shape.split(",") if size.strip())
-    return jax.ShapeDtypeStruct(sizes, dtype, sharding=like.sharding)
+    dtype = text.partition("[")[0]
+    return jax.ShapeDtypeStruct(tuple(_sizes(text)), dtype, sharding=like.sharding)
 
 
 def _check_arrays(where, there, here):
@@ -358,15 +430,40 @@ def _check_arrays(where, there, here):
         raise ValueError(f"{where} does not fit this run: {'; '.join(changes + more)}")
 
 
+def _is_step(name):
+    return name.isascii() and name.isdecimal() and str(int(name)) == name
+
+
+def _check_bytes(folder, arrays):
+    # Before they are read: a file of nothing but a hole may claim any size.
+    try:
+        held = sum(
+            math.prod(_sizes(text)) * np.dtype(text.partition("[")[0]).itemsize
+            for text in arrays.values()
+        )
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError("checkpoint.json describes no arrays") from None
+    there = sum(
+        os.lstat(folder / name).st_size
+        for name, kind in regular_files.walk(folder)
+        if kind == "a file"
+    )
+    if there > 2 * held + _OVERHEAD:
+        raise ValueError(f"its files have {there:,} bytes, and its arrays {held:,}")
+
+
+def _sizes(text):
+    return [int(size) for size in text.rstrip("]").partition("[")[2].split(",") if size.strip()]
+
+
 def _digests(folder):
     # Relative path -> SHA-256 of every file but the one that holds them.
-    found = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.parent != folder:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = digest
-    return found
+    regular_files.check_tree(folder)
+    return {
+        name: regular_files.file_digest(folder / name)
+        for name, kind in regular_files.walk(folder)
+        if kind == "a file" and "/" in name
+    }
 
 
 def _differences(stored, there):
@@ -389,7 +486,7 @@ def _write(folder, content):
 def _read(folder):
     path = folder / "checkpoint.json"
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(regular_files.read_text(path, _MOST_JSON))
     except RecursionError:
         raise ValueError(f"{path.name} is nested too deeply") from None
     if not isinstance(content, dict) or content.pop("digest", None) != _own_digest(content):
@@ -408,17 +505,10 @@ def _read(folder):
 
 
 def _replace_json(path, value):
-    partial = path.with_name(f"{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         file.write(json.dumps(value, indent=1) + "\n")
         file.flush()
         os.fsync(file.fileno())
-    os.replace(partial, path)
-
-
-def _remove(path, ignore_errors=False):
-    if path.exists():
-        shutil.rmtree(path, ignore_errors=ignore_errors)
 
 
 def _reason(error):

@@ -4,6 +4,8 @@ A file's name, a cell, a tensor's name, a configuration's value or another libra
 line ends, a terminal's control characters, or megabytes.
 """
 
+from dwa_jax.plain_text import without_advice
+
 
 def shown(value: object, limit: int = 200) -> str:
     """Writes a name as it is, and any other value as Python would.
@@ -43,7 +45,8 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     Returns:
       One line of printable characters.
     """
-    return printable(bounded(" ".join(str(error).split()) or type(error).__name__, limit))
+    text = " ".join(without_advice(str(error)).split())
+    return printable(bounded(text or type(error).__name__, limit))
 
 
 def bounded(text: str, limit: int) -> str:

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from configs import demo, minilm
-from dwa_jax import host_memory
+from dwa_jax import atomic_files, host_memory, regular_files
 from dwa_jax.finetune.run_folder import versions, write_json
 from experiments.benchmarks import cost, ours, padding, picture, suites, worker
 from experiments.terminal import command
@@ -225,10 +225,16 @@ def parse(argv: list[str] | None = None):
     add("--train", default="", help="texts for padding; generated ones by default")
     add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
     add("--output", default="", help="JSON file for the numbers; a picture goes beside it")
+    add("--overwrite", action="store_true", help="replaces an output that is there")
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error(f"--rounds={args.rounds} must be at least 1")
     return args
+
+
+def picture_of(output: Path, suite: str) -> Path:
+    """Returns the file of a suite's picture."""
+    return output.with_name(f"{output.stem}_{suite}.png")
 
 
 def main(argv: list[str]) -> None:
@@ -244,7 +250,12 @@ def main(argv: list[str]) -> None:
     chosen = SUITES if args.suite == "all" else (args.suite,)
     output = Path(args.output) if args.output else None
     if output:
-        output.touch()  # an unwritable path shows before hours of timing
+        # What cannot be written shows before hours of timing.
+        for path in (output, *(picture_of(output, name) for name in chosen)):
+            atomic_files.check_file(path, overwrite=args.overwrite)
+        with atomic_files.whole_file(output, overwrite=args.overwrite) as partial:
+            partial.write_text("{}\n", "utf-8")
+        written = regular_files.file_digest(output)
     device = jax.local_devices()[0]
     found = {
         "device": f"{device.device_kind}, {os.cpu_count()} cores",
@@ -256,9 +267,14 @@ def main(argv: list[str]) -> None:
         results = globals()[f"{name}_suite"](args, console)
         found["suites"][name] = results
         if output:
+            if not args.overwrite and regular_files.file_digest(output) != written:
+                raise ValueError(f"{output} was changed while this was running, and stays as it is")
             write_json(output, found)
+            written = regular_files.file_digest(output)
             if name in ("step", "lora") and results:
-                picture.draw(output.with_name(f"{output.stem}_{name}.png"), results)
+                drawn = picture_of(output, name)
+                with atomic_files.whole_file(drawn, overwrite=args.overwrite) as partial:
+                    picture.draw(partial, results)
 
 
 if __name__ == "__main__":

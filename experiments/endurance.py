@@ -12,6 +12,7 @@ import numpy as np
 
 from configs import demo
 from dwa_jax import sharding
+from dwa_jax.atomic_files import whole_file
 from dwa_jax.finetune.config import Config, Scratch
 from dwa_jax.finetune.corpus import read_corpus
 from dwa_jax.finetune.model import load_model
@@ -137,6 +138,7 @@ def main() -> None:
         help="of the loss, if not the preset's",
     )
     parser.add_argument("--output", default="", help="JSON file for the numbers")
+    parser.add_argument("--overwrite", action="store_true", help="replaces one that is there")
     options = parser.parse_args()
     if options.steps < 20:
         raise ValueError(f"--steps={options.steps} must be at least 20")
@@ -153,7 +155,8 @@ def main() -> None:
     for sentence in result["violations"]:
         console.note(f"left its bounds: {sentence}")
     if options.output:
-        Path(options.output).write_text(json.dumps(result, indent=2) + "\n", "utf-8")
+        with whole_file(Path(options.output), overwrite=options.overwrite) as partial:
+            partial.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     if result["violations"] or result["memory_growth"] > 0.02:
         raise SystemExit(1)
 

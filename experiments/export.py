@@ -48,6 +48,11 @@ def parse(argv: list[str] | None = None):
     add("--workdir", required=True, help="folder of the finished run")
     add("--format", default="", choices=FORMATS, help="by default what fits the run")
     add("--output", required=True, help="folder to write; a new one, or an earlier export")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="replaces an earlier export also where its files were changed since",
+    )
     add("--license", default="unknown", help="identifier for the model card, such as apache-2.0")
     add(
         "--check",
@@ -68,7 +73,7 @@ def main(argv: list[str]) -> None:
     args = parse(argv)
     logging.set_verbosity(logging.ERROR)
     output = Path(args.output).absolute()
-    check_folder(output, MARKER)  # before the model is read
+    check_folder(output, MARKER, overwrite=args.overwrite)  # before the model is read
     run = saved.load(args.workdir)
     given = [argument for argument in argv if argument != "--traceback"]
     made_by = shlex.join(["python", "-m", "experiments.export", *given])
@@ -80,15 +85,16 @@ def main(argv: list[str]) -> None:
         output,
         made_by=made_by,
         license=args.license,
+        overwrite=args.overwrite,
         check=args.check,
         note=told.append,
     )
     tasks = ", ".join(task.name for task in run.tasks)
-    print(f"{args.output}: {tasks}, for {form}; README.md says how to open them")
+    command.say(f"{args.output}: {tasks}, for {form}; README.md says how to open them")
     for words in told:
-        print(f"note: {words}")
+        command.say(f"note: {words}")
     if run.config.normalize_tweets:
-        print("note: users and links must be replaced before the tokenizer; see README.md")
+        command.say("note: users and links must be replaced before the tokenizer; see README.md")
 
 
 if __name__ == "__main__":

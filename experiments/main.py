@@ -29,7 +29,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from dwa_jax import host_memory
-from dwa_jax.finetune import interrupts, run
+from dwa_jax.finetune import interrupts, run, run_folder
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.health import Diverged
 from experiments.terminal import command, overview, preview
@@ -74,7 +74,8 @@ def main(argv: list[str]) -> None:
     try:
         config = Config.of(given)
         if FLAGS.dry_run:
-            preview.preview(config, console, sys.argv[1:])
+            config = preview.preview(config, console, sys.argv[1:])
+            run_folder.open_folder(folder, config.to_dict())
             return
         finished = (folder / "summary.json").exists()
         trained = run.finish(
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
         console.note(f"{stop}; saved. The same command continues the run.")
         _end(128 + stop.signum)
     except Diverged as error:
-        print(f"error: {error}", file=sys.stderr)
+        command.complain(str(error))
         _end(3)
     except Exception as error:
         words = command.words_of(error)
@@ -94,15 +95,16 @@ def main(argv: list[str]) -> None:
             raise
         if FLAGS.traceback:
             traceback.print_exc()
-        print(f"error: {words}", file=sys.stderr)
+        command.complain(words)
         _end(2)
 
 
 def _end(status):
     # Not sys.exit: nothing can end a compilation that is left on its thread, and what Orbax
     # left unfinished would have its say.
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            file.flush()
     os._exit(status)
 
 
@@ -112,7 +114,7 @@ def _config_path():
 
 
 def _fail(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
+    command.complain(message)
     sys.exit(2)
 
 

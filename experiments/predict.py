@@ -32,13 +32,12 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from absl import logging
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dwa_jax import host_memory
 from dwa_jax.atomic_files import check_file, whole_file
 from dwa_jax.data import tables
-from dwa_jax.finetune import corpus
+from dwa_jax.finetune import corpus, listener
 from dwa_jax.finetune.predict_tables import columns, predict_table
 from dwa_jax.finetune.predictor import Predictor
 from experiments.terminal import command
@@ -72,6 +71,11 @@ def parse(argv: list[str] | None = None):
         help="occlusion: a column with what each word adds; one more prediction a word",
     )
     add("--overwrite", action="store_true", help="replaces an output that is there")
+    add(
+        "--spreadsheet_safe",
+        action="store_true",
+        help="an apostrophe before cells of a CSV that a spreadsheet would run as a formula",
+    )
     return parser.parse_args(argv)
 
 
@@ -83,7 +87,7 @@ def _reader(args, predictor, added):
     to = tables.format_of(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
         if sys.stdin.isatty():
-            print("note: texts from the keyboard, a line each; Ctrl-D ends them", file=sys.stderr)
+            command.say("note: texts from the keyboard, a line each; Ctrl-D ends them", sys.stderr)
         # What stands for it, in a notebook for instance, may hold texts already.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
@@ -122,13 +126,16 @@ def predict(args) -> None:
       OSError: something cannot be read or written.
     """
     logging.set_verbosity(logging.ERROR)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = listener.degrading_console(sys.stderr)
     if args.output != "-":
         check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read
     predictor = Predictor.load(args.workdir, args.batch_size)
     host_memory.keep()
     added = columns(predictor, args.explain)
     reader = _reader(args, predictor, added)
+    if args.spreadsheet_safe and reader.suffix != ".csv":
+        raise ValueError(f"--spreadsheet_safe is of CSV, and the output is {reader.suffix}")
+    cut: list[int] = []
     started = time.perf_counter()
     bar = Progress(
         TextColumn("predicting"),
@@ -149,6 +156,8 @@ def predict(args) -> None:
         "explain": args.explain,
         "name": args.output if args.output != "-" else "",
         "show": show,
+        "cut": cut.append,
+        "spreadsheet_safe": args.spreadsheet_safe,
     }
     with contextlib.ExitStack() as held:
         held.enter_context(bar)
@@ -164,15 +173,18 @@ def predict(args) -> None:
             raise ValueError(f"{error}; name the text's with --text_column") from None
     seconds = time.perf_counter() - started
     for note in reader.notes:
-        console.print(f"note: {reader.name}: {note}", markup=False)
+        command.say(f"note: {reader.name}: {note}", sys.stderr)
     if left_out:
         more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
-        console.print(
-            f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}",
-            markup=False,
+        command.say(
+            f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}", sys.stderr
         )
-    console.print(
-        f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included"
+    if sum(cut):
+        tokens = predictor.run.max_tokens
+        command.say(f"note: {sum(cut)} texts cut to {tokens} tokens, as in training", sys.stderr)
+    command.say(
+        f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included",
+        sys.stderr,
     )
 
 

@@ -22,13 +22,14 @@ _MADE_BY = "experiments.report"
 _DEFAULT = "report.html"
 
 
-def write(workdirs: Sequence[Path], output: Path | None = None) -> Path:
+def write(workdirs: Sequence[Path], output: Path | None = None, *, overwrite: bool = False) -> Path:
     """Writes the page.
 
     Args:
       workdirs: the runs' folders.
       output: the file; by default report.html, of one run in its folder, of several in the
         current one.
+      overwrite: whether a file that this did not write, or not as it is now, is replaced.
 
     Returns:
       The file.
@@ -40,13 +41,18 @@ def write(workdirs: Sequence[Path], output: Path | None = None) -> Path:
     """
     runs = folder.read(workdirs)
     path = output or (workdirs[0] / _DEFAULT if len(runs) == 1 else Path(_DEFAULT))
-    ours = document.is_page(path, _MADE_BY)
+    ours = overwrite or document.is_page(path, _MADE_BY)
     if path.is_file() and not ours:
-        raise ValueError(f"{path} is there already and no report of runs; give another --output")
+        raise ValueError(
+            f"{path} is there already and no report of runs, or was changed since; give another "
+            "--output, or --overwrite"
+        )
     atomic_files.check_file(path, overwrite=ours)
     text = page(runs)
     with atomic_files.whole_file(path, overwrite=ours) as partial:
         partial.write_text(text, "utf-8")
+        if ours and not overwrite and path.exists() and not document.is_page(path, _MADE_BY):
+            raise ValueError(f"{path} was changed while this was running, and stays as it is")
     return path
 
 
@@ -126,10 +132,11 @@ def main() -> None:
     )
     parser.add_argument("more", nargs="*", metavar="DIR", help="of further runs")
     parser.add_argument("--output", default="", metavar="FILE", help="the page")
+    parser.add_argument("--overwrite", action="store_true", help="replaces whatever file is there")
     options = parser.parse_intermixed_args()
     folders = [Path(name).expanduser() for name in (*options.workdir, *options.more)]
     output = Path(options.output).expanduser() if options.output else None
-    print(f"wrote {write(folders, output)}")
+    command.say(f"wrote {write(folders, output, overwrite=options.overwrite)}")
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ import sys
 import time
 from pathlib import Path
 
-from dwa_jax.finetune import run_folder
+from dwa_jax.finetune import own_files, run_folder
 from experiments.sweeps import collect, papers, report, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 from experiments.terminal.command import Parser, run
 from experiments.terminal.console import Terminal
+
+_WRITTEN = ("results.json", "timing.json", "report.md", "report.html", "pictures")
 
 
 def parser() -> Parser:
@@ -41,6 +43,9 @@ def parser() -> Parser:
     found.add_argument("--methods", type=_names, help="only these, and the baseline")
     found.add_argument("--seeds", type=_names, help="others")
     found.add_argument("--report_only", action="store_true", help="runs nothing")
+    found.add_argument(
+        "--overwrite", action="store_true", help="replaces reports that were changed since"
+    )
     found.add_argument("--keep_checkpoints", action="store_true", help="of finished runs")
     return found
 
@@ -130,7 +135,7 @@ def command(arguments: list[str]) -> str:
         name, _, value = argument.partition("=")
         if name == "--weights":
             argument = f"{name}={value.partition('=')[0]}=FOLDER"
-        if name not in ("--workdir", "--report_only", "--data", "--traceback"):
+        if name not in ("--workdir", "--report_only", "--overwrite", "--data", "--traceback"):
             kept.append(argument)
     return " ".join(["python -m experiments.reproduce", *kept])
 
@@ -156,6 +161,8 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     cells, folder = root / "cells", root / path.stem
     places = {"data": options.data, "streams": str(root / "streams")}
     local = weights(options.weights, sweep)
+    if not options.overwrite:  # before hours of runs
+        own_files.check_own(folder, _WRITTEN)
     if not options.report_only:
         if sweep.streams:
             making = dict(sweep.streams)
@@ -173,9 +180,10 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     line = command(arguments)
     results, timing = collect.collect(sweep, cells, command=line, papers=papers.STATEMENTS)
     folder.mkdir(parents=True, exist_ok=True)
-    run_folder.write_json(folder / "results.json", results)
-    run_folder.write_json(folder / "timing.json", timing)
-    report.write(results, timing, folder)
+    with own_files.placing(folder, overwrite=options.overwrite) as place:
+        run_folder.write_json(place / "results.json", results)
+        run_folder.write_json(place / "timing.json", timing)
+        report.write(results, timing, place)
     console.note(report.summarize(results))
     failed = [run["id"] for run in results["runs"] if run["status"] == "failed"]
     if failed:

@@ -188,7 +188,7 @@ def test_a_checkpoint_of_a_newer_library_is_said_to_be(state, tmp_path):
 
 def test_what_a_killed_save_leaves_is_not_taken_for_a_checkpoint(state, tmp_path):
     save(tmp_path, state, [1])
-    (tmp_path / "2.partial" / "state").mkdir(parents=True)
+    (tmp_path / ".2.dwa_jax-0123456789abcdef.partial" / "state").mkdir(parents=True)
     assert Checkpoints(tmp_path).latest() == (1, [])
     save(tmp_path, state, [2])
     assert stored(tmp_path) == [1, 2]

@@ -8,7 +8,7 @@ from dwa_jax.backbones import families, peft
 from dwa_jax.backbones.classifier import Classifier
 from dwa_jax.backbones.config import BackboneConfig, BackboneError, find_family
 from dwa_jax.backbones.family import Family, from_scratch, register
-from dwa_jax.backbones.files import open_safetensors, save_tensors
+from dwa_jax.backbones.files import cached, open_safetensors, save_tensors
 from dwa_jax.backbones.huggingface import (
     build,
     head_to_huggingface,
@@ -34,6 +34,7 @@ __all__ = [
     "head_to_huggingface",
     "init",
     "load",
+    "cached",
     "open_safetensors",
     "peft",
     "register",

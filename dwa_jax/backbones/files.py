@@ -73,6 +73,19 @@ def locate(path_or_id: str | pathlib.Path) -> pathlib.Path:
         ) from error
 
 
+def cached(name: str) -> pathlib.Path | None:
+    """Returns the folder of a model in the hub's local cache, without asking the hub.
+
+    None where it is not there.
+    """
+    import huggingface_hub
+
+    try:
+        return pathlib.Path(huggingface_hub.snapshot_download(name, local_files_only=True))
+    except Exception:  # whatever is no id of the hub, or not in the cache
+        return None
+
+
 def _download(name):
     import huggingface_hub
 

@@ -98,7 +98,7 @@ def create(path: Path, compression: str, files: contextlib.ExitStack) -> BinaryI
     """Makes a file that compresses what is written to it.
 
     Args:
-        path: of a file that is not there.
+        path: the file; one that is there is replaced.
         compression: one of `SUFFIXES`, or "" for a plain file.
         files: takes what has to be closed; the file is whole once that is.
 
@@ -108,7 +108,7 @@ def create(path: Path, compression: str, files: contextlib.ExitStack) -> BinaryI
     Raises:
         OSError: it cannot be made.
     """
-    raw = files.enter_context(path.open("xb"))
+    raw = files.enter_context(path.open("wb"))
     stream: Any = raw
     if compression == ".gz":
         # Neither name nor time: the same rows are the same bytes under every name.

@@ -18,11 +18,13 @@ within 0.2 of zero, extremes are rare, rises outnumber falls.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
+from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import Rows
 
 if TYPE_CHECKING:
@@ -341,8 +343,10 @@ def tokenizer(texts: Sequence[str], vocab_size: int = 2048) -> PreTrainedTokeniz
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
+    # The tokenizer's records of a text are dozens of times its size. Its words, which are all
+    # that it counts, begin with the space before them, and so do pieces.
     bpe.train_from_iterator(
-        texts,
+        itertools.chain.from_iterable(map(pieces, texts)),
         trainers.BpeTrainer(
             vocab_size=vocab_size,
             special_tokens=special,

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import DataError, Rows
 
 NAMES = ("train", "validation", "test")
@@ -23,6 +24,10 @@ NAMES = ("train", "validation", "test")
 
 def normalize_text(text: str) -> str:
     """Returns the form under which two texts count as the same text."""
+    return " ".join(filter(None, map(_normalized, pieces(text))))
+
+
+def _normalized(text):
     if text.isascii():
         return " ".join(text.casefold().split())
     text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
 # Among tokenizers without a pad token, those that have this token have it for the end of a
 # document, and so never inside a text.
 _PAD_TOKEN = "<|endoftext|>"
+# Characters of a text that are tokenized at first, for each token that is kept; more where
+# these come to too few. And the most that are ever tokenized of one.
+_PER_TOKEN, _MOST_CHARACTERS = 16, 2**22
 _CHUNK = 4096  # texts tokenized at once: bounds the memory of the tokenizer's own records
 
+_SPACE = re.compile(r"\s")
 _USER = re.compile(r"(?<!\S)@\S+")
 _LINK = re.compile(r"(?<!\S)http\S*")
 
@@ -137,10 +141,15 @@ def encode(
     num_truncated = 0
     for start in range(0, len(texts), _CHUNK):
         chunk = list(texts[start : start + _CHUNK])
-        if normalize is not None:
-            chunk = [normalize(text) for text in chunk]
-        # Whole texts first: a tokenizer asked to truncate does not say which it has cut.
-        rows = tokenizer(chunk, truncation=False, padding=False, verbose=False)["input_ids"]
+        begun = [_beginning(text, _PER_TOKEN * max_length, tokenizer) for text in chunk]
+        given = begun.copy() if normalize is None else [normalize(text) for text in begun]
+        # Without truncation first: a tokenizer asked to truncate does not say which it has cut.
+        rows = tokenizer(given, truncation=False, padding=False, verbose=False)["input_ids"]
+        for i, text in enumerate(chunk):
+            if len(begun[i]) < len(text):
+                where = origin[start + i] if origin else ("texts", start + i)
+                given[i], rows[i] = _enough(tokenizer, text, max_length, normalize, where)
+        chunk = given
         long = [i for i, row in enumerate(rows) if len(row) > max_length]
         if long:
             cut = tokenizer(
@@ -158,3 +167,40 @@ def encode(
                 )
             ids.append(np.asarray(row, dtype=np.int32))
     return Encoded(ids, num_truncated)
+
+
+def _beginning(text, count, tokenizer):
+    """Returns at least `count` characters of a text, or all of it, up to white space.
+
+    Tokenizers look at words one by one, so a text that ends between two has the tokens that it
+    has within a longer one. One that is cut at its beginning is begun at its end.
+    """
+    if len(text) <= count:
+        return text
+    if tokenizer.truncation_side == "left":
+        places = _SPACE.finditer(text, max(0, len(text) - 2 * count), len(text) - count)
+        return text[max((place.start() for place in places), default=len(text) - count) :]
+    found = _SPACE.search(text, count, 2 * count)
+    return text[: count if found is None else found.start()]
+
+
+def _enough(tokenizer, text, max_length, normalize, where):
+    """Returns (a part of a long text, its tokens) that is cut to what all of it would be.
+
+    It has twice as many tokens as are kept, so that what a cut within a word changes, where there
+    is no white space, lies far behind them; or it is all of the text.
+    """
+    count = _PER_TOKEN * max_length
+    while True:
+        part = _beginning(text, count, tokenizer)
+        given = part if normalize is None else normalize(part)
+        row = tokenizer([given], truncation=False, padding=False, verbose=False)["input_ids"][0]
+        if len(part) == len(text) or len(row) > 2 * max_length:
+            return given, row
+        if count >= _MOST_CHARACTERS:
+            file, number = where
+            raise DataError(
+                f"{file}, row {number}: {len(row)} tokens in the first {len(part):,} of "
+                f"{len(text):,} characters, of which a text has more; shorten or remove the row"
+            )
+        count *= 4

@@ -13,6 +13,7 @@ from dwa_jax.finetune.corpus import IN_MEMORY
 from dwa_jax.finetune.exports import FORMS
 from dwa_jax.finetune.exports.opened import Opened
 from dwa_jax.finetune.saved import Trained
+from dwa_jax.plain_text import for_markdown, markdown_code, markdown_span
 
 # Rows of the table that shows how the tasks' weights moved.
 _STEPS = 20
@@ -54,15 +55,15 @@ def write(
     shape = run.module.config
     trained = f"LoRA, scale {run.lora_scale:g}" if run.adapter else "all of the trunk"
     if config.freeze and not run.adapter:
-        trained = f"the trunk but for {', '.join(config.freeze)}"
+        trained = f"the trunk but for {', '.join(map(markdown_span, config.freeze))}"
     family = backbones.FAMILIES[shape.family]
-    start = f"a {family.title} from scratch" if backbone == "scratch" else f"`{backbone}`"
+    start = f"a {family.title} from scratch" if backbone == "scratch" else markdown_span(backbone)
     lines += [
         "# Sentiment polarity: a score in [-1, 1] and an ordered category",
         "",
         f"Fine-tuned with dwa_jax from {start} ({shape.family}, {shape.num_layers} layers of "
         f"{shape.hidden_size}); trained: {trained}; tasks: {', '.join(config.tasks)}; weighting: "
-        f"`{config.weighting}`.",
+        f"{markdown_span(config.weighting)}.",
         "",
         "## Opening it",
         "",
@@ -85,7 +86,12 @@ def write(
     lines += _weights(run)
     commands = [command for command in (training_command(run), made_by) if command]
     if commands:
-        lines += ["", "## Commands", "", *(line for c in commands for line in ("    " + c, ""))]
+        lines += [
+            "",
+            "## Commands",
+            "",
+            *(line for c in commands for line in (markdown_code(c), "")),
+        ]
     return "\n".join(lines)
 
 
@@ -125,10 +131,11 @@ def _categories(run):
     ranges = intervals(run.thresholds)
     names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
     if ranges is None:
-        return [f"* {k}: {name}" for k, name in enumerate(names)]
+        return [f"* {k}: {for_markdown(name)}" for k, name in enumerate(names)]
     rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]
     origin = run.summary.get("thresholds_from")
-    how = f"those of `{origin}`" if origin else f"fitted by `{run.config.stratifier}`"
+    fitted = f"fitted by {markdown_span(run.config.stratifier)}"
+    how = f"those of {markdown_span(origin)}" if origin else fitted
     thresholds = ", ".join(f"{value:.6f}" for value in run.thresholds)
     return [
         f"Thresholds of the score, {how}: {thresholds}.",
@@ -141,14 +148,16 @@ def _data(run):
     config = run.config
     if config.train:
         given = "texts that a Python program handed over"
-        lines = [f"* trained on: {given if config.train == IN_MEMORY else config.train}"]
+        lines = [
+            f"* trained on: {given if config.train == IN_MEMORY else for_markdown(config.train)}"
+        ]
         if config.score_range:
             lines.append(f"* scores from {config.score_range}, rescaled to [-1, 1]")
     else:
         lines = [f"* {config.generated_rows} headlines that dwa_jax generated, seed {config.seed}"]
     named = {split: getattr(config, split) for split in ("validation", "test")}
     held = [
-        f"{split}: {'handed over, too' if files == IN_MEMORY else files}"
+        f"{split}: {'handed over, too' if files == IN_MEMORY else for_markdown(files)}"
         for split, files in named.items()
         if files
     ]
@@ -156,7 +165,7 @@ def _data(run):
     lines.append(f"* train, validation, test: {split}")
     by_machine = run.summary.get("machine_scored") or {}
     if by_machine:
-        counts = ", ".join(f"{split}: {count}" for split, count in by_machine.items())
+        counts = ", ".join(f"{for_markdown(split)}: {count}" for split, count in by_machine.items())
         lines.append(f"* scores that VADER gave, not people: {counts}")
     if left := run.summary.get("left_out", {}).get("count", 0):
         lines.append(f"* {left} bad rows left out")
@@ -181,7 +190,7 @@ def _results(run):
     ]
     rows = [[name, *(_number(found.get(name)) for found in splits.values())] for name in names]
     best = f"Epoch {summary['best_epoch']} of {summary['epochs']}, the best on the validation split"
-    return [f"{best} by `{summary['monitor']}`.", "", *_table(["", *splits], rows)]
+    return [f"{best} by {markdown_span(summary['monitor'])}.", "", *_table(["", *splits], rows)]
 
 
 def _weights(run):
@@ -205,7 +214,7 @@ def _number(value):
 def _table(header: Iterable, rows: Iterable[Iterable]) -> list[str]:
     # A bar in a file's name would end the cell.
     def line(cells):
-        return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+        return f"| {' | '.join(for_markdown(str(cell)) for cell in cells)} |"
 
     header = list(header)
     return [line(header), f"|{'---|' * len(header)}", *map(line, rows)]

@@ -1,7 +1,13 @@
 """Choices written as calls: "dwa" or "constant(weights=(0.75, 0.25))" -> name and options."""
 
 import ast
+import math
+import warnings
 from typing import Any
+
+# Characters of a choice, and the largest whole number in one: some size an array, and what is
+# read back may be a stranger's.
+_LONGEST, _MOST = 2000, 100_000
 
 
 def parse(text: str, key: str) -> tuple[str, dict]:
@@ -17,11 +23,10 @@ def parse(text: str, key: str) -> tuple[str, dict]:
     Raises:
       ValueError: the text is neither.
     """
-    wrong = f"{key}={text!r} is not of the form name or name(option=value, ...)"
-    try:
-        node = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
-        raise ValueError(wrong) from None
+    if len(text) > _LONGEST:
+        raise ValueError(f"{key}={text[:60]!r}... has more than {_LONGEST} characters")
+    wrong = f"{key}={text!r:.100} is not of the form name or name(option=value, ...)"
+    node = _attempt(wrong, lambda: ast.parse(text.strip(), mode="eval").body)
     if isinstance(node, ast.Name):
         return node.id, {}
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
@@ -30,13 +35,37 @@ def parse(text: str, key: str) -> tuple[str, dict]:
     for keyword in node.keywords:
         if keyword.arg is None:
             raise ValueError(wrong)
-        try:
-            options[keyword.arg] = ast.literal_eval(keyword.value)
-        except ValueError:
+        value = _attempt(
+            f"{key}={text!r:.100}: the value of {keyword.arg} is not a literal",
+            lambda value=keyword.value: ast.literal_eval(value),
+        )
+        if not _fits(value):
             raise ValueError(
-                f"{key}={text!r}: the value of {keyword.arg} is not a literal"
-            ) from None
+                f"{key}={text!r:.100}: {keyword.arg} must be True, False, None, a text, a finite "
+                f"number, a whole one of at most {_MOST}, or several of them"
+            )
+        options[keyword.arg] = value
     return node.func.id, options
+
+
+def _attempt(wrong, action):
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a syntax that is refused anyway
+            return action()
+    # ast raises each of them: an unhashable key, a NUL, what is nested too deeply.
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
+        raise ValueError(wrong) from None
+
+
+def _fits(value):
+    if isinstance(value, list | tuple):
+        return all(map(_fits, value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) <= _MOST
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, bool | str)
 
 
 def choose(registry: dict, name: str, options: dict, key: str) -> Any:
@@ -58,5 +87,5 @@ def choose(registry: dict, name: str, options: dict, key: str) -> Any:
         raise ValueError(f"{key}: unknown name {name!r}; there are: {', '.join(registry)}")
     try:
         return registry[name](**options)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"{key}={name}: {error}") from None

@@ -14,6 +14,8 @@ from typing import Any
 
 # Far more than makes sense; a run that is read back may be a stranger's.
 _MANY = 10**9
+# Values of a key with several, characters of one of them, and of a text.
+_MOST_VALUES, _LONGEST_VALUE, _LONGEST = 1000, 1000, 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -465,7 +467,12 @@ def _typed(name, value, kind):
     if kind is tuple:
         # JSON and people write lists.
         if isinstance(value, str) or not isinstance(value, tuple | list):
-            raise ValueError(f"{name}={value!r} must be several values, as in (1, 2)")
+            raise ValueError(f"{name}={value!r:.80} must be several values, as in (1, 2)")
+        if len(value) > _MOST_VALUES:
+            raise ValueError(f"{name} has {len(value)} values, more than {_MOST_VALUES}")
+        of = float if name in ("fractions", "score_range") else str
+        for one in value:
+            _check_element(name, one, of)
         return tuple(value)
     # numpy's numbers are numbers too.
     if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
@@ -475,7 +482,19 @@ def _typed(name, value, kind):
         value, fits = float(value) if abs(value) < 2**1000 else math.inf, True
     if not fits:
         raise ValueError(f"{name}={value!r:.80} must be {_WORDS[kind]}")
+    if kind is str and len(value) > _LONGEST:
+        raise ValueError(f"{name}={value[:60]!r}... has more than {_LONGEST} characters")
     return value
+
+
+def _check_element(name, value, kind):
+    fits = isinstance(value, str) if kind is str else isinstance(value, int | float)
+    if not fits or isinstance(value, bool):
+        raise ValueError(f"{name}: {value!r:.80} must be {_WORDS[kind]}")
+    if kind is str and len(value) > _LONGEST_VALUE:
+        raise ValueError(f"{name}: {value[:60]!r}... has more than {_LONGEST_VALUE} characters")
+    if kind is float and not -(2**1000) < value < 2**1000:
+        raise ValueError(f"{name}: {value!r:.80} must be a finite number")
 
 
 def _as_text(value):

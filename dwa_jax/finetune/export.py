@@ -30,6 +30,7 @@ def export(
     *,
     made_by: str = "",
     license: str = "unknown",
+    overwrite: bool = False,
     check: bool = True,
     note: Callable[[str], None] | None = None,
 ) -> Path:
@@ -41,6 +42,7 @@ def export(
       output: the folder; a new one, or an earlier export.
       made_by: the command, for the model card.
       license: identifier for the model card.
+      overwrite: whether an earlier export is replaced whose files were changed since.
       check: whether what was written is opened, where what opens it is installed, and compared
         with the run.
       note: told what came of it, in a sentence.
@@ -56,7 +58,7 @@ def export(
     """
     form = form or fitting(run)
     check_form(run, form)
-    with whole_folder(output, MARKER) as folder:
+    with whole_folder(output, MARKER, overwrite=overwrite) as folder:
         FORMS[form].write(run, folder)
         opened = open_and_compare(run, FORMS[form], folder) if check else None
         curve = plots.weights(run.metrics)

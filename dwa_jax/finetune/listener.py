@@ -1,9 +1,10 @@
 """Who is told how a run goes: nobody, a bar, or whatever a program makes of it."""
 
 import contextlib
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TextIO, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -16,8 +17,46 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from dwa_jax import plain_text
+
 # Seconds between two lines where nothing can move, as in a log file.
 _BETWEEN_LINES = 60.0
+
+
+class Degrading:
+    """A text file that writes what it can: no print ends a training of hours.
+
+    What its encoding lacks is written as its code, and nothing where nobody reads any longer.
+    """
+
+    def __init__(self, file: TextIO):
+        """Writes to a file, or what stands for one."""
+        self._file = file
+
+    def write(self, text: str) -> int:
+        """Writes a text."""
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                self._file.write(text)
+            except UnicodeEncodeError:
+                encoding = getattr(self._file, "encoding", None)
+                self._file.write(plain_text.encodable(text, encoding))
+        return len(text)
+
+    def flush(self) -> None:
+        """Hands on what was written."""
+        with contextlib.suppress(OSError, ValueError):
+            self._file.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def degrading_console(file: TextIO, **options: Any) -> Console:
+    """Makes a console whose output degrades where the file cannot take it, and never raises."""
+    return Console(
+        file=cast(TextIO, Degrading(file)), highlight=False, soft_wrap=True, markup=False, **options
+    )
 
 
 class StepListener:
@@ -72,12 +111,12 @@ class ProgressBar(Listener):
 
     def __init__(self) -> None:
         """Finds out where it prints: to standard output as it is now."""
-        self._rich = Console(highlight=False, soft_wrap=True)
+        self._rich = degrading_console(sys.stdout)
         self._epochs_begun = False
 
     def note(self, text: str) -> None:
         """Prints one line."""
-        self._rich.print(text, markup=False)
+        self._rich.print(Text(plain_text.for_terminal(text)))
 
     @contextlib.contextmanager
     def progress(self, total: int, done: int) -> Iterator[StepListener]:

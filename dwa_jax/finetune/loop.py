@@ -219,7 +219,12 @@ def train(
         listener.note(f"note: {note}")
     if latest is not None:
         state, stored = checkpoints.restore(state, latest)
-        progress = Progress(**stored)
+        try:
+            progress = Progress(**stored)
+        except TypeError as error:
+            raise ValueError(
+                f"the checkpoint of step {latest} in {checkpoints.folder} is damaged: {error}"
+            ) from None
         listener.note(f"continuing at step {latest}")
     elif log.read():
         listener.note("note: it was stopped before its first checkpoint; starting at step 0")

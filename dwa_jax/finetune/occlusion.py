@@ -34,17 +34,20 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
     run, mask = predictor.run, predictor.run.tokenizer.mask_token
     hidden, owners, explained = [], [], []
     for row, text in enumerate(texts):
+        # Not all words of a text of megabytes: the last of these is what is left of it.
+        words = text.split(maxsplit=run.max_tokens)
+        tried, left = words[: run.max_tokens], words[run.max_tokens :]
         if run.config.normalize_tweets:
-            text = data.normalize_tweet(text)
-        words = text.split()
-        tried = words[: run.max_tokens]
+            tried = [data.normalize_tweet(word) for word in tried]
         explained.append([{"word": word} for word in tried])
         for i in range(len(tried)):
-            rest = [*words[:i], *([mask] if mask else []), *words[i + 1 :]]
+            rest = [*tried[:i], *([mask] if mask else []), *tried[i + 1 :], *left]
             owners.append((row, i))
-            hidden.append(" ".join(rest))
-    usable = [i for i, text in enumerate(hidden) if text]
-    without = predictor.predict([hidden[i] for i in usable])
+            hidden.append(rest)
+    usable = [i for i, rest in enumerate(hidden) if rest]
+    # One by one, and tokenized at once: each may be as long as the text.
+    ids = [predictor.encode([" ".join(hidden[i])])[0] for i in usable]
+    without = predictor.predict_ids(ids)
     place = {i: at for at, i in enumerate(usable)}
     for i, (row, word) in enumerate(owners):
         entry, at = explained[row][word], place.get(i)

@@ -24,6 +24,8 @@ def predict_table(
     explain: str = "none",
     name: str = "",
     show: Callable[[int, float | None], None] = lambda rows, share: None,
+    cut: Callable[[int], None] = lambda texts: None,
+    spreadsheet_safe: bool = False,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
 
@@ -35,6 +37,8 @@ def predict_table(
       explain: "none" or "occlusion".
       name: that the file will have, whose ending says how it is made.
       show: told how many rows are done, and the share of the table where that is known.
+      cut: told how many texts of a chunk are longer than what the run allows.
+      spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
 
     Returns:
       (rows written, what was wrong with those left out).
@@ -43,11 +47,12 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    writer, done = tables.TableWriter(destination, reader, added, name), 0
+    writer = tables.TableWriter(destination, reader, added, name, spreadsheet_safe)
+    done = 0
     left_out: list[str] = []
     try:
         for chunk in reader.chunks():
-            kept, texts, ids = _usable(predictor, reader.name, chunk, on_bad_row, left_out)
+            kept, texts, ids = _usable(predictor, reader.name, chunk, on_bad_row, left_out, cut)
             found = predictor.predict_ids(ids)
             values = _values(predictor, found)
             if explain == "occlusion":
@@ -81,7 +86,7 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     return added
 
 
-def _usable(predictor, name, chunk, on_bad_row, left_out):
+def _usable(predictor, name, chunk, on_bad_row, left_out, cut):
     # Places of the rows that can be predicted, their texts and their token ids.
     kept, texts, ids = [], [], []
 
@@ -100,7 +105,9 @@ def _usable(predictor, name, chunk, on_bad_row, left_out):
             bad(f"{name}, row {chunk.numbers[i]}: {problem}")
     origin = [(name, chunk.numbers[i]) for i in kept]
     try:
-        return kept, texts, predictor.encode(texts, origin)
+        encoded = predictor.tokens(texts, origin)
+        cut(encoded.num_truncated)
+        return kept, texts, encoded.ids
     except DataError:
         if on_bad_row == "error":
             raise
@@ -108,7 +115,9 @@ def _usable(predictor, name, chunk, on_bad_row, left_out):
     with_tokens = []
     for i, text, where in zip(kept, texts, origin, strict=True):
         try:
-            ids += predictor.encode([text], [where])
+            encoded = predictor.tokens([text], [where])
+            cut(encoded.num_truncated)
+            ids += encoded.ids
             with_tokens.append((i, text))
         except DataError as error:
             bad(str(error))

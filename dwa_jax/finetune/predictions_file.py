@@ -1,13 +1,18 @@
 """predictions.csv: the texts of a split with their labels and what was predicted."""
 
 import csv
+import io
 import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from dwa_jax import regular_files
 from dwa_jax.atomic_files import replacing
+
+# Characters of a line, categories, and the largest number that float32 has.
+_LONGEST, _MOST_CLASSES, _LARGEST = 2**28, 1000, 3.5e38
 
 
 class SplitPredictions(NamedTuple):
@@ -61,11 +66,12 @@ def write_predictions(path: Path, found: SplitPredictions) -> None:
             writer.writerow(line)
 
 
-def read_predictions(path: Path) -> SplitPredictions:
+def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredictions:
     """Reads predictions.csv.
 
     Args:
       path: the file.
+      num_classes: K that the run has; None takes any.
 
     Returns:
       Its rows, in their order.
@@ -80,29 +86,50 @@ def read_predictions(path: Path) -> SplitPredictions:
     missing = {float: math.nan, int: -1}
     # A text may be longer than the 128 KiB that the module takes by itself.
     previous = csv.field_size_limit(2**31 - 1)
+    most = (_MOST_CLASSES if num_classes is None else num_classes) - 1
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            lines = csv.reader(file)
+        with regular_files.open_to_read(path) as raw:
+            file = io.TextIOWrapper(raw, encoding="utf-8", newline="")
+            lines = csv.reader(_bounded(file))
             header = next(lines, [])
-            num_classes = len(header) - len(kinds)
-            kinds |= {f"probability_{k}": float for k in range(num_classes)}
+            columns_of_classes = len(header) - len(kinds)
+            if columns_of_classes > _MOST_CLASSES:
+                raise ValueError("its columns are not those of a run's predictions")
+            kinds |= {f"probability_{k}": float for k in range(columns_of_classes)}
             if header != list(kinds):
                 raise ValueError("its columns are not those of a run's predictions")
+            if columns_of_classes not in (0, num_classes or columns_of_classes):
+                raise ValueError(f"it has not {num_classes} probabilities")
             columns: dict[str, list] = {name: [] for name in kinds}
             for line in lines:
                 number = lines.line_num
                 for (name, kind), cell in zip(kinds.items(), line, strict=True):
-                    columns[name].append(kind(cell) if cell or kind is str else missing[kind])
+                    value = kind(cell) if cell or kind is str else missing[kind]
+                    if kind is int and not -1 <= value <= most:
+                        raise ValueError(f"{name} {cell!r:.40} is no category")
+                    if kind is float and abs(value) > _LARGEST:
+                        raise ValueError(f"{name} {cell!r:.40} is out of range")
+                    columns[name].append(value)
+                if columns["predicted_category"][-1] < 0:
+                    raise ValueError("it has no predicted_category")
     except (ValueError, csv.Error) as error:
         raise ValueError(f"{path} is damaged at line {number}: {error}") from None
     finally:
         csv.field_size_limit(previous)
-    probabilities = [columns[f"probability_{k}"] for k in range(num_classes)]
+    probabilities = [columns[f"probability_{k}"] for k in range(columns_of_classes)]
     return SplitPredictions(
         columns["text"],
         np.array(columns["score"], float),
         np.array(columns["predicted_score"], float),
         np.array(columns["category"], int),
         np.array(columns["predicted_category"], int),
-        np.array(probabilities, float).T if num_classes else None,
+        np.array(probabilities, float).T if columns_of_classes else None,
     )
+
+
+def _bounded(file):
+    # Lines, of which one may hold a text of many megabytes, but not fill the memory.
+    while line := file.readline(_LONGEST):
+        if len(line) == _LONGEST:
+            raise ValueError(f"it has a line of more than {_LONGEST:,} characters")
+        yield line

@@ -271,11 +271,17 @@ class Predictor:
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
     ) -> list[np.ndarray]:
         """Turns texts into token ids as the run did; see `data.encode`."""
+        return self.tokens(texts, origin).ids
+
+    def tokens(
+        self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
+    ) -> data.Encoded:
+        """Turns texts into token ids as the run did, and says how many of them were cut."""
         run = self.run
         normalize = data.normalize_tweet if run.config.normalize_tweets else None
-        ids = data.encode(run.tokenizer, texts, run.max_tokens, normalize, origin).ids
-        check_ids(ids, run.module.config.vocab_size)
-        return ids
+        encoded = data.encode(run.tokenizer, texts, run.max_tokens, normalize, origin)
+        check_ids(encoded.ids, run.module.config.vocab_size)
+        return encoded
 
     def predict_ids(self, ids: Sequence[np.ndarray]) -> Predictions:
         """Predicts N rows of token ids, each (length of the text,)."""

@@ -1,11 +1,17 @@
 """The records of a run: one object a logged step, one an evaluation, one an update left out."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
+from dwa_jax import regular_files
 from dwa_jax.atomic_files import replacing, unwritten
 from dwa_jax.finetune.run_folder import plain
+
+# Bytes of a line; one has some hundreds.
+_LONGEST = 2**20
 
 
 class Records:
@@ -54,7 +60,7 @@ class MetricsFile(Records):
           step: of the checkpoint.
           evaluated: epochs that were evaluated by then; at an epoch's end it may not be yet.
         """
-        if not self.path.exists():
+        if not regular_files.check_regular(self.path):
             return
         kept = _until(self.read(), step, evaluated)
         with replacing(self.path) as partial:
@@ -67,10 +73,12 @@ class MetricsFile(Records):
           OSError: the disk is full, or will not be written.
         """
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(plain(record)) + "\n")
+            with regular_files.open_to_append(self.path) as file:
+                file.write((json.dumps(plain(record)) + "\n").encode())
         except OSError as error:
             raise unwritten(self.path, error) from error
+        except ValueError as error:  # something else took its place
+            raise OSError(f"{self.path} cannot be written: {error}") from error
 
     def read(self) -> list[dict]:
         """Returns every record but a last one that was not written to its end.
@@ -78,18 +86,45 @@ class MetricsFile(Records):
         Raises:
           ValueError: another line is damaged.
         """
-        if not self.path.exists():
+        if not regular_files.check_regular(self.path):
             return []
-        records = []
-        lines = self.path.read_bytes().splitlines(keepends=True)
-        for number, line in enumerate(lines, 1):
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                if number == len(lines) and not line.endswith(b"\n"):
+        records: list[dict] = []
+        with regular_files.open_to_read(self.path) as file:
+            while line := file.readline(_LONGEST):
+                if not line.endswith(b"\n") and len(line) < _LONGEST:
+                    # The last one, of a process that was killed: whole but for its end, or not.
+                    with contextlib.suppress(ValueError, RecursionError):
+                        records.append(_checked(line))
                     break
-                raise ValueError(
-                    f"line {number} of {self.path} is damaged; remove that line to continue "
-                    "without it"
-                ) from None
+                try:
+                    records.append(_checked(line))
+                except (ValueError, RecursionError):
+                    raise ValueError(
+                        f"line {len(records) + 1} of {self.path} is damaged; remove that line to "
+                        "continue without it"
+                    ) from None
         return records
+
+
+def _checked(line):
+    record = json.loads(line)
+    if (
+        not isinstance(record, dict)
+        or not isinstance(record.get("kind"), str)
+        or not all(
+            type(record.get(name)) is int and 0 <= record[name] < 2**53
+            for name in ("step", "epoch")
+        )
+        or (record["kind"] == "step" and not all(map(_is_number, record.values())))
+    ):
+        raise ValueError("no record")
+    return record
+
+
+def _is_number(value):
+    # "step" is the kind's own. JSON of Python's has infinities, and integers of any length.
+    return (
+        value is None
+        or value == "step"
+        or (isinstance(value, int | float) and abs(value) <= sys.float_info.max)
+    )

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import data, host_memory, lora
+from dwa_jax import data, host_memory, lora, regular_files
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
 from dwa_jax.finetune import (
     bad_rows,
     facts,
     loop,
     memory,
+    own_files,
     plots,
     predictions_file,
     run_folder,
@@ -27,6 +28,7 @@ from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus, counts, read_corpus
 from dwa_jax.finetune.interrupts import Stop, ignore
 from dwa_jax.finetune.listener import Listener
+from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.setup import Setup, make_batches, make_setup, make_tasks, make_weighting
 
@@ -62,7 +64,7 @@ def finish(
     """
     started = time.perf_counter() if started is None else started
     listener = listener or Listener()
-    if folder is not None and (folder / "summary.json").exists():
+    if folder is not None and regular_files.check_regular(folder / "summary.json"):
         run_folder.open_folder(folder, config.to_dict())
         listener.note(
             f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
@@ -73,23 +75,12 @@ def finish(
 
 
 def _finish(config, folder, given, listener, listen, started, held):
-    chosen = writers.choose(config.writers)
+    chosen = check_choices(config)
     if folder is None and chosen:
         raise ValueError(f"writers={config.writers!r} need a folder to write in: folder=...")
     begun = folder is not None and _begun(config, folder, held)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they are heard below, once
-        make_weighting(config, len(make_tasks(config)))
     corpus = read_corpus(config, given)
-    loop.check_monitor(config, corpus)
-    model_key, state_key = jax.random.split(jax.random.key(config.seed))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        model = saved.begin(config, corpus, model_key)
-        batches, notes = make_batches(config, corpus, model)
-        setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
-    notes += [str(item.message) for item in caught if item.category is UserWarning]
-    check_step(setup, batches["train"])
+    model, batches, setup, notes = prepare(config, corpus)
     if folder is not None:
         if not begun:
             # Only now: a mistake above leaves no folder.
@@ -110,7 +101,8 @@ def _finish(config, folder, given, listener, listen, started, held):
     listener.begin(told | ({"folder": str(folder)} if folder is not None else {}))
     checkpoints: Checkpoints | MemoryCheckpoints = MemoryCheckpoints()
     if folder is not None:
-        saved.write_tokens_and_shape(folder, model.tokenizer, model.module, model.pooling)
+        with own_files.placing(folder, adopt=True) as place:
+            saved.write_tokens_and_shape(place, model.tokenizer, model.module, model.pooling)
         checkpoints = Checkpoints(folder / "checkpoints")
     log = writers.Log(folder, config.to_dict(), chosen, listener.note)
     held.callback(log.close)
@@ -162,9 +154,12 @@ def _finish(config, folder, given, listener, listen, started, held):
     summary = run_folder.plain(summary)
     found = _predicted(corpus, last, outputs)
     if folder is not None:
-        predictions_file.write_predictions(folder / "predictions.csv", found)
-        plots.save(plots.draw(summary, records, found), folder / "plots")
-        run_folder.write_json(folder / "summary.json", summary)
+        with own_files.placing(folder, adopt=True) as place:
+            predictions_file.write_predictions(place / "predictions.csv", found)
+            plots.save(plots.draw(summary, records, found), place / "plots")
+        # Last: that it is there says that the run has ended.
+        with own_files.placing(folder, adopt=True) as place:
+            run_folder.write_json(place / "summary.json", summary)
     log.conclude(summary, int(state.step))
     return saved.Trained(
         config=config,
@@ -184,11 +179,55 @@ def _finish(config, folder, given, listener, listen, started, held):
     )
 
 
+_WRITTEN = ("tokenizer", "backbone.json", "predictions.csv", "plots", "summary.json")
+
+
+def check_choices(config: Config) -> dict[str, Any]:
+    """Checks what is chosen by name, before there are rows.
+
+    Returns:
+      The writers.
+
+    Raises:
+      ValueError: a choice does not exist, or its options cannot be.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are heard in `prepare`
+        make_weighting(config, len(make_tasks(config)))
+    return dict(writers.choose(config.writers))
+
+
+def prepare(
+    config: Config, corpus: Corpus
+) -> tuple[Model, dict[str, data.Batches], Setup, list[str]]:
+    """Makes all that a run works with, and writes nothing.
+
+    Returns:
+      (model, batches, setup, notes for the reader).
+
+    Raises:
+      ValueError: something of the user's is not usable; one line says what.
+      OSError: something cannot be read.
+    """
+    loop.check_monitor(config, corpus)
+    model_key, state_key = jax.random.split(jax.random.key(config.seed))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model = saved.begin(config, corpus, model_key)
+        batches, notes = make_batches(config, corpus, model)
+        setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
+    notes += [str(item.message) for item in caught if item.category is UserWarning]
+    check_step(setup, batches["train"])
+    return model, batches, setup, notes
+
+
 def _begun(config, folder, held):
     run_folder.open_folder(folder, config.to_dict())
     if not (folder / "config.json").exists():
         return False
     held.enter_context(run_folder.lock(folder))
+    # Before hours of training: what the run will write must find its place.
+    own_files.check_own(folder, _WRITTEN, adopt=True)
     return True
 
 

@@ -1,27 +1,31 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
 config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
-checkpoints/ or model.safetensors  plots/  lock
+checkpoints/ or model.safetensors  plots/  lock  .dwa_jax_files.json
 
 Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
 """
 
 import contextlib
+import dataclasses
 import errno
 import fcntl
 import hashlib
 import importlib.metadata
+import io
 import json
 import math
 import os
 import platform
+import re
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dwa_jax import regular_files
 from dwa_jax.atomic_files import is_partial, replacing
 from dwa_jax.finetune.config import Config, flatten, without_gone
 
@@ -39,6 +43,8 @@ _PACKAGES = (
 
 
 _LOCK = "lock"
+# Bytes of a JSON file: hundreds of times what a run writes, and little once it is read.
+_MOST_JSON = 10**7
 
 
 def versions() -> dict[str, str]:
@@ -67,7 +73,13 @@ def plain(value: Any) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a JSON file whole or not at all."""
-    text = json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n"
+    value = plain(value)
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:  # the name of a file that the locale cannot spell
+            text = json.dumps(value, indent=2) + "\n"
     with replacing(path) as partial:
         partial.write_text(text, "utf-8")
 
@@ -80,19 +92,53 @@ def read_json(path: Path) -> dict:
       OSError: it cannot be read.
     """
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(regular_files.read_text(path, _MOST_JSON), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
+        words = str(error)
+        raise ValueError(
+            words if words.startswith(str(path)) else f"{path} is damaged: {words}"
+        ) from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no object")
     return value
+
+
+def stored_config(path: Path, content: Mapping) -> Config:
+    """Checks a stored configuration like one of the user's own.
+
+    Args:
+      path: its file, for messages.
+      content: key -> value; those of other versions are left out.
+
+    Raises:
+      ValueError: a value cannot be; names the file and the key.
+    """
+    known = {field.name for field in dataclasses.fields(Config)}
+    try:
+        config = Config.of({key: value for key, value in content.items() if key in known})
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit this version: {error}") from None
+    if len(config.category_names) not in (0, config.num_classes):
+        raise ValueError(
+            f"{path} is damaged: category_names are {len(config.category_names)}, and "
+            f"num_classes={config.num_classes}"
+        )
+    return config
+
+
+def _refuse(name):
+    raise ValueError(f"it holds {name}, which is no JSON")
 
 
 def digest(parts: Iterable[str | np.ndarray]) -> str:
     """Returns a fingerprint of an iterable of strings and arrays."""
     found = hashlib.sha256()
     for part in parts:
-        found.update(part.encode() if isinstance(part, str) else np.asarray(part).tobytes())
+        found.update(
+            part.encode("utf-8", "surrogatepass")
+            if isinstance(part, str)
+            else np.asarray(part).tobytes()
+        )
         found.update(b"\0")
     return found.hexdigest()
 
@@ -105,9 +151,14 @@ def lock(folder: Path) -> Iterator[None]:
       folder: an existing one.
 
     Raises:
-      ValueError: another process holds it; says which.
+      ValueError: another process holds it, and which; or the file is not this program's.
     """
-    with (folder / _LOCK).open("a+", encoding="utf-8") as file:
+    path = folder / _LOCK
+    with regular_files.open_to_append(path) as raw:
+        raw.seek(0)
+        if not re.fullmatch(rb"(pid \d+ on [^\n]*\n)?", raw.read(1000)):
+            raise ValueError(f"{path} is not this program's, and stays as it is; move it away")
+        file = io.TextIOWrapper(raw, encoding="utf-8")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -149,7 +200,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--workdir={folder} is a file, not a folder")
     path, config = folder / "config.json", plain(config)
-    if not path.exists():
+    if not regular_files.check_regular(path):
         if folder.exists() and not all(
             entry.name == _LOCK or is_partial(entry.name, "config.json")
             for entry in folder.iterdir()
@@ -162,9 +213,9 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
             write_json(path, {"config": config, "data": data, "versions": versions()})
         return []
     try:
-        file = json.loads(path.read_text("utf-8"))
+        file = read_json(path)
         stored, rows, began = dict(file["config"]), file["data"], dict(file["versions"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged; give a new --workdir, or remove the folder") from None
     notes = [
         f"the run began with {package} {began.get(package, 'unknown')}; this is {version}"

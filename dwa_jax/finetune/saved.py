@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import shlex
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import backbones, data, heads, lora, sharding, training, trunk
+from dwa_jax import backbones, data, heads, lora, regular_files, sharding, training, trunk
 from dwa_jax.atomic_files import whole_folder
 from dwa_jax.checkpoints import Checkpoints
-from dwa_jax.finetune import inherited, plots, predictions_file, run_folder
+from dwa_jax.finetune import (
+    choices,
+    inherited,
+    plots,
+    predictions_file,
+    run_folder,
+    stored,
+)
 from dwa_jax.finetune.config import Config, without_gone
 from dwa_jax.finetune.corpus import Corpus
 from dwa_jax.finetune.model import Model, Start, load_model, module_options, uses_lora
@@ -27,6 +35,8 @@ from dwa_jax.messages import shown
 WEIGHTS = "model.safetensors"
 # Names every file that `write` wrote, so that it may replace them.
 _MARKER = ".dwa_jax_model.json"
+# Parameters of a trunk that is made anew where only a part of it trained: 4 GB.
+_MOST_FROM_SCRATCH = 10**9
 # A key of backbone.json that is no one else's.
 _POOLING = "dwa_jax_pooling"
 
@@ -100,9 +110,15 @@ def _load(folder, through):
     # `through` are the runs that began from this one, each from the one after it.
     if folder.resolve() in through:
         raise ValueError(f"the run in {folder} began from itself")
-    config, summary = _read_config(folder), _read_summary(folder)
-    tokenizer = data.load_tokenizer(_existing(folder / "tokenizer"))
-    shape = run_folder.read_json(_existing(folder / "backbone.json"))
+    config = _read_config(folder)
+    summary = _read_summary(folder, config.num_classes)
+    regular_files.check_tree(_existing(folder / "tokenizer"))
+    # What is read once everything that is cheap is known to be in order.
+    records = MetricsFile(folder / "metrics.jsonl").read()
+    predictions = _read_predictions(folder / "predictions.csv", config.num_classes)
+    shape, settings = _read_backbone(folder)
+    _check_sizes(folder, config, settings)
+    tokenizer = data.load_tokenizer(folder / "tokenizer")
     model_key, _ = jax.random.split(jax.random.key(config.seed))
     if uses_lora(config) or config.freeze:
         model = _began_from(config, model_key, tokenizer, folder, through)
@@ -110,7 +126,6 @@ def _load(folder, through):
         default = model.pooling
     else:
         # All of the trunk is in the checkpoint: what it began from need not be there.
-        settings = backbones.BackboneConfig.from_huggingface(shape)
         default = heads.default_pooling(settings)
         module = backbones.build(settings, **module_options(config))
         params = jax.eval_shape(lambda key: backbones.init(key, module), model_key)
@@ -121,7 +136,7 @@ def _load(folder, through):
     theta, frozen = trunk.split_parameters(params, adapter, freeze=config.freeze)
     tasks = make_tasks(config)
     mesh = sharding.data_mesh()
-    if (folder / WEIGHTS).exists():
+    if regular_files.check_regular(folder / WEIGHTS):
         theta, psi = _read_weights(folder / WEIGHTS, config, module.config, tasks, theta)
     else:
         state = _restore(folder, config, module.config, tasks, theta, frozen, mesh)
@@ -138,18 +153,19 @@ def _load(folder, through):
         tasks=tasks,
         thresholds=summary["thresholds"],
         summary=summary,
-        metrics=MetricsFile(folder / "metrics.jsonl").read(),
-        predictions=_read_predictions(folder / "predictions.csv"),
+        metrics=records,
+        predictions=predictions,
         folder=folder,
     )
 
 
-def write(trained: Trained, folder: Path) -> Trained:
+def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained:
     """Writes a model as a folder that `load`, and with it every program, reads.
 
     Args:
       trained: the model.
       folder: a new folder, an empty one, or one that this wrote.
+      overwrite: whether files of one that this wrote may have been changed since.
 
     Returns:
       The model, with that folder.
@@ -163,8 +179,13 @@ def write(trained: Trained, folder: Path) -> Trained:
         raise ValueError(f"{folder} holds this model already")
     about = {"config": trained.config.to_dict(), "data": "", "versions": run_folder.versions()}
     if trained.folder is not None:
-        about = run_folder.read_json(trained.folder / "config.json")
-    with whole_folder(folder, _MARKER) as place:
+        # No more than what a run writes: the rest of the file may be anything.
+        about |= {
+            key: value
+            for key, value in run_folder.read_json(trained.folder / "config.json").items()
+            if key in ("data", "versions")
+        }
+    with whole_folder(folder, _MARKER, overwrite=overwrite) as place:
         run_folder.write_json(place / "config.json", about)
         run_folder.write_json(place / "summary.json", trained.summary)
         log = MetricsFile(place / "metrics.jsonl")
@@ -261,39 +282,104 @@ def _read_weights(path, config, settings, tasks, theta):
     return tree["theta"], tree["psi"]
 
 
-def _read_predictions(path):
+def _read_predictions(path, num_classes):
     # A run without the file can be used all the same.
-    return predictions_file.read_predictions(path) if path.exists() else None
+    if not regular_files.check_regular(path):
+        return None
+    return predictions_file.read_predictions(path, num_classes)
 
 
 def _read_config(folder):
     path = folder / "config.json"
-    if not path.exists():
+    if not regular_files.check_regular(path):
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    stored = run_folder.read_json(path).get("config")
-    if not isinstance(stored, dict):
+    content = run_folder.read_json(path).get("config")
+    if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it has no config")
+    config = run_folder.stored_config(path, without_gone(content, whatever=True))
     try:
-        return Config.of(without_gone(stored, whatever=True))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the run has told them
+            make_weighting(config, len(make_tasks(config)))
+            choices.parse(config.stratifier, "stratifier")
     except ValueError as error:
         raise ValueError(f"{path} does not fit this version: {error}") from None
+    return config
 
 
-def _read_summary(folder):
+def _read_summary(folder, num_classes):
     path = folder / "summary.json"
-    if not path.exists():
+    if not regular_files.check_regular(path):
         raise ValueError(
             f"the run in {folder} is not finished: there is no summary.json; the command that "
             "began it continues it"
         )
     summary = run_folder.read_json(path)
-    if "thresholds" not in summary:
-        raise ValueError(f"{path} is damaged: it has no thresholds")
+    stored.check_summary(summary, path, num_classes)
     return summary
 
 
+def _read_backbone(folder):
+    path = folder / "backbone.json"
+    try:
+        shape = run_folder.read_json(_existing(path))
+        return shape, backbones.BackboneConfig.from_huggingface(shape)
+    except backbones.BackboneError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _check_sizes(folder, config, there):
+    # Of what is made anew from the configuration, and not read: before it takes any memory.
+    rank, ranks = config.lora_rank, _ranks(folder)
+    if rank and not config.lora_adapter and ranks and ranks != {rank}:
+        raise ValueError(
+            f"{folder / 'config.json'} has lora_rank={rank}, but what trained is of rank "
+            f"{', '.join(map(str, sorted(ranks)))}"
+        )
+    if config.backbone == "scratch":
+        # RoBERTa's positions begin behind the padding's.
+        sizes = {
+            "width": there.hidden_size,
+            "layers": there.num_layers,
+            "heads": there.num_heads,
+            "feed_forward": there.intermediate_size,
+        }
+        for name, size in sizes.items():
+            if getattr(config.scratch, name) != size:
+                raise ValueError(
+                    f"{folder / 'config.json'} has scratch.{name}={getattr(config.scratch, name)}, "
+                    f"and backbone.json beside it {size}"
+                )
+        shape = config.scratch
+        count = shape.width * (shape.vocab_size + shape.max_positions) + shape.layers * (
+            4 * shape.width**2 + 2 * shape.width * shape.feed_forward
+        )
+        if count > _MOST_FROM_SCRATCH:
+            raise ValueError(
+                f"{folder / 'config.json'}: scratch has {count:,} parameters, more than "
+                f"{_MOST_FROM_SCRATCH:,}"
+            )
+
+
+def _ranks(folder):
+    # Of the factors that were saved; none is known where they are damaged, as is said later.
+    found = set()
+    if regular_files.check_regular(folder / WEIGHTS):
+        with contextlib.ExitStack() as stack:
+            tensors = backbones.open_safetensors(stack, folder / WEIGHTS)
+            found = {
+                shape[-1] for name, (shape, _) in tensors.items() if _is_factor(name) and shape
+            }
+        return found
+    return Checkpoints(folder / "checkpoints").last_sizes(_is_factor)
+
+
+def _is_factor(name):
+    return name.startswith("theta/lora/") and name.endswith("/u")
+
+
 def _existing(path):
-    if not path.exists():
+    if not regular_files.kind_of(path):
         raise ValueError(f"{path} is gone, without which the run in {path.parent} cannot be used")
     return path
 
@@ -303,12 +389,30 @@ def _began_from(config, key, tokenizer, folder, through):
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has told them
-            return _begin(config, None, key, tokenizer, (*through, folder.resolve()))
+            place = (*through, folder.resolve())
+            return _begin(_at_hand(config, folder), None, key, tokenizer, place)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"the run in {folder} began from backbone={config.backbone!r}, whose frozen "
             f"parameters it does not hold: {error}"
         ) from error
+
+
+def _at_hand(config, folder):
+    # A stranger's folder names what it began from: nothing is fetched because of that.
+    for key in ("backbone", "lora_adapter"):
+        name = getattr(config, key)
+        if name in ("", "scratch") or Path(name).expanduser().is_dir():
+            continue
+        found = backbones.cached(name)
+        if found is None:
+            raise ValueError(
+                f"{folder / 'config.json'} names {key}={shown(name)}, which is no folder here, and "
+                "loading a run fetches nothing; if you trust it, fetch it first: hf download "
+                f"{shlex.quote(shown(name))}"
+            )
+        config = Config.of(config, **{key: str(found)})
+    return config
 
 
 def _restore(folder, config, settings, tasks, theta, frozen, mesh):
@@ -332,10 +436,11 @@ def _restore(folder, config, settings, tasks, theta, frozen, mesh):
         )
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         target = jax.tree.map(lambda leaf: _target(leaf, everywhere), shapes)
-        progress = run_folder.read_json(_existing(path / str(latest) / "checkpoint.json"))[
-            "progress"
-        ]
-        step = progress["best_step"] or latest
+        about = _existing(path / str(latest) / "checkpoint.json")
+        best = run_folder.read_json(about).get("progress", {}).get("best_step")
+        if best is not None and type(best) is not int:
+            raise ValueError(f"{about} is damaged: best_step is {shown(best)}, no step")
+        step = best or latest
         state, _ = checkpoints.restore(target._replace(frozen=frozen), step)
         return state
     finally:

@@ -37,4 +37,4 @@ def draw(path: Path, results: list[dict]) -> None:
         axis.tick_params(labelsize="small")
         axis.spines[["top", "right"]].set_visible(False)
     axes[-1].set_xlabel("milliseconds a step (median, quartiles)")
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=120, format="png")

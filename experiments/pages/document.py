@@ -1,13 +1,14 @@
 """A page as a list of blocks, written once as Markdown and once as a self-contained HTML page."""
 
-import html
+import hashlib
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
+
+from dwa_jax import plain_text, regular_files
 
 DASH = "–"  # where there is no number
 _LONG = 60  # characters from which on a cell is given more room
-_UNFIT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 class Cell(NamedTuple):
@@ -100,20 +101,38 @@ def page(title: str, blocks: list, made_by: str) -> str:
     Returns:
       The page, also well-formed as XML.
     """
-    return _PAGE.format(
+    text = _PAGE.format(
         title=_escape(title),
-        generator=_GENERATOR.format(made_by),
+        generator=_GENERATOR.format(made_by, ""),
         style=_STYLE,
         body="\n".join(_html(block) for block in blocks),
+    )
+    return text.replace(
+        _GENERATOR.format(made_by, ""), _GENERATOR.format(made_by, _digest(text.encode())), 1
     )
 
 
 def is_page(path: Path, made_by: str) -> bool:
-    """Says whether a file is a page that this program made."""
-    if not path.is_file():
+    """Says whether a file is a page that this program made, and nobody changed since."""
+    if regular_files.kind_of(path) != "a file":
         return False
-    with path.open("rb") as file:
-        return _GENERATOR.format(made_by).encode() in file.read(len(_PAGE))
+    with regular_files.open_to_read(path) as file:
+        found = re.search(_GENERATOR.format(re.escape(made_by), "([0-9a-f]{64})"), _head(file))
+        if not found:
+            return False
+        file.seek(0)
+        text = file.read(_LARGEST)
+    blank = _GENERATOR.format(made_by, "").encode()
+    return _digest(text.replace(found[0].encode(), blank, 1)) == found[1]
+
+
+def _head(file: BinaryIO) -> str:
+    """Returns the beginning of a page, with all of its head but the style's end."""
+    return file.read(len(_PAGE)).decode("utf-8", "replace")
+
+
+def _digest(page):
+    return hashlib.sha256(page).hexdigest()
 
 
 def _markdown(block, pictures):
@@ -125,7 +144,7 @@ def _markdown(block, pictures):
         case Bullets(items):
             return "\n".join(f"* {_plain(item)}" for item in items)
         case Code(text):
-            return "\n".join(f"    {line}" for line in text.splitlines())
+            return plain_text.markdown_code(text)
         case Table():
             return _markdown_table(block)
         case Figure(name, _, alt, caption):
@@ -152,22 +171,15 @@ def _markdown_table(table):
 
 
 def _plain(text):
-    # Names of a configuration are full of what Markdown reads as emphasis or as a tag.
-    text = re.sub(r"([\\`*_<\[\]])", r"\\\1", " ".join(text.split()))
-    return text
+    return plain_text.for_markdown(text)
 
 
 def _cell(text):
-    return _plain(text).replace("|", r"\|") or " "
-
-
-def clean(text: str) -> str:
-    """Replaces what no page can hold: control characters, and halves of a character."""
-    return _UNFIT.sub("\N{REPLACEMENT CHARACTER}", text)
+    return _plain(text) or " "
 
 
 def _escape(text):
-    return html.escape(clean(text))
+    return plain_text.for_page(text)
 
 
 def _html(block):
@@ -282,7 +294,9 @@ details { margin: .9rem 0; }
 summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 """
 
-_GENERATOR = '<meta name="generator" content="dwa_jax {}"/>'
+# With a digest of the page without it: an earlier page that nobody changed may be replaced.
+_GENERATOR = '<meta name="generator" content="dwa_jax {}" data-digest="{}"/>'
+_LARGEST = 2**30
 # Nothing is loaded and no script runs, whatever a text may hold.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dwa_jax.finetune import predictions_file, run_folder
+from dwa_jax import plain_text, regular_files
+from dwa_jax.finetune import predictions_file, run_folder, stored
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.records import MetricsFile
-from experiments.pages.document import clean
 
 
 @dataclass(frozen=True)
@@ -116,24 +116,31 @@ def _names(folders):
         names = ["/".join(folder.parts[-count:]) for folder in folders]
         if len(set(names)) == len(names):
             break
-    return [clean(" ".join(name.split())) for name in names]
+    return [plain_text.for_line(name) for name in names]
 
 
 def _read(folder, name):
     path = folder / "config.json"
-    if not path.exists():
+    if not regular_files.check_regular(path):
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    stored = run_folder.read_json(path)
-    config, versions = stored.get("config"), stored.get("versions", {})
+    content = run_folder.read_json(path)
+    config, versions = content.get("config"), content.get("versions", {})
     if not isinstance(config, dict) or not isinstance(config.get("num_classes"), int):
         raise ValueError(f"{path} is damaged: it has no config, or one without num_classes")
+    if not isinstance(versions, dict):
+        raise ValueError(f"{path} is damaged: versions are no names and values")
+    # It may be another version's: keys that are not known here are shown, where they can be.
+    known = run_folder.stored_config(path, config)
+    config = {
+        key: value
+        for key, value in config.items()
+        if key in known.to_dict() or not isinstance(value, dict | list)
+    }
     records = MetricsFile(folder / "metrics.jsonl").read()
     for line, record in enumerate(records, 1):
-        if not isinstance(record, dict) or not {"kind", "step", "epoch"} <= set(record):
-            raise ValueError(
-                f"line {line} of {folder / 'metrics.jsonl'} is damaged: it is no object with "
-                "kind, step and epoch"
-            )
+        if record["kind"] == "evaluation":
+            where = f"line {line} of {folder / 'metrics.jsonl'}"
+            stored.check_metrics(record, where, config["num_classes"])
     kinds = {
         kind: [record for record in records if record["kind"] == kind]
         for kind in ("step", "evaluation", "skipped")
@@ -148,19 +155,17 @@ def _read(folder, name):
         evaluations=kinds["evaluation"],
         skipped=len(kinds["skipped"]),
         summary=_summary(folder / "summary.json", config["num_classes"]),
-        predictions=predictions_file.read_predictions(rows) if rows.exists() else None,
+        predictions=predictions_file.read_predictions(rows, config["num_classes"])
+        if regular_files.check_regular(rows)
+        else None,
     )
 
 
 def _summary(path, num_classes):
-    if not path.exists():
+    if not regular_files.check_regular(path):
         return None
     summary = run_folder.read_json(path)
-    if not isinstance(summary.get(summary.get("predictions")), dict):
-        raise ValueError(f"{path} is damaged: it has no metrics of the split it names")
-    thresholds = summary.get("thresholds")
-    if "thresholds" not in summary or (thresholds and len(thresholds) != num_classes - 1):
-        raise ValueError(f"{path} is damaged: it has no {num_classes - 1} thresholds")
+    stored.check_summary(summary, path, num_classes)
     return summary
 
 

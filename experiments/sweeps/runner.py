@@ -5,7 +5,6 @@ continues; one that fails is left with its last words and does not stop the othe
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from dwa_jax import regular_files
 from experiments.sweeps.plan import Run, Sweep
 
 # One core a run, whatever the number of workers: sums then always run in one order.
@@ -109,7 +109,7 @@ def _start(arguments: Sequence[str], folder: Path, core: int | None) -> subproce
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     (folder.parent / f"{folder.name}.{FAILED}").unlink(missing_ok=True)
-    with (folder.parent / f"{folder.name}.{LOG}").open("ab") as log:
+    with regular_files.open_to_append(folder.parent / f"{folder.name}.{LOG}") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=subprocess.DEVNULL,
@@ -129,7 +129,10 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
     if returncode == 0 and (folder / SUMMARY).exists():
         log.unlink(missing_ok=True)
         if not keep_checkpoints:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            # Late: it imports JAX, which the runs' own processes need and this one does not.
+            from dwa_jax.checkpoints import remove_all
+
+            remove_all(folder / "checkpoints")
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"

@@ -1,13 +1,15 @@
 """Command lines of programs with a few options: one line for a mistake, and status 2."""
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
+from dwa_jax import plain_text
 from dwa_jax.messages import one_line
 
 
@@ -27,8 +29,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
-        print(f"error: {message}", file=sys.stderr)
+        complain(message)
         sys.exit(2)
+
+
+def say(text: str, file: TextIO | None = None) -> None:
+    """Prints a line on standard output, or elsewhere; nothing in it acts, and nothing raises."""
+    file = sys.stdout if file is None else file
+    text = plain_text.for_terminal(text)
+    print(plain_text.encodable(text, getattr(file, "encoding", None)), file=file)
+
+
+def complain(message: str) -> None:
+    """Prints what went wrong, on one line of standard error."""
+    with contextlib.suppress(OSError):
+        say(f"error: {plain_text.for_line(plain_text.without_advice(message))}", sys.stderr)
 
 
 def run(program: Callable[[], None]) -> None:
@@ -58,7 +73,7 @@ def run(program: Callable[[], None]) -> None:
             raise
         if "--traceback" in sys.argv:
             traceback.print_exc()
-        print(f"error: {words}", file=sys.stderr)
+        complain(words)
         sys.exit(2)
 
 

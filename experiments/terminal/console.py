@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 from absl import logging
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
+from dwa_jax import plain_text
 from dwa_jax.finetune.listener import ProgressBar
 
 
@@ -23,21 +24,25 @@ class Terminal(ProgressBar):
 
     def table(self, title: str, rows: Mapping[str, object]) -> None:
         """Prints names and values in two columns."""
-        table = Table(title=title, show_header=False, title_justify="left", box=None)
+        table = Table(title=_cell(title), show_header=False, title_justify="left", box=None)
         for name, value in rows.items():
-            table.add_row(name, escape(_short(value)))
+            table.add_row(_cell(name), _cell(_short(value)))
         self._rich.print(table)
 
     def columns(self, title: str, heads: list[str], rows: dict[str, list]) -> None:
         """Prints names and, below each head, a number or nothing where there is none."""
-        table = Table(title=title, title_justify="left", box=None, header_style="none")
+        table = Table(title=_cell(title), title_justify="left", box=None, header_style="none")
         table.add_column("")
         for head in heads:
-            table.add_column(escape(head), justify="right")
+            table.add_column(_cell(head), justify="right")
         for name, values in rows.items():
             cells = ["-" if value is None else f"{value:.4f}" for value in values]
-            table.add_row(name, *cells)
+            table.add_row(_cell(name), *cells)
         self._rich.print(table)
+
+
+def _cell(text):
+    return Text(plain_text.for_terminal(text))
 
 
 def _short(value):

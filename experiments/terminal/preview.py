@@ -9,16 +9,14 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
 
 from dwa_jax.data import cells
 from dwa_jax.data.guess import guess
 from dwa_jax.finetune import corpus as corpora
-from dwa_jax.finetune import loop, run, saved, writers
+from dwa_jax.finetune import run
 from dwa_jax.finetune.config import Config, changed
 from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, read_corpus
-from dwa_jax.finetune.setup import make_batches, make_setup, make_tasks, make_weighting
 from experiments.terminal.console import Terminal
 
 _BINS = 8
@@ -58,20 +56,13 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
     if config.train and config.train != IN_MEMORY:
         keys = _guess(config, arguments, console)
         config = Config.of(config, **keys)
-    # Whatever the run would refuse before its first step is refused here.
-    writers.choose(config.writers)
-    make_weighting(config, len(make_tasks(config)))
+    run.check_choices(config)
     corpus = read_corpus(config)
-    loop.check_monitor(config, corpus)
     if config.train:
         console.table("rows as understood", as_understood(corpus, config))
         console.note("to train: " + command_of(arguments, keys))
-    # The keys that a run would take, so that a trunk from scratch has its tokenizer.
-    model_key, state_key = jax.random.split(jax.random.key(config.seed))
-    model = saved.begin(config, corpus, model_key)
-    batches, notes = make_batches(config, corpus, model)
-    setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
-    run.check_step(setup, batches["train"])
+    # All that the run would do before its first step, so that what it refuses is refused here.
+    _, batches, _, notes = run.prepare(config, corpus)
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     rows = {}

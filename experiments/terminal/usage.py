@@ -41,10 +41,11 @@ def answer(arguments: list[str], about: str) -> None:
         if "--traceback" in arguments:
             raise
         words = one_line(error, 1000)
-        print(f"error: {path} cannot be loaded: {type(error).__name__}: {words}", file=sys.stderr)
+        command.complain(f"{path} cannot be loaded: {type(error).__name__}: {words}")
         sys.exit(2)
     try:
-        print(text, flush=True)
+        command.say(text)
+        sys.stdout.flush()
     except BrokenPipeError:
         command.end_unread()
     sys.exit(0)
@@ -52,7 +53,8 @@ def answer(arguments: list[str], about: str) -> None:
 
 def overview(about: str) -> str:
     """Returns what the program does, its options, and a line for each configuration."""
-    lines = [about.strip(), "", "options:", *_table(_OPTIONS), ""]
+    # Python without docstrings (PYTHONOPTIMIZE=2) has none.
+    lines = [(about or "").strip(), "", "options:", *_table(_OPTIONS), ""]
     files = configurations()
     lines += [f"configurations, each a --config={files[0].parent}/NAME.py:"]
     lines += _table({path.stem: summary(path) for path in files})

@@ -346,11 +346,11 @@ def test_what_a_killed_export_left_is_cleared_away(runs, tmp_path):
     run, out = runs("llama"), tmp_path / "out"
     export.export(run, "peft", out, check=False)
     # As a kill leaves them: half of a new one, or the old one out of the way.
-    partial = tmp_path / ".out.partial"
+    partial = tmp_path / ".out.dwa_jax-0123456789abcdef.partial"
     partial.mkdir()
     (partial / export.MARKER).write_text(json.dumps({"files": None}))
     (partial / "half").write_text("")
-    out.rename(tmp_path / ".out.previous")
+    out.rename(tmp_path / ".out.dwa_jax_export.json.previous")
     export.export(run, "peft", out, check=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

@@ -264,7 +264,8 @@ def test_where_the_page_goes_and_what_it_does_not_replace(folders, tmp_path, mon
         (tmp_path / "report.html").unlink()
     (tmp_path / "report.html").write_text("mine")
     assert program(f"--workdir={one}", two) == (
-        "error: report.html is there already and no report of runs; give another --output\n"
+        "error: report.html is there already and no report of runs, or was changed since; "
+        "give another --output, or --overwrite\n"
     )
     assert (tmp_path / "report.html").read_text() == "mine"
     assert "is a folder" in program(f"--workdir={one}", f"--output={tmp_path}")
@@ -278,8 +279,15 @@ def test_where_the_page_goes_and_what_it_does_not_replace(folders, tmp_path, mon
 def test_its_own_page_is_replaced(folders, tmp_path):
     path = report.write([folders["empty"]], tmp_path / "page.html")
     first = path.read_text("utf-8")
-    path.write_text(first.replace("</main>", "old</main>"), "utf-8")
     report.write([folders["empty"]], path)
+    assert path.read_text("utf-8") == first
+    # One that was edited since is somebody's.
+    edited = first.replace("</main>", "old</main>")
+    path.write_text(edited, "utf-8")
+    with pytest.raises(ValueError, match="or was changed since"):
+        report.write([folders["empty"]], path)
+    assert path.read_text("utf-8") == edited
+    report.write([folders["empty"]], path, overwrite=True)
     assert path.read_text("utf-8") == first
 
 
@@ -289,7 +297,7 @@ def test_its_own_page_is_replaced(folders, tmp_path):
         ("config.json", "{", "config.json is damaged"),
         ("config.json", '{"config": {}}', "config.json is damaged: it has no config"),
         ("metrics.jsonl", "[]\n", "line 1 of .*metrics.jsonl is damaged"),
-        ("summary.json", '{"predictions": "test"}', "summary.json is damaged: it has no metrics"),
+        ("summary.json", '{"predictions": "test"}', "summary.json is damaged: thresholds must be"),
         (
             "predictions.csv",
             "text,score\na,1\n",

@@ -109,9 +109,10 @@ def in_a_step(after):
 def saving(after=0):
     def at(folder):
         return any(
-            int(path.name.partition(".")[0]) >= after and path.is_dir()
-            for path in folder.glob("checkpoints/*.partial")
-            if path.name[0].isdigit() and not path.with_suffix("").exists()
+            int(path.name.split(".")[1]) >= after
+            for path in folder.glob("checkpoints/.*.partial")
+            if path.name.split(".")[1].isdigit()
+            and not (path.parent / path.name.split(".")[1]).exists()
         )
 
     return at
@@ -403,7 +404,7 @@ def test_a_second_process_refuses_until_the_first_is_gone(whole, tmp_path):
 def test_a_folder_of_a_process_killed_before_it_wrote_anything_can_be_used(tmp_path):
     config = configuration().to_dict()
     with run_folder.lock(tmp_path):
-        (tmp_path / "config.json.partial").write_text("{")
+        (tmp_path / ".config.json.dwa_jax-0123456789abcdef.partial").write_text("{")
     assert run_folder.open_folder(tmp_path, config, data="rows") == []
     with pytest.raises(ValueError, match="a run on other rows"):
         run_folder.open_folder(tmp_path, config, data="other rows")

@@ -29,12 +29,20 @@ class TableWriter:
       added: name -> type of each further column: float, int, str or list (JSON).
       name: that the file will have, whose ending says how it is compressed, and what stands
         between the cells of a CSV; "" as the table read, not compressed.
+      spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
     """
 
-    def __init__(self, path: Any, reader: TableReader, added: dict[str, type], name: str = ""):
+    def __init__(
+        self,
+        path: Any,
+        reader: TableReader,
+        added: dict[str, type],
+        name: str = "",
+        spreadsheet_safe: bool = False,
+    ):
         ending, compressed = compression.suffixes(Path(name))
         self._reader, self._added, self._begun = reader, added, False
-        self._ending = ending
+        self._ending, self._spreadsheet_safe = ending, spreadsheet_safe
         self._files = contextlib.ExitStack()
         if not isinstance(path, Path):
             self._file = path
@@ -100,6 +108,10 @@ class TableWriter:
             )
 
     def _cells_writer(self):
+        write = self._plain_writer()
+        return (lambda cells: write(list(map(marked, cells)))) if self._spreadsheet_safe else write
+
+    def _plain_writer(self):
         # The name says what is between the cells, and where it does not, the table read does.
         delimiter = self._reader.delimiter
         if self._ending == ".tsv":
@@ -113,6 +125,20 @@ class TableWriter:
     def _fields(self):
         types = {float: pa.float64(), int: pa.int32(), str: pa.string(), list: pa.string()}
         return [pa.field(name, types[kind]) for name, kind in self._added.items()]
+
+
+def marked(cell: Any) -> Any:
+    """Puts an apostrophe before a text that a spreadsheet would take for a formula.
+
+    Those begin with =, +, -, @, a tab or a carriage return, and are no number.
+    """
+    if not isinstance(cell, str) or not cell.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
 
 
 def _plain(value):

@@ -6,6 +6,8 @@ import socket
 import time
 from pathlib import Path
 
+from dwa_jax import regular_files
+from dwa_jax.finetune import own_files
 from dwa_jax.finetune.config import flatten
 from dwa_jax.finetune.writers.protocol import Opening, scalars
 
@@ -34,9 +36,18 @@ class TensorBoard:
 
         self._event, self._summary = event_pb2.Event, summary_pb2.Summary
         folder = opening.folder / "tensorboard"
+        regular_files.check_real_folder(folder)
         folder.mkdir(exist_ok=True)
-        earlier = list(folder.glob("events.out.tfevents.*"))
-        self._file = RecordWriter(_new(folder).open("xb"))
+        # Only the run's own: another program may log into the same folder.
+        ours = own_files.claimed(opening.folder)
+        earlier = [
+            path
+            for path in folder.glob("events.out.tfevents.*")
+            if f"tensorboard/{path.name}" in ours and regular_files.kind_of(path) == "a file"
+        ]
+        new = _new(folder)
+        own_files.claim(opening.folder, f"tensorboard/{new.name}")
+        self._file = RecordWriter(new.open("xb"))
         self._put(self._event(wall_time=time.time(), file_version="brain.Event:2"))
         table = text_pb("config", _table(flatten(opening.config)))
         self._put(self._event(wall_time=time.time(), summary=table))

@@ -3,6 +3,7 @@
 import os
 import uuid
 
+from dwa_jax import regular_files
 from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune.writers.protocol import Opening, scalars
 
@@ -31,14 +32,15 @@ class WeightsAndBiases:
         import wandb
 
         folder = opening.folder / "wandb"
+        regular_files.check_real_folder(folder)
         folder.mkdir(exist_ok=True)
         path = folder / "id"
-        if not path.exists():
+        if not regular_files.check_regular(path):
             with replacing(path) as partial:
                 partial.write_text(uuid.uuid4().hex, "utf-8")
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "dwa_jax"),
-            id=path.read_text("utf-8").strip(),
+            id=regular_files.read_text(path, 1000).strip(),
             name=os.environ.get("WANDB_NAME", opening.folder.absolute().name),
             resume="allow",
             dir=str(opening.folder),

@@ -1,0 +1,94 @@
+"""Terminals, umasks and locales of all kinds: the same results, and no run that a print ends."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Names that neither ASCII nor Latin-1 has.
+NAMES = ("schlecht ё", "名前", "İyi")
+ENVIRONMENTS = {
+    "utf-8": {"PYTHONIOENCODING": "utf-8"},
+    "ascii": {
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+    },
+    "latin-1": {"PYTHONIOENCODING": "latin-1", "LC_ALL": "C", "PYTHONUTF8": "0"},
+    "umask": {"PYTHONIOENCODING": "utf-8"},
+    "optimized": {"PYTHONOPTIMIZE": "2"},
+    "turkish": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "LANGUAGE": "tr"},
+}
+KEYS = {
+    "category_column": "kind",
+    "category_names": repr(NAMES),
+    "num_classes": 3,
+    "tasks": "('regression','classification')",
+    "epochs": 1,
+    "batch_size": 16,
+    "eval_batch_size": 16,
+    "max_buckets": 1,
+    "max_length": 16,
+    "dropout": False,
+    "gradient_scope": "representation",
+    "stratifier": "equal_width",
+    "scratch.vocab_size": 300,
+    "scratch.width": 8,
+    "scratch.layers": 1,
+    "scratch.heads": 2,
+    "scratch.feed_forward": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """environment -> (its run's folder, what it said)."""
+    cache = tmp_path_factory.mktemp("compiled")
+    found = {}
+
+    def run(kind):
+        if kind not in found:
+            place = tmp_path_factory.mktemp("texts")
+            rows = [f"text {i} é,{(i % 21) / 10 - 1},{NAMES[i % 3]}" for i in range(60)]
+            file = place / "тексты é.csv"
+            file.write_text("\n".join(["text,score,kind", *rows]) + "\n", "utf-8")
+            folder = place / "run 名"
+            options = KEYS | {"train": file}
+            environment = os.environ | {
+                "JAX_COMPILATION_CACHE_DIR": str(cache),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            }
+            program = subprocess.run(
+                [
+                    *(sys.executable, "-m", "experiments.main", "--config=configs/base.py"),
+                    f"--workdir={folder}",
+                    *(f"--config.{key}={value}" for key, value in options.items()),
+                ],
+                cwd=ROOT,
+                env=environment | ENVIRONMENTS[kind],
+                capture_output=True,
+                umask=0o077 if kind == "umask" else 0o022,
+                timeout=300,
+            )
+            found[kind] = folder, program
+        return found[kind]
+
+    return run
+
+
+@pytest.mark.parametrize("kind", ENVIRONMENTS)
+def test_results_are_the_same(results, kind):
+    folder, program = results(kind)
+    assert program.returncode == 0, program.stderr.decode("utf-8", "replace")[-2000:]
+    same, _ = results("utf-8")
+    for name in ("predictions.csv", "backbone.json"):
+        assert (folder / name).read_bytes() == (same / name).read_bytes()
+    assert {p.name for p in folder.iterdir()} == {p.name for p in same.iterdir()}
+    if kind == "umask":
+        assert all(p.stat().st_mode & 0o077 == 0 for p in folder.rglob("*"))
+    if kind in ("ascii", "latin-1"):
+        program.stdout.decode(kind)
