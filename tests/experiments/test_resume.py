@@ -362,11 +362,11 @@ def test_other_versions_are_said(whole, tmp_path):
     # One that there is no longer matters where the run did otherwise than every run does now.
     stored["config"]["gramian_every"] = 1
     path.write_text(json.dumps(stored))
-    assert workdir.open_folder(folder, configuration().to_dict()) == found
+    assert run_folder.open_folder(folder, configuration().to_dict()) == found
     stored["config"]["gramian_every"] = 10
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="gramian_every: 10 there, nothing now"):
-        workdir.open_folder(folder, configuration().to_dict())
+        run_folder.open_folder(folder, configuration().to_dict())
 
 
 HOLD = """
@@ -455,9 +455,10 @@ def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(
 LISTEN = """
 import sys, time
 from dwa_jax.finetune import interrupts
+from experiments.terminal import ending
 
 if sys.argv[1] == "at once":
-    interrupts.end_at_once()
+    ending.end_at_once()
     print("ready", flush=True)
     time.sleep(60)
 with interrupts.listen() as stop:
