@@ -200,9 +200,8 @@ def select(of_losses: Any, rows: Sequence[int]) -> Any:
     """Returns some losses' arrays."""
     if isinstance(of_losses, list):
         return [of_losses[row] for row in rows]
-    return (
-        of_losses if list(rows) == list(range(of_losses.shape[0])) else of_losses[jnp.array(rows)]
-    )
+    everything = list(rows) == list(range(of_losses.shape[0]))
+    return of_losses if everything else of_losses[jnp.array(rows)]
 
 
 def inner(left: Any, right: Any) -> Any:
@@ -248,7 +247,8 @@ def features(record: Record, way: str, drawn: jax.Array | None, table: int = 0) 
       record: any.
       way: "direct", "sketch" or "rows".
       drawn: (O, k) signs of a sketch.
-      table: V, where an embedding is sketched over the whole table, so that parts add up.
+      table: V, where an embedding is sketched over the whole table, so that parts add up;
+        0 takes the rows of this batch alone, and no sketch.
 
     Returns:
       The gradients' parts, each a list of the losses' arrays or one with a leading axis N.
@@ -288,7 +288,13 @@ def ghost(record: Record, rows: Sequence[int]) -> Any:
     if record.site.bias is not None:
         kernel = kernel + jnp.ones((), kernel.dtype)
     bars = select(record.cotangents, rows)
-    return inner(each(lambda bar: kernel @ bar, bars), bars)
+    products = inner(each(lambda bar: kernel @ bar, bars), bars)
+    if isinstance(bars, list):
+        # A norm by G G^T, which is as many products and n^2 numbers instead of n O.
+        dtype = jnp.promote_types(kernel.dtype, jnp.float32)
+        for t, bar in enumerate(bars):
+            products[t, t] = jnp.sum(kernel.astype(dtype) * (bar @ bar.T).astype(dtype))
+    return products
 
 
 def gradient(

@@ -2,12 +2,14 @@
 
 from typing import NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dwa_jax import backbones, gradients, lora, paths, records, trunk
+from dwa_jax import backbones, gradients, lora, paths, recorded, records, trunk
+from dwa_jax.backbones import layers
 from tests.test_training import config
 
 B, T, WIDTH = 3, 5, 16
@@ -120,3 +122,125 @@ def test_exact_is_what_trees_give(case, monkeypatch):
             monkeypatch.setattr(records, "_TOUCH", touch)
             found = compute(model, ("exact", "trees"), **options)
             agree(found["exact"], found["trees"])
+
+
+def test_microbatches_of_an_exact_step_take_trees_and_sketches_add_up():
+    with jax.enable_x64(True):
+        module, theta, frozen, batch, scale = problem("bert")
+        parts = jax.tree.map(lambda x: x[:, None], batch)
+        whole = compute((module, theta, frozen, batch, scale), ("exact",))["exact"]
+        in_parts = compute(
+            (module, theta, frozen, parts, scale), ("exact", "sketch"), microbatches=B
+        )
+        agree(in_parts["exact"], whole)
+        gramian, mixed = in_parts["sketch"]
+        # The mixture follows the sketched Gramian's coefficients, without an error of its own.
+        c = weigh(None, gramian, None).coefficients
+        heads, psi = losses(3, module.dtype, 1.0)
+        plain = trunk.make_trunk(module, pooling="first", lora_scale=scale)
+
+        def total(theta):
+            return heads(plain(theta, frozen, batch), psi, {}, batch)[0] @ c
+
+        agree([mixed], [jax.jit(jax.grad(total))(theta)])
+
+
+def test_a_sketch_is_right_on_average():
+    # 300 draws for 24 matrices: means within 4 standard errors, spread as the variance says.
+    keys = jax.random.split(jax.random.key(0), 4)
+    x = jax.random.normal(keys[0], (7, 5))
+    bars = [jax.random.normal(key, (7, 6)) for key in keys[1:3]]
+    site = records.Site("a", "dense", "w", "b", None, False, (7, 5), 6, jnp.float32)
+    record = records.Record(site, None, x, bars)
+
+    def draw(key):
+        drawn = records.signs(key, [site], 8, jnp.float32)["a", None]
+        parts = records.features(record, "sketch", drawn)
+        return sum(records.matrix(records.inner(part, part)) for part in parts)
+
+    found = jax.jit(jax.vmap(draw))(jax.random.split(keys[3], 300))
+    whole = [jnp.concatenate([x, jnp.ones((7, 1))], 1).T @ bar for bar in bars]
+    expected = np.array([[jnp.vdot(a, b) for b in whole] for a in whole])
+    error = np.std(found, axis=0) / np.sqrt(300)
+    assert (np.abs(np.mean(found, axis=0) - expected) < 4 * error).all()
+    # Variance of a squared norm: 2 / k of the sum over columns o != p of (M^T M)_op squared.
+    square = np.array(whole[0].T @ whole[0])
+    off = (square**2).sum() - (np.diagonal(square) ** 2).sum()
+    np.testing.assert_allclose(np.var(found[:, 0, 0]), 2 / 8 * off, rtol=0.35)
+
+
+def test_signs_are_signs_and_change_with_the_key():
+    sites = [
+        records.Site(name, "dense", name, None, (0, 1), True, (2, 3, 4), 5, jnp.float32)
+        for name in "ab"
+    ]
+    drawn = records.signs(jax.random.key(0), sites, 7, jnp.float32)
+    assert list(drawn) == [("a", 0), ("a", 1), ("b", 0), ("b", 1)]
+    values = np.concatenate([np.ravel(one) for one in drawn.values()])
+    np.testing.assert_allclose(np.abs(values), 7**-0.5, rtol=1e-6)
+    assert abs(values.mean()) < 0.15
+    other = records.signs(jax.random.key(1), sites, 7, jnp.float32)
+    assert any((drawn[name] != other[name]).any() for name in drawn)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "num_in", "num_out", "columns", "way"),
+    [
+        (8, 384, 384, 0, "ghost"),
+        (192, 384, 384, 0, "ghost"),
+        (4096, 384, 384, 0, "direct"),
+        (4096, 384, 384, 16, "sketch"),
+        (8, 384, 384, 16, "ghost"),
+    ],
+)
+def test_the_way_follows_the_shapes(tokens, num_in, num_out, columns, way):
+    given = (tokens, num_in)
+    site = records.Site("a", "dense", "w", None, None, False, given, num_out, jnp.float32)
+    assert records.choose(site, 2, columns) == way
+
+
+def test_long_texts_and_single_losses_take_whole_gradients():
+    short = problem("bert", dtype=jnp.float32)
+    long = problem("bert", dtype=jnp.float32, vocab=20)
+
+    def planned(made, kind="exact", count=2, additive=False):
+        module, theta, frozen, batch, _ = made
+        shared = trunk.make_recorded_trunk(module, frozen, pooling="first")
+        norms = gradients.Norms(kind)
+        return recorded.plan(shared, theta, (batch, None), count, norms, additive=additive)
+
+    assert set(planned(short).values()) <= {"rows", "direct", "ghost"}
+    assert planned(long) is None
+    assert planned(short, count=1) is planned(short, "trees") is None
+    assert planned(short, additive=True) is None
+    assert set(planned(short, "sketch", additive=True).values()) == {"rows", "sketch"}
+
+
+def test_records_cover_every_matrix_and_leave_what_is_in_none():
+    for family in FAMILIES:
+        module, theta, frozen, batch, _ = problem(family, dtype=jnp.float32)
+        shared = trunk.make_recorded_trunk(module, frozen, pooling="first")
+        covered = recorded._covered(shared.sites(theta, (batch, None)), paths.flatten(theta))
+        rest = set(paths.flatten(theta)) - covered
+        assert rest and all("norm/" in path for path in rest), family
+
+
+def test_a_matrix_used_twice_is_refused_by_name():
+    class Twice(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            matrix = layers.Linear(config("bert"), features=WIDTH, name="shared")
+            return matrix(matrix(x))
+
+    x = jnp.ones((2, WIDTH))
+    variables = Twice().init(jax.random.key(0), x)
+    assert set(variables) == {"params"}
+    Twice().apply(variables, x)
+    with pytest.raises(ValueError, match="shared is used twice in one pass"):
+        Twice().apply(variables, x, mutable=["records"])
+    site = records.Site("a", "dense", "w", None, None, False, (7, 5), 6, jnp.float32)
+    with pytest.raises(ValueError, match="w is used at two places"):
+        recorded._covered([site, site._replace(name="b")], {"w": jnp.ones((5, 6))})
+    stacked = site._replace(layers=(0, 1), stacked=True)
+    with pytest.raises(ValueError, match=r"no record stands for the layers \[2\] of w"):
+        recorded._covered([stacked], {"w": jnp.ones((3, 5, 6))})
