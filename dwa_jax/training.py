@@ -19,7 +19,8 @@ from dwa_jax.backbones import Trunk
 from dwa_jax.optimizers import Optimizers
 from dwa_jax.optimizers import make_optimizers as make_optimizers
 from dwa_jax.passes import SplitTrunk
-from dwa_jax.records import RecordedTrunk
+from dwa_jax.recorded import plan
+from dwa_jax.records import RecordedTrunk, Site
 from dwa_jax.trunk import make_recorded_trunk, make_split_trunk, make_trunk
 from dwa_jax.weighting import Signals, Weighting, decide
 
@@ -345,6 +346,42 @@ def make_step(
         return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def plan_records(
+    module: Trunk,
+    state: TrainState,
+    tasks: Sequence[Task],
+    options: StepOptions,
+    rows: int,
+    tokens: int,
+) -> dict[Site, str] | None:
+    """Says how the step finds the inner products of the gradients at each matrix of the trunk.
+
+    Args:
+      module: the backbone.
+      state: of the run.
+      tasks: the N tasks.
+      options: of the step.
+      rows: B of a batch, or of a part of it where there are microbatches.
+      tokens: T.
+
+    Returns:
+      {site: way}, see `records.choose`; None where the step forms one whole gradient a task.
+    """
+    if options.scope != "trainable":
+        return None
+    recorded = make_recorded_trunk(
+        module, state.frozen, pooling=options.pooling, lora_scale=options.lora_scale
+    )
+    one = jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
+    batch = ({"input_ids": one, "attention_mask": one}, None)
+    count = len(tasks)
+    if options.norm_of_cross_entropy and any(task.name == "classification" for task in tasks):
+        count += 1
+    norms = gradients.Norms(options.gradient_norms, options.sketch_columns)
+    additive = options.microbatches > 1
+    return plan(recorded, state.theta, batch, count, norms, additive=additive)
 
 
 def _split_rows(batch, microbatches):

@@ -127,7 +127,9 @@ def make_recorded_trunk(
         return heads.pool(hidden, mask, pooling), paths.flatten({"whole": sown.get("records", {})})
 
     def sites(theta, batch):
-        given = jax.eval_shape(lambda theta, batch: run(theta, {}, batch)[1], theta, batch)
+        rows, key = batch
+        # Dropout's key may be there or not: the shapes are the same.
+        given = jax.eval_shape(lambda theta, rows: run(theta, {}, (rows, key))[1], theta, rows)
         leaves = paths.flatten(theta.get("params", {}))
         found = []
         for name, shape in given.items():

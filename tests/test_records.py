@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dwa_jax import backbones, gradients, lora, paths, recorded, records, trunk
+from dwa_jax import backbones, gradients, lora, paths, recorded, records, sharding, trunk
 from dwa_jax.backbones import layers
 from tests.test_training import config
 
@@ -201,16 +201,17 @@ def test_the_way_follows_the_shapes(tokens, num_in, num_out, columns, way):
 
 def test_long_texts_and_single_losses_take_whole_gradients():
     short = problem("bert", dtype=jnp.float32)
-    long = problem("bert", dtype=jnp.float32, vocab=20)
 
-    def planned(made, kind="exact", count=2, additive=False):
+    def planned(made, kind="exact", count=2, additive=False, times=1):
         module, theta, frozen, batch, _ = made
+        batch = jax.tree.map(lambda x: jnp.tile(x, (times, 1)), batch)
         shared = trunk.make_recorded_trunk(module, frozen, pooling="first")
         norms = gradients.Norms(kind)
         return recorded.plan(shared, theta, (batch, None), count, norms, additive=additive)
 
     assert set(planned(short).values()) <= {"rows", "direct", "ghost"}
-    assert planned(long) is None
+    # Outputs of 16 texts are more numbers than the parameters.
+    assert planned(short, times=16) is planned(short, "sketch", times=16) is None
     assert planned(short, count=1) is planned(short, "trees") is None
     assert planned(short, additive=True) is None
     assert set(planned(short, "sketch", additive=True).values()) == {"rows", "sketch"}
@@ -244,3 +245,16 @@ def test_a_matrix_used_twice_is_refused_by_name():
     stacked = site._replace(layers=(0, 1), stacked=True)
     with pytest.raises(ValueError, match=r"no record stands for the layers \[2\] of w"):
         recorded._covered([stacked], {"w": jnp.ones((3, 5, 6))})
+
+
+def test_rows_over_two_devices_give_what_one_gives():
+    module, theta, frozen, batch, scale = problem("roberta", dtype=jnp.float32)
+    batch = jax.tree.map(lambda x: jnp.tile(x, (2, 1)), batch)
+    found = []
+    for devices in (jax.devices()[:1], jax.devices()[:2]):
+        mesh = sharding.data_mesh(devices)
+        spread = sharding.shard_rows(batch, mesh)
+        placed = sharding.replicate((theta, frozen), mesh)
+        found.append(compute((module, *placed, spread, scale), ("exact", "sketch")))
+    for kind in ("exact", "sketch"):
+        agree(found[1][kind], found[0][kind], within=1e-4)
