@@ -147,16 +147,28 @@ def choose(site: Site, losses: int, columns: int, *, additive: bool = False) -> 
         return "rows"
     if additive:
         return "sketch"
-    n, num_out = site.tokens, site.outputs
-    num_in = site.given[-1]
-    mixture = n * num_in * num_out
+    costs = multiplications(site, losses, columns)
+    costs["direct"] += losses * _TOUCH * site.given[-1] * site.outputs
+    return min(costs, key=lambda way: costs[way])
+
+
+def multiplications(site: Site, losses: int, columns: int) -> dict[str, int]:
+    """Counts what each way costs at a dense site, the mixed gradient's product included.
+
+    Args:
+      site: any that is no embedding.
+      losses: N.
+      columns: k of a sketch; 0 allows none.
+    """
+    n, num_in, num_out = site.tokens, site.given[-1], site.outputs
+    mixed = n * num_in * num_out
     costs = {
-        "direct": losses * (n + _TOUCH) * num_in * num_out,
-        "ghost": n * n * (num_in + losses * num_out) + mixture,
+        "direct": losses * mixed,
+        "ghost": n * n * (num_in + losses * num_out) + mixed,
     }
     if columns:
-        costs["sketch"] = losses * n * columns * (num_in + num_out) + mixture
-    return min(costs, key=lambda way: costs[way])
+        costs["sketch"] = losses * n * columns * (num_in + num_out) + mixed
+    return costs
 
 
 def signs(key: jax.Array, sites: Sequence[Site], columns: int, dtype: Any) -> dict:
