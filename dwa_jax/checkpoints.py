@@ -26,6 +26,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from dwa_jax.messages import one_line
 from dwa_jax.training import TrainState
 
 _FORMAT = 1
@@ -426,4 +427,4 @@ def _reason(error):
     for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
         if os.strerror(code) in text:
             return os.strerror(code)
-    return text[:200] or type(error).__name__
+    return one_line(error)

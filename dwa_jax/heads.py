@@ -4,17 +4,26 @@ Axis letters: B rows, T tokens, D width, K outputs. A head is a plain dict of
 parameters and two pure functions, in float32 or wider whatever the trunk computes in.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from dwa_jax import backbones
+from dwa_jax.backbones.layers import activation, layer_norm
 
 POOLINGS = ("first", "last", "mean")
+# Between a head's two matrices.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "tanh": jnp.tanh,
+    "relu": activation("relu"),
+    "gelu": activation("gelu"),
+}
 
 
-def default_pooling(family: str) -> str:
-    """Returns the pooling of the family's own classifier: first token or last real token."""
-    return _classifier(family).pooling
+def default_pooling(config: backbones.BackboneConfig) -> str:
+    """Returns what the trunk's file says its classifier pools, or what all of its family do."""
+    return config.pooling or _classifier(config.family).pooling
 
 
 def check_pooling(how: str) -> None:
@@ -70,34 +79,34 @@ def position(attention_mask: jax.Array, how: str) -> jax.Array:
 
 
 def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
-    """Makes a head's parameters: normal with deviation 0.02, biases zero.
+    """Makes a head's parameters: normal with deviation 0.02, biases zero, a norm's scale one.
 
     Args:
       key: split between the matrices.
-      family: a name in `backbones.FAMILIES`, whose classifier gives the shape. "bert" and
-        "roberta": dense, tanh, out_proj; "llama" and "qwen2": one matrix without bias.
+      family: a name in `backbones.FAMILIES`, whose classifier gives the shape.
       width: D.
       outputs: K.
 
     Returns:
-      {"dense": {"kernel" (D, D), "bias"}, "out_proj": {"kernel" (D, K), "bias"}} or
-      {"score": {"kernel" (D, K)}}.
+      Module -> leaves: {"score": {"kernel" (D, K)}}, or "dense" (D, D) and "out_proj" (D, K)
+      with what biases the family has, and "norm" between them where it has one.
 
     Raises:
       ValueError: the family is unknown.
     """
     shape = _classifier(family).tensors
+    last = next(reversed(shape))[0]
     dense_key, out_key = jax.random.split(key)
-    out = 0.02 * jax.random.normal(out_key, (width, outputs))
-    if ("score", "kernel") in shape:
-        return {"score": {"kernel": out}}
-    return {
-        "dense": {
-            "kernel": 0.02 * jax.random.normal(dense_key, (width, width)),
-            "bias": jnp.zeros((width,)),
-        },
-        "out_proj": {"kernel": out, "bias": jnp.zeros((outputs,))},
-    }
+    params: dict[str, dict[str, jax.Array]] = {}
+    for module, leaf in shape:
+        columns = outputs if module == last else width
+        if leaf == "kernel":
+            drawn = jax.random.normal(out_key if module == last else dense_key, (width, columns))
+            value = 0.02 * drawn
+        else:
+            value = jnp.ones((columns,)) if leaf == "scale" else jnp.zeros((columns,))
+        params.setdefault(module, {})[leaf] = value
+    return params
 
 
 def _classifier(family):
@@ -107,18 +116,33 @@ def _classifier(family):
     return backbones.FAMILIES[family].classifier
 
 
-def apply(params: dict, pooled: jax.Array) -> jax.Array:
+def apply(
+    params: dict, pooled: jax.Array, config: backbones.BackboneConfig | None = None
+) -> jax.Array:
     """Applies a head.
 
     Args:
       params: what `init` returned.
       pooled: (B, D) pooled hidden states.
+      config: of the trunk; its family gives the activation between two matrices, and it
+        the constant of a norm there. Without one: tanh, and no norm.
 
     Returns:
       (B, K) outputs, in float32 or wider.
     """
     x = pooled.astype(jnp.promote_types(pooled.dtype, jnp.float32))
     if "score" in params:
-        return x @ params["score"]["kernel"]
-    x = jnp.tanh(x @ params["dense"]["kernel"] + params["dense"]["bias"])
-    return x @ params["out_proj"]["kernel"] + params["out_proj"]["bias"]
+        return _linear(params["score"], x)
+    name = "tanh" if config is None else _classifier(config.family).activation
+    x = ACTIVATIONS[name](_linear(params["dense"], x))
+    if "norm" in params:
+        if config is None:
+            raise ValueError("this head has a norm, whose constant is in the trunk's config")
+        scale = params["norm"]["scale"]
+        x = layer_norm(x, scale, jnp.zeros_like(scale), config.norm_eps)
+    return _linear(params["out_proj"], x)
+
+
+def _linear(params, x):
+    y = x @ params["kernel"]
+    return y + params["bias"] if "bias" in params else y

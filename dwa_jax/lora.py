@@ -18,7 +18,7 @@ from flax import struct
 from dwa_jax import paths
 
 # Every matrix of attention and feed-forward, in the names of `dwa_jax.backbones`.
-ATTENTION_AND_MLP = r"(attention/(query|key|value|output)|mlp/(gate|up|down))/kernel$"
+ATTENTION_AND_MLP = r"(attention|mlp)/\w+/kernel$"
 
 
 @struct.dataclass

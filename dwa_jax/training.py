@@ -238,7 +238,7 @@ def make_step(
             class_losses = jnp.zeros((num_classes,), jnp.promote_types(h.dtype, jnp.float32))
             values = []
             for task in tasks:
-                outputs = heads.apply(psi[task.name], h)
+                outputs = heads.apply(psi[task.name], h, module.config)
                 values.append(task.loss.apply(phi[task.name], outputs, rows, statistics))
                 if task.name == "classification":
                     counts = statistics.class_counts.astype(outputs.dtype)
@@ -441,6 +441,6 @@ def make_predict(
     @jax.jit
     def predict(theta, frozen, psi, batch):
         h = trunk(theta, frozen, batch, None)
-        return {task.name: heads.apply(psi[task.name], h) for task in tasks}
+        return {task.name: heads.apply(psi[task.name], h, module.config) for task in tasks}
 
     return lambda state, batch: predict(state.theta, state.frozen, state.psi, batch)

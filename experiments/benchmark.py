@@ -221,7 +221,7 @@ def parse(argv: list[str] | None = None):
         choices=list(PEERS),
         help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
     )
-    add("--only", default="", help="rows whose title holds this, such as roberta or 'rank 128'")
+    add("--only", default="", help="rows whose title holds this, such as DWA or 'rank 128'")
     add("--train", default="", help="texts for padding; generated ones by default")
     add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
     add("--output", default="", help="JSON file for the numbers; a picture goes beside it")

@@ -1,14 +1,23 @@
-"""Takes a finished run elsewhere: to transformers, or to PEFT.
+"""Takes a finished run elsewhere: to transformers, PEFT or sentence-transformers.
 
+python -m experiments.export --workdir=DIR --output=DIR
 python -m experiments.export --workdir=DIR --format=transformers --output=DIR
 python -m experiments.export --workdir=DIR --format=peft --output=DIR
+python -m experiments.export --workdir=DIR --format=sentence_transformers --output=DIR
+
+Without a format it writes the first that can hold the run, in this order, and says which.
 
 transformers: one folder a task, `regression` and `classification`, which
 `AutoModelForSequenceClassification.from_pretrained` opens; LoRA is merged.
-peft: likewise, for `PeftModel.from_pretrained` on the run's backbone; of a trunk from scratch
-that backbone is there too, as `base`. README.md is the model card of both.
+peft: likewise, for `PeftModel.from_pretrained` on the run's backbone; of a trunk from scratch, or
+of another run's, that backbone is there too, as `base`.
+sentence_transformers: likewise, for `SentenceTransformer`, whose `encode` gives scores and logits;
+LoRA is merged, and it holds every pooling.
+README.md is the model card of each. Where torch and the package are installed, what was written is
+opened and compared with the run: more than 1e-4 apart, it is removed again.
 """
 
+import argparse
 import os
 import shlex
 import signal
@@ -40,6 +49,12 @@ def parse(argv: list[str] | None = None):
     add("--format", default="", choices=FORMATS, help="by default what fits the run")
     add("--output", required=True, help="folder to write; a new one, or an earlier export")
     add("--license", default="unknown", help="identifier for the model card, such as apache-2.0")
+    add(
+        "--check",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="opens what was written where that is installed, and compares it with the run",
+    )
     return parser.parse_args(argv)
 
 
@@ -58,9 +73,20 @@ def main(argv: list[str]) -> None:
     given = [argument for argument in argv if argument != "--traceback"]
     made_by = shlex.join(["python", "-m", "experiments.export", *given])
     form = args.format or fitting(run)
-    export(run, form, output, made_by=made_by, license=args.license)
+    told: list[str] = []
+    export(
+        run,
+        form,
+        output,
+        made_by=made_by,
+        license=args.license,
+        check=args.check,
+        note=told.append,
+    )
     tasks = ", ".join(task.name for task in run.tasks)
     print(f"{args.output}: {tasks}, for {form}; README.md says how to open them")
+    for words in told:
+        print(f"note: {words}")
     if run.config.normalize_tweets:
         print("note: users and links must be replaced before the tokenizer; see README.md")
 

@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
     try:
         config = Config.of(given)
         if FLAGS.dry_run:
-            preview.preview(config, console)
+            preview.preview(config, console, sys.argv[1:])
             return
         finished = (folder / "summary.json").exists()
         trained = run.finish(

@@ -11,12 +11,14 @@ each line of standard input is a text; without --output JSON lines go to standar
 and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
 """
 
+import contextlib
 import io
 import os
 import signal
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 # Before the libraries that read them are imported: no start-up chatter.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -33,7 +35,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dwa_jax import host_memory
 from dwa_jax.atomic_files import check_file, whole_file
-from dwa_jax.data import compression, tables
+from dwa_jax.data import tables
 from dwa_jax.finetune import corpus
 from dwa_jax.finetune.predict_tables import columns, predict_table
 from dwa_jax.finetune.predictor import Predictor
@@ -51,6 +53,14 @@ def parse(argv: list[str] | None = None):
     add("--input", default="-", help="file or files of texts; - is standard input, a text a line")
     add("--output", default="-", help="file to write; - is standard output, as JSON lines")
     add("--text_column", default="", help="column of the texts; by default the run's")
+    add("--delimiter", default="", help="between the cells of a text file; by default found")
+    add("--encoding", default="", help="of a text file; by default found")
+    add(
+        "--columns",
+        default=None,
+        help="names of all columns of a file without a header, with commas between; by default the "
+        "run's; an empty one is a file with a header",
+    )
     add("--on_bad_row", default="", choices=["error", "skip"], help="by default the run's")
     add("--batch_size", type=int, default=None, help="rows at once; by default the run's")
     add(
@@ -63,29 +73,41 @@ def parse(argv: list[str] | None = None):
     return parser.parse_args(argv)
 
 
-def _source(args, predictor, added):
+def _reader(args, predictor, added):
     column = args.text_column or predictor.run.config.text_column
-    rows = _BATCHES * predictor.batch_size
-    to = tables.check_name(Path(args.output)) if args.output != "-" else ".jsonl"
+    wanted = tables.Wanted(
+        column, added=list(added), chunk_rows=_BATCHES * predictor.batch_size, whole=True
+    )
+    to = tables.format_of(Path(args.output)) if args.output != "-" else ".jsonl"
     if args.input == "-":
         if sys.stdin.isatty():
             print("note: texts from the keyboard, a line each; Ctrl-D ends them", file=sys.stderr)
         # What stands for it, in a notebook for instance, may hold texts already.
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
-        return tables.LinesSource(sys.stdin, "standard input", to, column, rows)
+        return tables.LinesReader(sys.stdin, "standard input", to, wanted)
     # A file's own name may hold what would make it a pattern.
-    names = [args.input] if Path(args.input).exists() else corpus.expand(args.input, "--input")
+    names = [args.input] if Path(args.input).is_file() else corpus.expand(args.input, "--input")
     if not names:
         raise ValueError(f"--input={args.input!r} names no file")
-    source = tables.open_sources([Path(name) for name in names], column, rows, list(added))
-    if args.output == "-" and source.suffix == ".parquet":
+    config = predictor.run.config
+    columns = args.columns if args.columns is not None else ",".join(config.columns)
+    layout = tables.Layout(
+        args.delimiter,
+        args.encoding,
+        tuple(name.strip() for name in columns.split(",") if name.strip()),
+    )
+    try:
+        reader = tables.open_tables(names, wanted, layout)
+    except tables.UnknownFormat as error:
+        raise ValueError(f"{error}; lines, a text each, go to standard input: < FILE") from None
+    if args.output == "-" and reader.suffix == ".parquet":
         raise ValueError("Parquet needs a file to go to: --output=FILE.parquet")
-    if args.output != "-" and to != source.suffix:
+    if args.output != "-" and to != reader.suffix:
         raise ValueError(
-            f"--output={args.output}: the input is {source.suffix}, and so is the output"
+            f"--output={args.output}: the input is {reader.suffix}, and so is the output"
         )
-    return source
+    return reader
 
 
 def predict(args) -> None:
@@ -102,7 +124,7 @@ def predict(args) -> None:
     predictor = Predictor.load(args.workdir, args.batch_size)
     host_memory.keep()
     added = columns(predictor, args.explain)
-    source = _source(args, predictor, added)
+    reader = _reader(args, predictor, added)
     started = time.perf_counter()
     bar = Progress(
         TextColumn("predicting"),
@@ -121,19 +143,24 @@ def predict(args) -> None:
     options = {
         "on_bad_row": args.on_bad_row or predictor.run.config.on_bad_row,
         "explain": args.explain,
-        "compressed": compression.suffixes(Path(args.output))[1],
+        "name": args.output if args.output != "-" else "",
         "show": show,
     }
-    with bar:
+    with contextlib.ExitStack() as held:
+        held.enter_context(bar)
         task = bar.add_task("", total=None, values="")
-        if args.output == "-":
-            if isinstance(sys.stdout, io.TextIOWrapper):
-                sys.stdout.reconfigure(encoding="utf-8")
-            done, left_out = predict_table(predictor, source, sys.stdout, **options)
-        else:
-            with whole_file(Path(args.output), overwrite=args.overwrite) as path:
-                done, left_out = predict_table(predictor, source, path, **options)
+        output: Any = sys.stdout
+        if args.output != "-":
+            output = held.enter_context(whole_file(Path(args.output), overwrite=args.overwrite))
+        elif isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
+        try:
+            done, left_out = predict_table(predictor, reader, output, **options)
+        except tables.MissingColumn as error:
+            raise ValueError(f"{error}; name the text's with --text_column") from None
     seconds = time.perf_counter() - started
+    for note in reader.notes:
+        console.print(f"note: {reader.name}: {note}", markup=False)
     if left_out:
         more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
         console.print(

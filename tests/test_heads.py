@@ -27,7 +27,7 @@ def test_pooling_looks_at_the_mask_alone(how, positions):
 def test_unknown_pooling_and_family_list_what_there_is():
     with pytest.raises(ValueError, match="'max'; there are: first, last, mean"):
         heads.pool(HIDDEN, MASK, "max")
-    with pytest.raises(ValueError, match="'gpt2'; there are: bert, roberta, llama, qwen2"):
+    with pytest.raises(ValueError, match="'gpt2'; there are: bert,.* xlm-roberta"):
         heads.init(jax.random.key(0), "gpt2", 4, 1)
 
 

@@ -28,8 +28,7 @@ SHAPES = (
     "narrow",
 )
 PENALTIES = (0.0, 0.01, 0.1, 1.0)
-descend = jax.jit(stratify.descend, static_argnames=("pinned", "steps", "sweeps"))
-threshold_gradient = jax.jit(stratify.threshold_gradient, static_argnames="pinned")
+FEW = "ignore:das leaves a category with"
 das = functools.partial(stratify.das, spacing_penalty=0)
 
 
@@ -148,8 +147,8 @@ def test_gradient_is_that_of_the_objective_under_the_kernel_density(thresholds, 
     thresholds = np.array(thresholds)
     _, masses, means = smooth_objective(thresholds, density, *penalties, pinned)
     statistics = (thresholds, density(thresholds), masses, means)
-    gradient = threshold_gradient(
-        *(jnp.asarray(values, jnp.float32) for values in statistics),
+    gradient = stratify.threshold_gradient(
+        *statistics,
         spacing_penalty=penalties[0],
         balance_penalty=penalties[1],
         pinned=pinned,
@@ -160,25 +159,25 @@ def test_gradient_is_that_of_the_objective_under_the_kernel_density(thresholds, 
         - smooth_objective(thresholds - step * unit, density, *penalties, pinned)[0]
         for unit in np.eye(thresholds.size)
     ]
-    np.testing.assert_allclose(gradient, np.array(differences) / (2 * step), rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(gradient, np.array(differences) / (2 * step), rtol=1e-6, atol=1e-8)
 
 
 def test_kernel_density_agrees_with_scipy():
     scores = synthetic("skewed")
-    grid, density = stratify.kernel_density(jnp.asarray(scores, jnp.float32), 0.05)
+    grid, density = stratify.kernel_density(scores, 0.05)
     reference = scipy.stats.gaussian_kde(scores, 0.05 / np.std(scores, ddof=1))
-    np.testing.assert_allclose(density, reference(np.asarray(grid)), atol=2e-3)
+    np.testing.assert_allclose(density, reference(grid), atol=2e-3)
 
 
 @hypothesis.given(st.lists(st.floats(-2, 2, width=32), min_size=5, max_size=5))
 @hypothesis.settings(max_examples=50, deadline=None)
 def test_projection_is_isotonic_regression_within_the_walls(values):
-    values = np.array(values, np.float32)
+    values = np.array(values)
     reference = IsotonicRegression(y_min=-1, y_max=1).fit_transform(np.arange(5), values)
-    np.testing.assert_allclose(
-        stratify.project(jnp.asarray(values), min_gap=0.0), reference, atol=1e-6
-    )
-    apart = np.asarray(stratify.project(jnp.asarray(values), min_gap=0.01))
+    np.testing.assert_allclose(stratify.project(values, min_gap=0.0), reference, atol=1e-12)
+    several = np.stack([np.linspace(-0.5, 0.5, 5), values])
+    np.testing.assert_array_equal(stratify.project(several)[1], stratify.project(values))
+    apart = stratify.project(values, min_gap=0.01)
     assert np.all(np.diff(apart, prepend=-1, append=1) > 0.0099)
 
 
@@ -187,27 +186,25 @@ def test_unpenalised_descent_ends_where_thresholds_halve_the_means(shape):
     # The stationary points of the variance (Lloyd 1957), by equation 3 alone.
     scores = synthetic(shape)
     start, options = np.array([-0.5, 0.0, 0.5]), {"spacing_penalty": 0.0, "steps": 400}
-    found, objective = descend(jnp.asarray(scores, jnp.float32), start, sweeps=0, **options)
-    found = np.asarray(found, np.float64)
+    found, objective = stratify.descend(scores, start, refined=False, **options)
     categories = stratify.categorize(scores, found)
     means = np.array([scores[categories == k].mean() for k in range(4)])
     np.testing.assert_allclose(found, (means[1:] + means[:-1]) / 2, atol=0.01)
     hard = stratify.das_objective(found, scores, spacing_penalty=0)
-    assert float(objective) == pytest.approx(hard, rel=1e-3)
+    assert float(objective) == pytest.approx(hard, rel=1e-9)
     assert hard < stratify.das_objective(start, scores, spacing_penalty=0)
 
 
 def test_starts_descend_in_a_batch_as_they_do_alone():
-    scores = jnp.asarray(synthetic("skewed", 300), jnp.float32)
-    starts = jnp.array([[-0.6, -0.3, 0.0], [-0.5, 0.1, 0.7]])
-
-    def from_start(start):
-        return descend(scores, start, spacing_penalty=0.05, steps=30)
-
-    together, objectives = jax.vmap(from_start)(starts)
-    alone, objective = from_start(starts[1])
-    np.testing.assert_allclose(alone, together[1], atol=1e-3)
-    np.testing.assert_allclose(objective, objectives[1], rtol=1e-4)
+    scores = synthetic("skewed", 300)
+    starts = np.array([[-0.6, -0.3, 0.0], [-0.5, 0.1, 0.7]])
+    options = {"spacing_penalty": 0.05, "steps": 30}
+    together, objectives = stratify.descend(scores, starts, **options)
+    alone, objective = stratify.descend(scores, starts[1], **options)
+    np.testing.assert_allclose(alone, together[1], rtol=1e-12)
+    np.testing.assert_allclose(objective, objectives[1], rtol=1e-12)
+    before = [stratify.das_objective(one, scores, spacing_penalty=0.05) for one in starts]
+    assert np.all(objectives < before)
 
 
 @hypothesis.given(
@@ -216,6 +213,7 @@ def test_starts_descend_in_a_batch_as_they_do_alone():
     balance_penalty=st.sampled_from((0.0, 0.1)),
 )
 @hypothesis.settings(max_examples=25, deadline=None)
+@pytest.mark.filterwarnings(FEW)
 def test_thresholds_are_always_in_order_and_no_worse_than_their_start(
     scores, spacing_penalty, balance_penalty
 ):
@@ -241,21 +239,24 @@ def check_descent_against_exact(scores, num_classes, **options):
             )
         )
         assert descent <= start
-        assert descent <= 1.02 * exact + 1e-9, spacing_penalty
+        assert descent <= 1.0035 * exact + 1e-9, spacing_penalty
 
 
 @pytest.mark.parametrize("num_classes", [3, 5])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_descent_comes_within_two_percent_of_the_exact_optimum(shape, num_classes):
+@pytest.mark.filterwarnings(FEW)
+def test_descent_comes_within_a_third_of_a_percent_of_the_exact_optimum(shape, num_classes):
     check_descent_against_exact(synthetic(shape), num_classes)
 
 
-def test_pinned_and_balanced_descent_comes_within_two_percent_too():
+@pytest.mark.filterwarnings(FEW)
+def test_pinned_and_balanced_descent_comes_as_near_too():
     check_descent_against_exact(synthetic("neutral_ties"), 5, pinned=True, balance_penalty=0.1)
 
 
 @pytest.mark.parametrize(("name", "num_classes"), [("semeval_headlines", 7), ("vader_tweets", 5)])
-def test_descent_comes_within_two_percent_on_real_scores(name, num_classes):
+@pytest.mark.filterwarnings(FEW)
+def test_descent_comes_as_near_on_real_scores(name, num_classes):
     check_descent_against_exact(read_scores(name), num_classes)
 
 
@@ -265,6 +266,7 @@ def test_scores_of_two_values_cannot_fill_five_categories():
 
 
 @pytest.mark.parametrize("solver", ["descent", "exact"])
+@pytest.mark.filterwarnings(FEW)
 def test_a_large_spacing_penalty_spaces_evenly_and_a_large_balance_penalty_balances(solver):
     scores = synthetic("skewed")
     even = stratify.das(scores, 5, solver=solver, spacing_penalty=100.0)
@@ -277,6 +279,7 @@ def test_a_large_spacing_penalty_spaces_evenly_and_a_large_balance_penalty_balan
 
 @pytest.mark.parametrize("num_classes", [2, 3, 4, 5])
 @pytest.mark.parametrize("pinned", [False, True])
+@pytest.mark.filterwarnings(FEW)
 def test_exact_is_the_best_of_all_combinations(num_classes, pinned):
     rng = np.random.default_rng(num_classes)
     for spacing_penalty, balance_penalty in itertools.product((0.0, 0.05, 1.0), (0.0, 0.2)):
@@ -293,6 +296,7 @@ def test_exact_is_the_best_of_all_combinations(num_classes, pinned):
         assert stratify.das_objective(found, scores, **options) == pytest.approx(best, rel=1e-9)
 
 
+@pytest.mark.filterwarnings(FEW)
 def test_exact_finds_the_only_partition_without_variance():
     scores = np.repeat([-0.9, -0.1, 0.0, 0.1, 0.7], [1, 5, 900, 3, 2])
     found = stratify.das(scores, 5, solver="exact", spacing_penalty=0.0)
@@ -305,7 +309,8 @@ def test_candidates_are_few_and_hold_every_cut_between_few_values():
     assert np.all(np.diff(candidates) > 0)
     values = np.unique(scores)
     assert np.isin((values[1:] + values[:-1]) / 2, candidates).all()
-    assert stratify.default_candidates(np.random.default_rng(0).uniform(-1, 1, 9999)).size <= 1512
+    many = stratify.default_candidates(np.random.default_rng(0).uniform(-1, 1, 99_999))
+    assert many.size <= 2048 + 3 * 5000 + 2
 
 
 @pytest.mark.parametrize("solver", ["descent", "exact"])

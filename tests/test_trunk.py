@@ -11,6 +11,13 @@ from experiments.benchmarks import shapes
 SHAPES = {
     "roberta": shapes._roberta(40, 16, 3, 2, 24),
     "qwen2": shapes._decoder("qwen2", 40, 16, 3, 4, 2, 24),
+    "qwen3": shapes._decoder("qwen3", 40, 16, 3, 4, 2, 24, head_dim=6),
+    "mistral": shapes._decoder("mistral", 40, 16, 3, 4, 2, 24, sliding_window=3),
+    # The last layer sees a window of 3, or all of the text.
+    "local": shapes._decoder("modernbert", 40, 16, 3, 4, 4, 24, local_attention=2)
+    | {"layer_types": ["full_attention"] + ["sliding_attention"] * 2},
+    "global": shapes._decoder("modernbert", 40, 16, 3, 4, 4, 24, local_attention=2)
+    | {"layer_types": ["full_attention", "sliding_attention", "full_attention"]},
 }
 RNG = np.random.default_rng(0)
 IDS = RNG.integers(3, 40, (3, 6)).astype(np.int32)
@@ -19,8 +26,16 @@ RIGHT = (np.arange(6) < np.array([[6], [3], [1]])).astype(np.int32)
 
 @pytest.mark.parametrize(
     ("family", "mask", "rank"),
-    [("roberta", RIGHT, 0), ("qwen2", RIGHT, 2), ("qwen2", RIGHT[:, ::-1], 2)],
-    ids=["roberta", "qwen2, padded right, LoRA", "qwen2, padded left, LoRA"],
+    [
+        ("roberta", RIGHT, 0),
+        ("qwen2", RIGHT, 2),
+        ("qwen2", RIGHT[:, ::-1], 2),
+        ("qwen3", RIGHT, 0),
+        ("mistral", RIGHT[:, ::-1], 0),
+        ("local", RIGHT, 2),
+        ("local", RIGHT[:, ::-1], 0),
+        ("global", RIGHT, 0),
+    ],
 )
 @pytest.mark.parametrize("pooling", ["first", "last"])
 def test_one_token_of_the_last_layer_is_that_token_of_the_whole_trunk(family, mask, rank, pooling):

@@ -24,7 +24,7 @@ RIVALS = {
 STRATIFIERS = {
     f"dwa, {name}": {"weighting": "dwa", "stratifier": choice}
     for name, choice in {
-        "das_exact": "das_exact(spacing_penalty=0.1)",
+        "das_exact": "das_exact(spacing_penalty=0.01)",
         "manual": "manual(thresholds=(-0.6, -0.2, 0.2, 0.6))",
         "equal_width": "equal_width",
         "equal_frequency": "equal_frequency",

@@ -158,8 +158,12 @@ def tensors(config: backbones.BackboneConfig) -> list[Tensor]:
     return [Tensor(path, name, shape, False) for path, (name, shape) in shapes.items()]
 
 
-# From here on backbones.load and --config.backbone take a folder or hub id of GPT-2's.
-backbones.FAMILIES["gpt2"] = backbones.Family(
+# All that the library knows of GPT-2. Put the file into `dwa_jax/backbones/families` and its
+# `FAMILY` is found; from outside, register it: from then on `backbones.load`, a run's backbone
+# and exports take a folder or hub id of GPT-2's.
+FAMILY = backbones.Family(
+    name="gpt2",
+    title="GPT-2",
     module=Gpt2,
     prefix="transformer.",
     tensors=tensors,
@@ -168,3 +172,4 @@ backbones.FAMILIES["gpt2"] = backbones.Family(
     write=write,
     classifier=score_classifier("GPT2ForSequenceClassification"),
 )
+backbones.register(FAMILY)

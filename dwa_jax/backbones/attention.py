@@ -98,10 +98,12 @@ def _gradients(rate, mixed_bar, query, key, value, mask, dropout_key, mixed, pro
     # what it divides by as wide as the scores.
     used = dropout(probabilities.astype(value.dtype), rate, dropout_key)
     value_bar = jnp.einsum("...gts,...gte->...se", used, mixed_bar)
-    bar = jnp.einsum("...gte,...se->...gts", mixed_bar, value)
-    # Dropout multiplies by the same numbers in both directions.
-    bar = dropout(bar, rate, dropout_key).astype(probabilities.dtype)
-    inner = jnp.sum((mixed_bar * mixed).astype(probabilities.dtype), axis=-1, keepdims=True)
+    # What is subtracted below nearly cancels: in half precision neither side may be rounded
+    # before. Dropout multiplies by the same numbers in both directions.
+    wider = probabilities.dtype
+    bar = jnp.einsum("...gte,...se->...gts", mixed_bar, value, preferred_element_type=wider)
+    bar = dropout(bar, rate, dropout_key)
+    inner = jnp.sum(mixed_bar.astype(wider) * mixed.astype(wider), axis=-1, keepdims=True)
     scores_bar = jnp.where(mask, probabilities * (bar - inner), 0).astype(query.dtype)
     scale = query.shape[-1] ** -0.5
     query_bar = jnp.einsum("...gts,...se->...gte", scores_bar, key) * scale

@@ -1,6 +1,6 @@
-"""Llama and Qwen2: causal attention, rotary positions, norms before each block.
+"""Decoders: causal attention, rotary positions, norms before each block.
 
-Sources: Touvron et al. 2023, "LLaMA"; Yang et al. 2024, "Qwen2 Technical Report".
+Source: Touvron et al. 2023, "LLaMA".
 
 Axes: B batch, T tokens, D width.
 """
@@ -51,10 +51,10 @@ class DecoderLayer(Block):
 
 
 class Decoder(Trunk):
-    """A Llama or Qwen2 trunk; the hidden states are those after the final norm.
+    """A trunk of such layers; the hidden states are those after the final norm.
 
     Args:
-      config: `BackboneConfig` of family "llama" or "qwen2".
+      config: `BackboneConfig` of a family of decoders.
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
@@ -79,10 +79,12 @@ class Decoder(Trunk):
         return self.embeddings(input_ids)
 
     def context(self, attention_mask: jax.Array) -> Any:
-        tokens = attention_mask.shape[1]
+        c, tokens = self.config, attention_mask.shape[1]
         causal = jnp.tril(jnp.ones((tokens, tokens), bool))
+        if c.window is not None:
+            causal &= ~jnp.tril(jnp.ones((tokens, tokens), bool), -c.window)
         mask = causal[None] & attention_mask[:, None, :]
-        angles = rotary_angles(tokens, self.config.head_dim, self.config.rope_theta, self.dtype)
+        angles = rotary_angles(tokens, c.head_dim, c.rope_theta, self.dtype, c.rope_scaling)
         return mask, angles
 
     def finish(self, x: jax.Array) -> jax.Array:

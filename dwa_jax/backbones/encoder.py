@@ -1,6 +1,6 @@
-"""BERT and RoBERTa: bidirectional attention, learned positions, norms after each block.
+"""Encoders: bidirectional attention, learned positions, norms after each block.
 
-Sources: Devlin et al. 2018, "BERT"; Liu et al. 2019, "RoBERTa".
+Sources: Vaswani et al. 2017, "Attention Is All You Need"; Devlin et al. 2018, "BERT".
 
 Axes: B batch, T tokens, D width.
 """
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from dwa_jax.backbones.layers import MLP, Attention, Block, Embedding, LayerNorm, Trunk, at
 
 
-def roberta_positions(input_ids: jax.Array, pad_token_id: int) -> jax.Array:
+def positions_from_pad(input_ids: jax.Array, pad_token_id: int) -> jax.Array:
     """Numbers the tokens that are not padding from `pad_token_id + 1` on.
 
     Args:
@@ -27,22 +27,24 @@ def roberta_positions(input_ids: jax.Array, pad_token_id: int) -> jax.Array:
 
 
 class EncoderEmbeddings(Block):
-    """The sum of word, position and token type embeddings, normalised."""
+    """The sum of word, position and, if any, token type embeddings, normalised."""
 
     @nn.compact
     def __call__(self, input_ids: jax.Array, deterministic: bool = True) -> jax.Array:
         c = self.config
         rows = c.max_positions + c.unused_positions
-        if c.family == "roberta":
-            positions = roberta_positions(input_ids, c.unused_positions - 1)
+        if c.positions_from_pad:
+            positions = positions_from_pad(input_ids, c.unused_positions - 1)
         else:
             positions = jnp.arange(input_ids.shape[1])[None]
         word = self.part(Embedding, c.vocab_size, name="word")(input_ids)
-        # One text a row, so every token is of type 0.
-        kind = self.part(Embedding, c.type_vocab_size, name="token_type")(jnp.zeros((1, 1), int))
+        x = word
+        if c.type_vocab_size:
+            # One text a row, so every token is of type 0.
+            kinds = self.part(Embedding, c.type_vocab_size, name="token_type")
+            x = x + jnp.broadcast_to(kinds(jnp.zeros((1, 1), int)), word.shape)
         place = self.part(Embedding, rows, name="position")(positions)
-        place = jnp.broadcast_to(place, word.shape)
-        x = word + jnp.broadcast_to(kind, word.shape) + place
+        x = x + jnp.broadcast_to(place, word.shape)
         x = self.part(LayerNorm, name="norm")(x)
         return self.dropout(x, c.hidden_dropout, deterministic)
 
@@ -69,10 +71,10 @@ class EncoderLayer(Block):
 
 
 class Encoder(Trunk):
-    """A BERT or RoBERTa trunk.
+    """A trunk of such layers.
 
     Args:
-      config: `BackboneConfig` of family "bert" or "roberta".
+      config: `BackboneConfig` of a family of encoders.
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.

@@ -13,8 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from dwa_jax.backbones import files, names
-from dwa_jax.backbones.config import BackboneConfig, BackboneError
-from dwa_jax.backbones.families import FAMILIES
+from dwa_jax.backbones.config import BackboneConfig, BackboneError, find_family
 from dwa_jax.backbones.layers import Trunk
 from dwa_jax.backbones.messages import shown
 
@@ -43,15 +42,13 @@ def build(
       lora_dropout: dropout rate on the input of low-rank updates.
 
     Returns:
-      An `Encoder` or a `Decoder`.
+      The family's trunk.
 
     Raises:
       BackboneError: an unknown family.
     """
-    if config.family not in FAMILIES:
-        known = ", ".join(FAMILIES)
-        raise BackboneError(f"family {config.family!r} is not supported; one of {known}")
-    return FAMILIES[config.family].module(
+    module: type[Trunk] = find_family(config.family).module
+    return module(
         config,
         dtype=dtype,
         param_dtype=param_dtype,
@@ -114,7 +111,7 @@ def load(
 
 
 def _assemble(config, tensors, dtype, folder):
-    family, layers = FAMILIES[config.family], config.num_layers
+    family, layers = find_family(config.family), config.num_layers
     # First, because the names of so many layers may fill the memory.
     if layers > len(tensors):
         raise BackboneError(
@@ -146,8 +143,11 @@ def _assemble(config, tensors, dtype, folder):
         parts = [found[name][1] for name in entry.names(layers)]
         # Filled in place, one file tensor at a time: no second copy of the leaf.
         shape = entry.shape[::-1] if entry.transpose else entry.shape
-        stacked = np.empty((len(parts), *shape), dtype)
-        for i, (read, name) in enumerate(zip(parts, entry.names(layers), strict=True)):
+        stacked = np.empty((entry.first + len(parts), *shape), dtype)
+        stacked[: entry.first] = 1
+        for i, (read, name) in enumerate(
+            zip(parts, entry.names(layers), strict=True), start=entry.first
+        ):
             value = read()
             if not jnp.issubdtype(value.dtype, jnp.floating):
                 raise BackboneError(f"{folder}: {name} is {value.dtype}, not floating point")
@@ -181,7 +181,7 @@ def to_huggingface(config: BackboneConfig, params: dict, *, prefix: str = "") ->
     Raises:
       BackboneError: a tree with other leaves than the configuration's; names them.
     """
-    table = FAMILIES[config.family].tensors(config)
+    table = find_family(config.family).tensors(config)
     wanted, given = {entry.path for entry in table}, set(names.paths(params))
     if wanted != given:
         odd = sorted("/".join(path) for path in wanted ^ given)
@@ -194,7 +194,8 @@ def to_huggingface(config: BackboneConfig, params: dict, *, prefix: str = "") ->
         shape = entry.shape[::-1] if entry.transpose else entry.shape
         if value.shape[1:] != shape or (entry.stacked and len(value) != config.num_layers):
             raise BackboneError(f"{'/'.join(entry.path)} is {value.shape}, of layers of {shape}")
-        for name, part in zip(entry.names(config.num_layers), value, strict=True):
+        present = value[entry.first :]
+        for name, part in zip(entry.names(config.num_layers), present, strict=True):
             tensors[prefix + name] = np.ascontiguousarray(part.T if entry.transpose else part)
     return tensors
 
@@ -203,8 +204,8 @@ def head_to_huggingface(family: str, head: dict) -> dict[str, np.ndarray]:
     """Names a head's parameters the way the family's own classifier does.
 
     Args:
-      family: a name in `FAMILIES`.
-      head: what `heads.init` made: {"dense", "out_proj"} or {"score"}.
+      family: a name in `backbones.FAMILIES`.
+      head: what `heads.init` made of it.
 
     Returns:
       Name -> array; matrices are (outputs, D).
@@ -212,9 +213,7 @@ def head_to_huggingface(family: str, head: dict) -> dict[str, np.ndarray]:
     Raises:
       BackboneError: an unknown family, or a head of another family's shape.
     """
-    if family not in FAMILIES:
-        raise BackboneError(f"family {family!r} has no classifier; one of {', '.join(FAMILIES)}")
-    table = FAMILIES[family].classifier.tensors
+    table = find_family(family).classifier.tensors
     given = {(module, leaf) for module, leaves in head.items() for leaf in leaves}
     if given != set(table):
         odd = sorted("/".join(path) for path in given ^ set(table))

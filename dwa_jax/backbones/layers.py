@@ -22,6 +22,7 @@ from dwa_jax.backbones.attention import attention, wide
 from dwa_jax.backbones.config import BackboneConfig
 from dwa_jax.backbones.dropout import dropout
 from dwa_jax.backbones.products import product
+from dwa_jax.backbones.rotary import Scaling
 
 
 def _along_last(vector, x):
@@ -114,7 +115,11 @@ def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
 
 
 def rotary_angles(
-    positions: int, head_dim: int, theta: float, dtype: DTypeLike = jnp.float32
+    positions: int,
+    head_dim: int,
+    theta: float,
+    dtype: DTypeLike = jnp.float32,
+    scaling: Scaling | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns cos and sin of each position's angles, position / theta^(2 i / E).
 
@@ -123,6 +128,7 @@ def rotary_angles(
       head_dim: E, even.
       theta: base.
       dtype: compute dtype; the angles are at least float32.
+      scaling: what is done to the frequencies first.
 
     Returns:
       (cos, sin), each (T, E / 2). Source: Su et al. 2021, "RoFormer".
@@ -131,6 +137,8 @@ def rotary_angles(
     # would compute a cosine again wherever it is used, finds a table.
     wide_dtype = jnp.dtype(wide(dtype))
     frequencies = 1.0 / theta ** (np.arange(0, head_dim, 2) / head_dim)
+    if scaling is not None:
+        frequencies = scaling(frequencies)
     steps = np.arange(positions, dtype=wide_dtype)
     angles = steps[:, None] * frequencies.astype(wide_dtype)[None, :]
     return jnp.asarray(np.cos(angles)), jnp.asarray(np.sin(angles))
@@ -279,11 +287,15 @@ class Embedding(Block):
 class LayerNorm(Block):
     """`layer_norm` and its weights."""
 
+    use_bias: bool = True
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = (x.shape[-1],)
         scale = self.param("scale", nn.initializers.ones, shape, self.param_dtype)
-        bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
+        bias = jnp.zeros(shape, self.param_dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, shape, self.param_dtype)
         return layer_norm(x, scale, bias, self.config.norm_eps)
 
 
@@ -318,6 +330,9 @@ class Attention(Block):
         query = project("query", c.num_heads, asking)
         key = project("key", c.num_kv_heads, x)
         value = project("value", c.num_kv_heads, x)
+        if c.qk_norm:
+            query = self.part(RMSNorm, name="query_norm")(query)
+            key = self.part(RMSNorm, name="key_norm")(key)
         if angles is not None:
             key = rotate(key, *angles)
             if positions is not None:
@@ -358,8 +373,9 @@ class Trunk(Block):
 
     A subclass sets `self.embeddings` and `self.layers` in `setup`, and defines
     `embed`, `context` (what every layer is given beside x) and `finish`. A layer is
-    called with x (B, T, D), the context, whether dropout is off, and `positions`: None, or
-    (B,) where it returns (B, 1, D) at these positions alone, as `at` cuts it.
+    called with x (B, T, D), the context, whether dropout is off, `positions` (None, or
+    (B,) where it returns (B, 1, D) at these positions alone, as `at` cuts it), and its row
+    of each of the trunk's `each`.
     """
 
     unroll: int = 0
@@ -383,7 +399,7 @@ class Trunk(Block):
             layer,
             variable_axes={"params": 0, "lora": 0, "probes": 0, "records": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
+            in_axes=(*[nn.broadcast] * 3, *[0] * len(self.each())),
             length=count,
             unroll=max(unroll, 1),
         )
@@ -429,13 +445,18 @@ class Trunk(Block):
           (B, T, D), or (B, 1, D) at the positions.
         """
         context = self.context(attention_mask.astype(bool))
-        return self.finish(self.layers(x, context, deterministic, positions)[0])
+        own = jax.tree.map(lambda leaf: leaf[0], self.each())
+        return self.finish(self.layers(x, context, deterministic, positions, *own)[0])
 
     def embed(self, input_ids: jax.Array, deterministic: bool) -> jax.Array:
         raise NotImplementedError
 
     def context(self, attention_mask: jax.Array) -> Any:
         raise NotImplementedError
+
+    def each(self) -> tuple[jax.Array, ...]:
+        """Arrays (L, ...) of which every layer is given its own row, where layers differ."""
+        return ()
 
     def finish(self, x: jax.Array) -> jax.Array:
         raise NotImplementedError
@@ -444,7 +465,7 @@ class Trunk(Block):
         if self.config.num_layers == 0:
             return x
         context = self.context(attention_mask.astype(bool))
-        return self.layers(x, context, deterministic)[0]
+        return self.layers(x, context, deterministic, None, *self.each())[0]
 
     def check(self, input_ids: jax.Array, attention_mask: jax.Array) -> None:
         if input_ids.ndim != 2 or input_ids.shape != attention_mask.shape:

@@ -1,4 +1,4 @@
-"""The one table of each family: our parameter paths beside Hugging Face tensor names.
+"""What a family's table is made of: our parameter paths beside Hugging Face tensor names.
 
 Loading and saving both read it, so they cannot disagree.
 
@@ -18,125 +18,77 @@ class Tensor(NamedTuple):
     name: the tensor's name without prefix; `{}` stands for the layer.
     shape: its shape in the file; a matrix is (O, I) there.
     transpose: whether the leaf is its transpose, (I, O).
+    first: the first layer that has the tensor; those below hold ones, which nothing reads.
     """
 
     path: tuple[str, ...]
     name: str
     shape: tuple[int, ...]
     transpose: bool
+    first: int = 0
 
     @property
     def stacked(self) -> bool:
         return self.path[0] == "layers"
 
     def names(self, num_layers: int) -> list[str]:
-        """Every file tensor of this leaf, in the order of the layers."""
-        return [self.name.format(i) for i in range(num_layers)] if self.stacked else [self.name]
+        """Every file tensor of this leaf, in the order of the layers that have it."""
+        if not self.stacked:
+            return [self.name]
+        return [self.name.format(i) for i in range(self.first, num_layers)]
 
 
-# module path: (file module, rows and columns as fields of `_widths`, whether it has a bias)
-ENCODER_MATRICES = {
-    ("attention", "query"): ("attention.self.query", "query", "hidden"),
-    ("attention", "key"): ("attention.self.key", "key", "hidden"),
-    ("attention", "value"): ("attention.self.value", "key", "hidden"),
-    ("attention", "output"): ("attention.output.dense", "hidden", "query"),
-    ("mlp", "up"): ("intermediate.dense", "inner", "hidden"),
-    ("mlp", "down"): ("output.dense", "hidden", "inner"),
-}
-ENCODER_NORMS = {"attention_norm": "attention.output.LayerNorm", "mlp_norm": "output.LayerNorm"}
-DECODER_MATRICES = {
-    ("attention", "query"): ("self_attn.q_proj", "query", "hidden"),
-    ("attention", "key"): ("self_attn.k_proj", "key", "hidden"),
-    ("attention", "value"): ("self_attn.v_proj", "key", "hidden"),
-    ("attention", "output"): ("self_attn.o_proj", "hidden", "query"),
-    ("mlp", "gate"): ("mlp.gate_proj", "inner", "hidden"),
-    ("mlp", "up"): ("mlp.up_proj", "inner", "hidden"),
-    ("mlp", "down"): ("mlp.down_proj", "hidden", "inner"),
-}
-DECODER_NORMS = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-
-
-def encoder_tensors(config: BackboneConfig) -> list[Tensor]:
-    """Lists the tensors of BERT or RoBERTa.
+def matrices(
+    config: BackboneConfig, layer: str, table: Mapping[tuple[str, str], tuple[str, str, str]]
+) -> list[Tensor]:
+    """Lists the matrices of every layer, with their biases where the configuration has them.
 
     Args:
       config: the trunk's configuration.
-
-    Returns:
-      One `Tensor` a leaf of the parameter tree.
+      layer: what a layer's tensors open with; `{}` stands for its number.
+      table: (block, matrix) here -> (module there, rows, columns), these two being names of
+        widths: "hidden", "inner", "query" or "key" (and value).
     """
-    width = config.hidden_size
-    rows = {
-        "word": config.vocab_size,
-        "position": config.max_positions + config.unused_positions,
-        "token_type": config.type_vocab_size,
-    }
-    tensors = [
-        Tensor(
-            ("embeddings", ours, "embedding"),
-            f"embeddings.{ours}_embeddings.weight",
-            (count, width),
-            False,
-        )
-        for ours, count in rows.items()
-    ]
-    tensors += _norm(("embeddings", "norm"), "embeddings.LayerNorm", width)
-    for path, (module, out, into) in ENCODER_MATRICES.items():
-        tensors += _matrix(config, path, f"encoder.layer.{{}}.{module}", out, into)
-    for ours, module in ENCODER_NORMS.items():
-        tensors += _norm(("layers", ours), f"encoder.layer.{{}}.{module}", width)
-    return tensors
-
-
-def decoder_tensors(config: BackboneConfig) -> list[Tensor]:
-    """Lists the tensors of Llama or Qwen2.
-
-    Args:
-      config: the trunk's configuration.
-
-    Returns:
-      One `Tensor` a leaf of the parameter tree.
-    """
-    width = config.hidden_size
-    tensors = [
-        Tensor(
-            ("embeddings", "word", "embedding"),
-            "embed_tokens.weight",
-            (config.vocab_size, width),
-            False,
-        )
-    ]
-    for path, (module, out, into) in DECODER_MATRICES.items():
-        tensors += _matrix(config, path, f"layers.{{}}.{module}", out, into)
-    for ours, module in DECODER_NORMS.items():
-        tensors += _norm(("layers", ours), f"layers.{{}}.{module}", width, bias=False)
-    return tensors + _norm(("final_norm",), "norm", width, bias=False)
-
-
-def _matrix(config, path, module, out, into):
     widths = {
         "hidden": config.hidden_size,
         "inner": config.intermediate_size,
         "query": config.num_heads * config.head_dim,
         "key": config.num_kv_heads * config.head_dim,
     }
-    if path[0] == "mlp":
-        has_bias = config.mlp_bias
-    else:
-        has_bias = config.output_bias if path[1] == "output" else config.qkv_bias
-    path = ("layers", *path)
-    shape = (widths[out], widths[into])
+    tensors = []
+    for path, (module, out, into) in table.items():
+        if path[0] == "mlp":
+            has_bias = config.mlp_bias
+        else:
+            has_bias = config.output_bias if path[1] == "output" else config.qkv_bias
+        shape = (widths[out], widths[into])
+        tensors += matrix(("layers", *path), f"{layer}.{module}", shape, has_bias)
+    return tensors
+
+
+def matrix(
+    path: tuple[str, ...], module: str, shape: tuple[int, int], has_bias: bool
+) -> list[Tensor]:
+    """Lists one matrix, of `shape` (O, I) in the file, and its bias."""
     tensors = [Tensor((*path, "kernel"), f"{module}.weight", shape, True)]
     if has_bias:
         tensors.append(Tensor((*path, "bias"), f"{module}.bias", shape[:1], False))
     return tensors
 
 
-def _norm(path, module, width, bias=True):
-    tensors = [Tensor((*path, "scale"), f"{module}.weight", (width,), False)]
+def norm(
+    path: tuple[str, ...], module: str, width: int, *, bias: bool = True, first: int = 0
+) -> list[Tensor]:
+    """Lists a norm's weights; `first` as in `Tensor`."""
+    tensors = [Tensor((*path, "scale"), f"{module}.weight", (width,), False, first)]
     if bias:
-        tensors.append(Tensor((*path, "bias"), f"{module}.bias", (width,), False))
+        tensors.append(Tensor((*path, "bias"), f"{module}.bias", (width,), False, first))
     return tensors
+
+
+def table(path: tuple[str, ...], module: str, rows: int, width: int) -> Tensor:
+    """Names an embedding's table."""
+    return Tensor((*path, "embedding"), f"{module}.weight", (rows, width), False)
 
 
 def leaf(tree: Mapping, path: tuple[str, ...]) -> Any:

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dwa_jax.backbones import files, names
-from dwa_jax.backbones.config import BackboneConfig, BackboneError
-from dwa_jax.backbones.families import FAMILIES
+from dwa_jax.backbones.config import BackboneConfig, BackboneError, find_family
 from dwa_jax.backbones.messages import shown
 
 CONFIG = "adapter_config.json"
@@ -75,7 +74,7 @@ def _modules(config):
     # Path of a matrix's module here -> its name in the trunk there.
     return {
         entry.path[:-1]: entry.name.removesuffix(".weight")
-        for entry in FAMILIES[config.family].tensors(config)
+        for entry in find_family(config.family).tensors(config)
         if entry.path[-1] == "kernel"
     }
 
@@ -93,7 +92,7 @@ def to_peft(config: BackboneConfig, factors: dict) -> dict[str, np.ndarray]:
     Raises:
       BackboneError: factors of something that is no matrix of the trunk.
     """
-    prefix, modules, tensors = FAMILIES[config.family].prefix, _modules(config), {}
+    prefix, modules, tensors = find_family(config.family).prefix, _modules(config), {}
     for *path, part in names.paths(factors):
         if tuple(path) not in modules or part not in _PARTS:
             raise BackboneError(f"LoRA factors of {'/'.join(path)!r}, which is no matrix")
@@ -107,7 +106,7 @@ def to_peft(config: BackboneConfig, factors: dict) -> dict[str, np.ndarray]:
 def target_modules(config: BackboneConfig, factors: dict) -> str:
     """Returns the regular expression of the adapted modules' full names.
 
-    A list of endings would not do: BERT's "output.dense" is the end of two modules.
+    A list of endings would not do: one may be the end of two modules' names.
 
     Args:
       config: the trunk's configuration.
@@ -116,7 +115,7 @@ def target_modules(config: BackboneConfig, factors: dict) -> str:
     modules = _modules(config)
     found = dict.fromkeys(modules[tuple(path[:-1])] for path in names.paths(factors))
     endings = [re.escape(name).replace(r"\{\}", r"\d+") for name in found]
-    return f"{re.escape(FAMILIES[config.family].prefix)}({'|'.join(endings)})"
+    return f"{re.escape(find_family(config.family).prefix)}({'|'.join(endings)})"
 
 
 def read_settings(folder: str | pathlib.Path) -> Settings:
@@ -166,7 +165,7 @@ def load(folder: str | pathlib.Path, config: BackboneConfig) -> Adapter:
         shape, or misses in some layers; names it.
     """
     settings = read_settings(folder)
-    path, family = pathlib.Path(folder).expanduser() / WEIGHTS, FAMILIES[config.family]
+    path, family = pathlib.Path(folder).expanduser() / WEIGHTS, find_family(config.family)
     if not path.exists():
         raise BackboneError(f"{path} does not exist; save the adapter as safetensors")
     with contextlib.ExitStack() as stack:

@@ -50,8 +50,10 @@ def split_last_layer(module: Trunk) -> Split:
     count = module.config.num_layers
     if count < 1:
         raise BackboneError("a trunk without layers has no last layer")
+    first = module.config.first_layer
     below = module.clone(config=dataclasses.replace(module.config, num_layers=count - 1))
-    alone = module.clone(config=dataclasses.replace(module.config, num_layers=1), single=True)
+    top = dataclasses.replace(module.config, num_layers=1, first_layer=first + count - 1)
+    alone = module.clone(config=top, single=True)
 
     def lower(variables, input_ids, attention_mask, **options):
         variables = {

@@ -6,20 +6,24 @@ The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
 
 from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths
+from dwa_jax.data.columns import Columns, LeftOut
 from dwa_jax.data.given import from_columns, from_split
+from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
-from dwa_jax.data.sources import LeftOut, read
-from dwa_jax.data.splits import check_disjoint, normalize_text, split
+from dwa_jax.data.scored_texts import read
+from dwa_jax.data.splits import check_disjoint, count_shared, normalize_text, split
 from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
 
 __all__ = [
     "Batches",
+    "Columns",
     "DataError",
     "Encoded",
     "LeftOut",
     "Rows",
     "bucket_lengths",
     "check_disjoint",
+    "count_shared",
     "encode",
     "from_columns",
     "from_split",
@@ -28,5 +32,6 @@ __all__ = [
     "normalize_text",
     "normalize_tweet",
     "read",
+    "rescale",
     "split",
 ]

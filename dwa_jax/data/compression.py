@@ -16,7 +16,7 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dwa_jax.data.rows import one_line
+from dwa_jax.messages import one_line
 
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 # Tables of text shrink to a half or an eighth. A file of a few kilobytes can be made that

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dwa_jax.data import sources
+from dwa_jax.data.columns import Columns
 from dwa_jax.data.rows import DataError, Rows
 
 
@@ -48,18 +48,16 @@ def from_columns(
     if not columns["texts"]:
         raise DataError(f"{name}: there is no text")
     records = list(zip(*columns.values(), strict=True))
-    rows, _ = sources.collect(
-        [(name, enumerate(records))],
-        list(columns),
-        text_column="texts",
-        score_column="scores" if scores is not None else None,
-        category_column="categories" if categories is not None else None,
-        category_names=category_names,
+    meaning = Columns(
+        text="texts",
+        score="scores" if scores is not None else None,
+        category="categories" if categories is not None else None,
+        category_names=category_names if categories is not None else None,
         num_classes=num_classes,
         score_range=score_range,
         unscored=True,
     )
-    return rows
+    return meaning.collect([(name, enumerate(records))], [])
 
 
 def from_split(split: Any, name: str, **options: Any) -> Rows:

@@ -35,6 +35,10 @@ class Rows:
         scores: (N,) float64 in [-1, 1]; nan where missing.
         categories: (N,) int32 in [0, K); -1 where missing.
         origin: N pairs (file, row number) for messages.
+        splits: N names "train", "validation" or "test", where the data say; None where not.
+        groups: N values that rows of one group share, None for a row by itself; None where
+            there are no groups.
+        times: (N,) float64 that grow with time; None where there are none.
 
     Raises:
         ValueError: the columns differ in length.
@@ -44,6 +48,9 @@ class Rows:
     scores: np.ndarray
     categories: np.ndarray
     origin: list[tuple[str, int]]
+    splits: list[str] | None = None
+    groups: list[str | None] | None = None
+    times: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         lengths = {
@@ -52,6 +59,9 @@ class Rows:
             "categories": len(self.categories),
             "origin": len(self.origin),
         }
+        for name in ("splits", "groups", "times"):
+            if getattr(self, name) is not None:
+                lengths[name] = len(getattr(self, name))
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns of equal length expected, got {lengths}")
 
@@ -73,20 +83,7 @@ class Rows:
             scores=self.scores[indices],
             categories=self.categories[indices],
             origin=[self.origin[i] for i in indices],
+            splits=None if self.splits is None else [self.splits[i] for i in indices],
+            groups=None if self.groups is None else [self.groups[i] for i in indices],
+            times=None if self.times is None else self.times[indices],
         )
-
-
-def shorten(value: object, limit: int = 60) -> str:
-    """Returns `repr(value)` on one line of at most `limit` characters, for messages."""
-    # A huge string is cut before repr, so that a message about it stays cheap.
-    try:
-        shown = repr(value[: limit + 1] if isinstance(value, str | bytes) else value)
-    except (RecursionError, ValueError):  # nested too deeply; an integer of too many digits
-        shown = f"<{type(value).__name__}>"
-    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
-
-
-def one_line(error: BaseException) -> str:
-    """Returns an error's text on one line of at most 200 characters, for messages."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else text[:197] + "..."

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from dwa_jax.data.rows import DataError, shorten
+from dwa_jax.data.rows import DataError
+from dwa_jax.messages import one_line, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What Qwen2 pads with (151643); among tokenizers without a pad token, those that have
-# this token have it for the end of a document.
+# Among tokenizers without a pad token, those that have this token have it for the end of a
+# document, and so never inside a text.
 _PAD_TOKEN = "<|endoftext|>"
 _CHUNK = 4096  # texts tokenized at once: bounds the memory of the tokenizer's own records
 
@@ -47,7 +48,7 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """Loads a backbone's tokenizer, with a pad token.
 
     A tokenizer without a pad token (most decoders) gets `<|endoftext|>` where its
-    vocabulary has it (Qwen2: 151643), else its end-of-sequence token. Code that comes
+    vocabulary has it, else its end-of-sequence token. Code that comes
     with a tokenizer is never run.
 
     Args:
@@ -73,8 +74,7 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
                 " path of a folder with tokenizer.json and tokenizer_config.json (HF_HUB_OFFLINE=1"
                 " spares the attempts to connect)"
             )
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(f"no tokenizer from {name!r}: {advice}: {reason}") from None
+        raise ValueError(f"no tokenizer from {name!r}: {advice}: {one_line(error)}") from None
     vocabulary = tokenizer.get_vocab()
     # A folder without tokenizer files but with a config.json gives an empty one, in silence.
     if set(vocabulary) <= set(tokenizer.all_special_tokens):
@@ -153,7 +153,7 @@ def encode(
             if not row:
                 file, number = origin[start + i] if origin else ("texts", start + i)
                 raise DataError(
-                    f"{file}, row {number}: the text {shorten(chunk[i])} has no token that this"
+                    f"{file}, row {number}: the text {quoted(chunk[i])} has no token that this"
                     " tokenizer knows; remove the row"
                 )
             ids.append(np.asarray(row, dtype=np.int32))

@@ -6,9 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from dwa_jax import backbones
 from dwa_jax.finetune.categories import intervals, labels
 from dwa_jax.finetune.config import changed
 from dwa_jax.finetune.corpus import IN_MEMORY
+from dwa_jax.finetune.exports import FORMS
+from dwa_jax.finetune.exports.opened import Opened
 from dwa_jax.finetune.saved import Trained
 
 # Rows of the table that shows how the tasks' weights moved.
@@ -16,15 +19,24 @@ _STEPS = 20
 _OVER_TASKS = ("weight", "lambda", "coefficient")
 
 
-def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -> str:
+def write(
+    run: Trained,
+    form: str,
+    *,
+    made_by: str,
+    license: str,
+    curve: bool,
+    opened: Opened | None = None,
+) -> str:
     """Writes the card.
 
     Args:
       run: what is exported.
-      form: "transformers" or "peft".
+      form: one of `exports.FORMS`.
       made_by: the command of the export.
       license: identifier.
       curve: whether weights.png is there.
+      opened: what came of opening it; None claims no numbers.
 
     Returns:
       Markdown with a header for the Hugging Face hub.
@@ -32,7 +44,7 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     config = run.config
     backbone = config.backbone
     header: dict[str, Any] = {"license": license, "pipeline_tag": "text-classification"}
-    header["library_name"] = form
+    header["library_name"] = form.replace("_", "-")
     header["tags"] = ["sentiment-analysis", "dwa_jax"]
     # The hub takes names of its own alone.
     if backbone != "scratch" and not _is_folder(backbone):
@@ -43,7 +55,8 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     trained = f"LoRA, scale {run.lora_scale:g}" if run.adapter else "all of the trunk"
     if config.freeze and not run.adapter:
         trained = f"the trunk but for {', '.join(config.freeze)}"
-    start = "a RoBERTa from scratch" if backbone == "scratch" else f"`{backbone}`"
+    family = backbones.FAMILIES[shape.family]
+    start = f"a {family.title} from scratch" if backbone == "scratch" else f"`{backbone}`"
     lines += [
         "# Sentiment polarity: a score in [-1, 1] and an ordered category",
         "",
@@ -53,15 +66,10 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
         "",
         "## Opening it",
         "",
-        *_opening(run, form),
+        *FORMS[form].opening(run),
         "",
-        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right. "
-        + (
-            "The numbers are those of the run within 1e-4."
-            if config.dtype == "float32"
-            else f"The run computed in {config.dtype}, this is float32: the numbers differ by that "
-            "rounding."
-        ),
+        f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right."
+        + _closeness(run, opened),
     ]
     if config.normalize_tweets:
         lines += [
@@ -81,6 +89,22 @@ def write(run: Trained, form: str, *, made_by: str, license: str, curve: bool) -
     return "\n".join(lines)
 
 
+def _closeness(run, opened):
+    claim = ""
+    if opened is not None:
+        claim = (
+            f" Opened with {opened.package} when it was written, it gave the numbers of the run "
+            f"within {opened.difference:.1e} on {opened.texts} texts (scores and probabilities)"
+        )
+        claim += "." if run.config.dtype == "float32" else ", computed in float32."
+    if run.config.dtype != "float32":
+        claim += (
+            f" The run computed in {run.config.dtype}, this is float32: what it predicted itself "
+            "differs by that rounding."
+        )
+    return claim
+
+
 def _is_folder(backbone):
     return Path(backbone).expanduser().exists() or backbone.count("/") > 1
 
@@ -97,57 +121,17 @@ def training_command(run: Trained) -> str:
     return shlex.join([*command, *([f"--workdir={run.folder}"] if run.folder else [])])
 
 
-def _opening(run, form):
-    peft = ["from peft import PeftModel"] if form == "peft" else []
-    lines = [
-        "In this folder:",
-        "",
-        "```python",
-        *("import torch", *peft),
-        "from transformers import AutoModelForSequenceClassification, AutoTokenizer",
-        "",
-        f'tokenizer = AutoTokenizer.from_pretrained("{run.tasks[0].name}")',
-        'texts = ["EUR/USD jumps after ECB", "Pound slips"]',
-        'inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")',
-        "",
-    ]
-    for task in run.tasks:
-        if form == "transformers":
-            lines += [
-                f'{task.name} = AutoModelForSequenceClassification.from_pretrained("{task.name}")'
-            ]
-        else:
-            where = "base" if run.config.backbone == "scratch" else run.config.backbone
-            # A backbone that comes with a head of another size is no hindrance.
-            options = f"{where!r}, num_labels={task.outputs}, ignore_mismatched_sizes=True"
-            lines += [
-                f"base = AutoModelForSequenceClassification.from_pretrained({options})",
-                f'{task.name} = PeftModel.from_pretrained(base, "{task.name}")',
-            ]
-            if run.module.config.family in ("llama", "qwen2"):
-                lines.insert(-1, f"base.config.pad_token_id = {run.tokenizer.pad_token_id}")
-    results = {
-        "regression": "scores = regression(**inputs).logits[:, 0]",
-        "classification": "probabilities = classification(**inputs).logits.softmax(-1)",
-    }
-    lines += ["", "with torch.no_grad():", *(f"    {results[task.name]}" for task in run.tasks)]
-    if form == "peft":
-        lines += ["```", "", "The head that `transformers` warns is new comes with the adapter."]
-    else:
-        lines += ["```"]
-    lines += ["", "From elsewhere, or from the hub, `subfolder=` names the task."]
-    return lines
-
-
 def _categories(run):
     ranges = intervals(run.thresholds)
     names = labels(run.config.category_names, run.thresholds, run.config.num_classes)
     if ranges is None:
         return [f"* {k}: {name}" for k, name in enumerate(names)]
     rows = [[k, names[k], ranges[k]] for k in range(run.config.num_classes)]
+    origin = run.summary.get("thresholds_from")
+    how = f"those of `{origin}`" if origin else f"fitted by `{run.config.stratifier}`"
     thresholds = ", ".join(f"{value:.6f}" for value in run.thresholds)
     return [
-        f"Thresholds of the score, fitted by `{run.config.stratifier}`: {thresholds}.",
+        f"Thresholds of the score, {how}: {thresholds}.",
         "",
         *_table(["", "name", "scores"], rows),
     ]

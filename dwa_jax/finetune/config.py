@@ -6,7 +6,9 @@ the boundary, and everything behind it takes that. Imports no JAX, so that help 
 
 import dataclasses
 import difflib
+import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -106,11 +108,12 @@ class Config:
     # Trunk
     backbone: str = _key(
         "scratch",
-        'A local folder or a hub id with Hugging Face weights; "scratch" builds one.',
+        "A local folder or a hub id with Hugging Face weights, a run or an export, whose heads and "
+        'thresholds come along; "scratch" builds one.',
     )
     scratch: Scratch = dataclasses.field(
         default_factory=Scratch,
-        metadata={"key": Key("Shape of a RoBERTa from scratch; heads must divide width.")},
+        metadata={"key": Key("Shape of a trunk from scratch; heads must divide width.")},
     )
     dtype: str = _key(
         "float32",
@@ -142,9 +145,7 @@ class Config:
 
     # LoRA; rank 0 trains the whole trunk
     lora_rank: int = _key(0, "Rank of the factors.", least=0, most=65_536)
-    lora_alpha: float = _key(
-        0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0, most=_MANY
-    )
+    lora_alpha: float = _key(0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0)
     lora_dropout: float = _key(0.05, "Dropout on what the factors see.", least=0, below=1)
     lora_rank_stabilized: bool = _key(False, "Scale alpha / sqrt(rank) instead.")
     lora_targets: tuple = _key(
@@ -190,6 +191,33 @@ class Config:
         (),
         "(lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.",
     )
+    labels: str = _key(
+        "",
+        'Numbers of label words, "negative=-1, neutral=0, positive=1": scores, in score_range; '
+        "without a score_column the categories, ordered by these numbers.",
+    )
+    decimal_comma: bool = _key(False, "0,5 is a half.")
+    percent: bool = _key(False, "45% is 0.45.")
+    delimiter: str = _key(
+        "",
+        'Between the cells of a text file; "" finds , ; tab |. "@": from the right.',
+    )
+    encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.')
+    columns: tuple = _key(
+        (), "Names of all columns, in order, of files without a header; () where they have one."
+    )
+    split_column: str = _key(
+        "", 'Column of `train` that says train, validation or test; "" splits by `fractions`.'
+    )
+    group_column: str = _key(
+        "", 'Column whose value is shared by rows that stay on one side of a split; "" for none.'
+    )
+    time_column: str = _key(
+        "", 'Column by which the past is trained on and what came after tested; "" for none.'
+    )
+    stratify: bool = _key(
+        True, "Splits have like shares of each category, and of low and high scores."
+    )
     derive_categories: bool = _key(
         True, "Categories of rows without one come from their scores by the thresholds."
     )
@@ -231,7 +259,7 @@ class Config:
     # Categories
     num_classes: int = _key(5, "K.", least=2, most=1000)
     stratifier: str = _key(
-        "das(spacing_penalty=0.1)",
+        "das(spacing_penalty=0.01)",
         "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
         "equal_frequency, ...",
     )
@@ -285,18 +313,14 @@ class Config:
         least=1,
         most=10**6,
     )
-    learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0, most=_MANY)
-    head_learning_rate: float = _key(1e-3, "Of the heads.", least=0, most=_MANY)
-    phi_learning_rate: float = _key(
-        1e-3, "Of what losses and weighting learn themselves.", least=0, most=_MANY
-    )
+    learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
+    head_learning_rate: float = _key(1e-3, "Of the heads.", least=0)
+    phi_learning_rate: float = _key(1e-3, "Of what losses and weighting learn themselves.", least=0)
     warmup_steps: int = _key(
         100, "Steps in which the learning rate rises, at most a tenth of all.", least=0, most=_MANY
     )
-    weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0, most=_MANY)
-    clip_norm: float = _key(
-        1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0, most=_MANY
-    )
+    weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0)
+    clip_norm: float = _key(1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0)
     max_bad_steps: int = _key(
         10,
         "An update with a NaN or an infinity in it is left out; so many in a row end the run.",
@@ -308,7 +332,6 @@ class Config:
         "Leaves out updates, too, whose loss or trunk's gradient norm lies more than so many "
         "standard deviations above the mean of the last `spike_window` ones; 0.0 looks for none.",
         least=0,
-        most=_MANY,
     )
     spike_window: int = _key(100, "See skip_spikes.", least=2, most=10**6)
 
@@ -334,9 +357,7 @@ class Config:
     checkpoint_every: int = _key(
         0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY
     )
-    checkpoint_minutes: float = _key(
-        10.0, "Most minutes; 0.0 where the steps alone say.", least=0, most=_MANY
-    )
+    checkpoint_minutes: float = _key(10.0, "Most minutes; 0.0 where the steps alone say.", least=0)
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -386,8 +407,9 @@ class Config:
 _SECTIONS = {
     "backbone": "Trunk",
     "lora_rank": "LoRA; rank 0 trains the whole trunk",
-    "train": "Data: files (CSV, JSONL, also .gz, .bz2, .xz, .zst; Parquet), patterns such as "
-    "data/*.csv, or hub:NAME[[:CONFIG]:SPLIT]; several with commas between",
+    "train": "Data: files (.csv .tsv .txt .json .jsonl .ndjson, also .gz, .bz2, .xz, .zst; "
+    ".parquet .xlsx), folders of them, patterns such as data/*.csv, or "
+    "hub:NAME[[:CONFIG]:SPLIT]; several with commas between, or as a list in JSON",
     "num_classes": "Categories",
     "tasks": "Tasks, losses and weighting",
     "epochs": "Optimization",
@@ -444,12 +466,15 @@ def _nearest(key, known):
     return f"; the nearest is {near[0]!r}" if near else f"; there are: {', '.join(known)}"
 
 
+_FILES = ("train", "validation", "test", "also_test")
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
 def _typed(name, value, kind):
     if kind is Scratch:
         return _scratch(value)
+    if name in _FILES or name == "labels":
+        value = _as_text(value)
     if kind is tuple:
         # JSON and people write lists.
         if isinstance(value, str) or not isinstance(value, tuple | list):
@@ -463,6 +488,17 @@ def _typed(name, value, kind):
         value, fits = float(value) if abs(value) < 2**1000 else math.inf, True
     if not fits:
         raise ValueError(f"{name}={value!r:.80} must be {_WORDS[kind]}")
+    return value
+
+
+def _as_text(value):
+    # Several files, or a mapping, in the words of a command line.
+    if isinstance(value, os.PathLike):
+        return str(value)
+    if isinstance(value, Mapping):
+        return json.dumps(dict(value)) if value else ""
+    if isinstance(value, list | tuple):
+        return json.dumps([str(name) for name in value]) if value else ""
     return value
 
 

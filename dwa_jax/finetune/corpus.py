@@ -1,6 +1,9 @@
 """The rows of a run: read or generated, split, cut into categories."""
 
 import glob
+import json
+import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from dwa_jax import data, stratify
-from dwa_jax.data import vader
-from dwa_jax.finetune import bad_rows, choices
+from dwa_jax.data import tables, vader
+from dwa_jax.finetune import bad_rows, choices, inherited
 from dwa_jax.finetune.config import Config
 
 # Where rows came from that a program handed over instead of a file's name.
@@ -28,6 +31,7 @@ class Corpus:
       left_out: the bad rows of all files, where `on_bad_row` is "skip".
       machine_scored: split -> how many of its scores `label_with` gave; without those that
         people gave all of.
+      thresholds_from: the backbone whose thresholds these are; "" where they were fitted.
     """
 
     rows: dict[str, data.Rows]
@@ -36,30 +40,62 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
     left_out: list[data.LeftOut] = field(default_factory=list)
     machine_scored: dict[str, int] = field(default_factory=dict)
+    thresholds_from: str = ""
 
 
 def expand(text: str, key: str) -> list[str]:
     """Returns the files that a text names.
 
     Args:
-      text: files, patterns and data sets of the hub, with commas between.
+      text: files, folders, patterns and data sets of the hub, with commas between; where a name
+        holds a comma, alone or as a list in JSON.
       key: whose value it is.
 
     Raises:
-      ValueError: a pattern matches nothing.
+      ValueError: a pattern matches nothing, a folder holds no table, or there is no such user.
     """
     found = []
-    for name in (part.strip() for part in text.split(",")):
-        if not name:
-            continue
+    for name in _names(text, key):
         # The brackets of hub:NAME:train[:100] are a slice.
-        is_file = name.startswith("hub:") or Path(name).exists()
-        is_pattern = not is_file and any(c in name for c in "*?[")
-        matches = sorted(glob.glob(name)) if is_pattern else [name]
-        if not matches:
-            raise ValueError(f"{key}={name!r} matches no file")
+        if name.startswith("hub:"):
+            found.append(name)
+            continue
+        path = os.path.expanduser(name)
+        if os.path.isdir(path):
+            matches = [str(file) for file in sorted(Path(path).iterdir()) if _is_table(file)]
+            if not matches:
+                raise ValueError(f"{key}={name!r} is a folder without a table in it")
+        elif not os.path.lexists(path) and any(c in name for c in "*?["):
+            matches = sorted(file for file in glob.glob(path) if not os.path.isdir(file))
+            if not matches:
+                raise ValueError(f"{key}={name!r} matches no file")
+        else:
+            matches = [path]
         found += matches
     return found
+
+
+def _names(text, key):
+    text = text.strip()
+    if text.startswith("[") and text.endswith("]") and text[1:2] in '"]':
+        try:
+            names = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"{key}={text!r:.200} is no list in JSON: {error}") from None
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"{key}={text!r:.200} must list names of files")
+    elif "\0" not in text and os.path.lexists(os.path.expanduser(text)):
+        names = [text]
+    else:
+        names = [part.strip() for part in text.split(",")]
+    return [name for name in names if name]
+
+
+def _is_table(path):
+    try:
+        return path.is_file() and not path.name.startswith(".") and bool(tables.ending_of(path))
+    except data.DataError:
+        return False
 
 
 def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) -> Corpus:
@@ -77,6 +113,8 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
     bad: list[data.LeftOut] = []
     machine_scored: set[tuple[str, int]] = set()
 
+    normalize = data.normalize_tweet if config.normalize_tweets else None
+
     def read(key, files=None):
         rows, skipped = data.read(
             files or expand(getattr(config, key), key),
@@ -88,6 +126,14 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
             score_range=config.score_range or None,
             on_bad_row=config.on_bad_row,
             unscored=config.label_with == "vader",
+            labels=config.labels or None,
+            decimal_comma=config.decimal_comma,
+            percent=config.percent,
+            split_column=config.split_column or None if key == "train" else None,
+            group_column=config.group_column or None,
+            time_column=config.time_column or None if key == "train" else None,
+            layout=tables.Layout(config.delimiter, config.encoding, config.columns),
+            note=notes.append,
         )
         if skipped:
             notes.append(bad_rows.note(key, skipped))
@@ -116,33 +162,15 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         for split in ("validation", "test")
         if getattr(config, split)
     }
-    nothing = everything.take([])
-    if held_out:
-        everything, dropped = data.check_disjoint(
-            everything, held_out.get("validation", nothing), held_out.get("test", nothing)
-        )
-        if dropped:
-            notes.append(f"train: {dropped} rows left out, whose text a held-out file has too")
-        if len(held_out) == 2:
-            _, shared = data.check_disjoint(held_out["validation"], held_out["test"])
-            if shared:
-                notes.append(f"validation: {shared} rows have a text of the test file, and stay")
-        rows = {"train": everything, "test": nothing, **held_out}
-        if "validation" not in held_out:
-            train, validation, _ = config.fractions
-            total = train + validation
-            halves = data.split(
-                everything, fractions=(train / total, validation / total, 0.0), seed=config.seed
-            )
-            rows |= {"train": halves["train"], "validation": halves["validation"]}
-    else:
-        rows = data.split(everything, fractions=config.fractions, seed=config.seed)
+    rows = _split(config, everything, held_out, normalize, notes)
     for split in ("train", "validation"):
         if not len(rows[split]):
             raise ValueError(f"the {split} split has no row")
     for name in expand(config.also_test, "also_test"):
         rows[name] = read("also_test", [name])
-        rows[name], dropped = data.check_disjoint(rows[name], rows["train"], rows["validation"])
+        rows[name], dropped = data.check_disjoint(
+            rows[name], rows["train"], rows["validation"], normalize=normalize
+        )
         if dropped:
             notes.append(f"{name}: {dropped} rows left out, whose text the run trains on")
 
@@ -156,16 +184,20 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         if not by_machine:
             notes.append("label_with='vader' gave no score: every row has one")
 
-    thresholds = None
     scores = rows["train"].scores
     scores = scores[~np.isnan(scores)]
-    if len(scores):
+    thresholds = _inherited(config, notes) if len(scores) else None
+    origin = "" if thresholds is None else config.backbone
+    if len(scores) and thresholds is None:
         name, options = choices.parse(config.stratifier, "stratifier")
         try:
-            thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                thresholds = np.asarray(stratify.fit(name, scores, config.num_classes, **options))
         except TypeError as error:
             raise ValueError(f"stratifier={config.stratifier!r}: {error}") from None
-    elif "regression" in config.tasks:
+        notes += [str(item.message) for item in caught if item.category is UserWarning]
+    elif not len(scores) and "regression" in config.tasks:
         raise ValueError("no training row has a score; set tasks=('classification',)")
     categories = {split: _categories(part, thresholds, config) for split, part in rows.items()}
     for split, values in categories.items():
@@ -177,7 +209,85 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
             )
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
-    return Corpus(rows, categories, thresholds, notes, bad, by_machine)
+    return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+
+
+def _inherited(config, notes):
+    # The thresholds of a trained model that is the backbone: what its heads learned to tell.
+    found = inherited.thresholds(config.backbone)
+    if found is None:
+        return None
+    told = f"the thresholds of backbone={config.backbone}, {', '.join(f'{x:+.3f}' for x in found)},"
+    if config.stratifier != Config().stratifier:
+        notes.append(f"{told} are not taken: stratifier={config.stratifier!r} fits others")
+        return None
+    try:
+        thresholds = stratify.STRATIFIERS["manual"]([], config.num_classes, thresholds=found)
+    except ValueError as error:
+        notes.append(f"{told} are not taken: {error}")
+        return None
+    notes.append(f"{told} are taken; a stratifier of your own fits others")
+    return thresholds
+
+
+def _split(config, everything, held_out, normalize, notes):
+    by = "file"
+    if everything.splits is not None:
+        everything, held_out = _by_column(config, everything, held_out)
+        by = "split"
+    if not held_out:
+        if everything.times is not None:
+            notes.append(f"split by {config.time_column!r}: what is trained on came first")
+        return data.split(
+            everything,
+            fractions=config.fractions,
+            seed=config.seed,
+            stratify=config.stratify,
+            normalize=normalize,
+        )
+    nothing = everything.take([])
+    everything, dropped = data.check_disjoint(
+        everything,
+        held_out.get("validation", nothing),
+        held_out.get("test", nothing),
+        normalize=normalize,
+    )
+    if dropped:
+        what = "text or group" if config.group_column else "text"
+        notes.append(f"train: {dropped} rows left out, whose {what} a held-out {by} has too")
+    if len(held_out) == 2:
+        shared = data.count_shared(held_out["validation"], held_out["test"], normalize=normalize)
+        if shared:
+            notes.append(f"validation: {shared} rows have a text of the test {by}, and stay")
+    rows = {"train": everything, "test": nothing, **held_out}
+    if "validation" not in held_out:
+        train, validation, _ = config.fractions
+        total = train + validation
+        halves = data.split(
+            everything,
+            fractions=(train / total, validation / total, 0.0),
+            seed=config.seed,
+            stratify=config.stratify,
+            normalize=normalize,
+        )
+        rows |= {"train": halves["train"], "validation": halves["validation"]}
+    return rows
+
+
+def _by_column(config, everything, held_out):
+    if held_out:
+        raise ValueError(
+            f"split_column={config.split_column!r} and {' and '.join(held_out)} both say what is "
+            "held out; give one of the two"
+        )
+    names = np.array(everything.splits)
+    parts = {name: everything.take(np.flatnonzero(names == name)) for name in np.unique(names)}
+    if "train" not in parts or len(parts) == 1:
+        raise ValueError(
+            f"split_column={config.split_column!r} says {' and '.join(parts)} alone; train and "
+            "validation or test are needed"
+        )
+    return parts.pop("train"), parts
 
 
 def counts(corpus: Corpus, num_classes: int) -> dict[str, dict]:

@@ -79,6 +79,9 @@ def classes(config: Config, corpus: Corpus) -> list[str]:
         f"{name:<{wide}}  {scores:<{far}}  {count:>7,} rows  {count / max(counts.sum(), 1):>4.0%}"
         for name, scores, count in zip(names, ranges, counts, strict=True)
     ]
+    if smallest := int(counts.min()):
+        # What the thresholds do to balance.
+        lines.append(f"the largest is {counts.max() / smallest:.1f} times the smallest")
     if missing := int((categories < 0).sum()):
         lines.append(f"{missing:,} rows without one")
     return lines

@@ -15,7 +15,7 @@ from dwa_jax.finetune.corpus import Corpus
 from dwa_jax.finetune.health import Health
 from dwa_jax.finetune.interrupts import Interrupted, Stop, ignore
 from dwa_jax.finetune.listener import Listener
-from dwa_jax.finetune.outputs import decide
+from dwa_jax.finetune.outputs import read_outputs
 from dwa_jax.finetune.setup import Setup
 from dwa_jax.finetune.writers import Log
 
@@ -134,7 +134,7 @@ def predict_split(
             if name not in outputs:
                 outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
             outputs[name][rows[rows >= 0]] = values[rows >= 0]
-    score, category, probabilities = decide(outputs, thresholds)
+    score, category, probabilities = read_outputs(outputs, thresholds)
     missing = np.full(num_rows, np.nan)
     return {
         "score": missing if score is None else score,

@@ -2,27 +2,39 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from dwa_jax import backbones, data, heads, lora
+from dwa_jax.backbones import files
+from dwa_jax.finetune import inherited
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus
 
 
 @dataclass
 class Model:
-    """A backbone with its tokenizer and parameters, and how hidden states become a vector."""
+    """A backbone with its tokenizer and parameters, and how hidden states become a vector.
+
+    Attributes:
+      module: the trunk.
+      params: its parameters.
+      tokenizer: its tokenizer.
+      pooling: one of `heads.POOLINGS`.
+      adapter: fresh or given LoRA factors.
+      heads: {task: parameters} of the tasks whose head the backbone brings.
+    """
 
     module: Any
     params: Any
     tokenizer: Any
     pooling: str
     adapter: lora.Lora | None
+    heads: dict[str, dict] = field(default_factory=dict)
 
     @property
     def lora_scale(self) -> float:
@@ -30,16 +42,20 @@ class Model:
         return 1.0 if self.adapter is None else self.adapter.scale
 
 
-def only_here(model: Model) -> list[str]:
-    """Returns a note where the run could not be exported, while that can still be changed."""
-    classifier = backbones.FAMILIES[model.module.config.family].classifier
-    if model.pooling == classifier.pooling:
-        return []
-    return [
-        f"pooling={model.pooling!r} is not that of {classifier.architecture}: the run will "
-        f"predict, but not export to transformers or PEFT; --config.pooling={classifier.pooling} "
-        "does"
-    ]
+class Start(NamedTuple):
+    """A trained model whose trunk and heads another run begins from.
+
+    Attributes:
+      settings: the trunk's.
+      params: its parameters, LoRA merged.
+      tokenizer: its tokenizer.
+      offered: its heads.
+    """
+
+    settings: backbones.BackboneConfig
+    params: Any
+    tokenizer: Any
+    offered: inherited.Offered
 
 
 def uses_lora(config: Config) -> bool:
@@ -61,15 +77,22 @@ def module_options(config: Config) -> dict:
 
 
 def load_model(
-    config: Config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None
+    config: Config,
+    corpus: Corpus | None,
+    key: jax.Array,
+    tokenizer: Any = None,
+    start: Start | None = None,
 ) -> Model:
     """Loads or builds the trunk and its tokenizer, and adds LoRA factors.
+
+    What is told of the heads that a backbone brings comes as warnings.
 
     Args:
       config: the whole configuration.
       corpus: its training texts train the tokenizer of a trunk from scratch.
       key: of fresh parameters.
       tokenizer: one that was trained or loaded before; then nothing is read of `corpus`.
+      start: where the backbone is a run, what it holds; see `saved.begin`.
 
     Raises:
       ValueError: no usable weights, adapter or tokenizer, or an unknown pooling.
@@ -77,32 +100,49 @@ def load_model(
     options = module_options(config)
     _check_adapter(config)
     init_key, lora_key = jax.random.split(key)
+    offered = None
     if config.backbone == "scratch":
         shape = config.scratch
         if tokenizer is None:
             assert corpus is not None, "a new tokenizer is trained on a corpus"
             tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
-        settings = backbones.BackboneConfig.from_huggingface(
-            {
-                "model_type": "roberta",
-                "vocab_size": len(tokenizer),
-                "hidden_size": shape.width,
-                "num_hidden_layers": shape.layers,
-                "num_attention_heads": shape.heads,
-                "intermediate_size": shape.feed_forward,
-                "max_position_embeddings": shape.max_positions + 2,
-                "type_vocab_size": 1,
-                "pad_token_id": tokenizer.pad_token_id,
-            }
+        settings = backbones.from_scratch(
+            vocab_size=len(tokenizer),
+            width=shape.width,
+            layers=shape.layers,
+            heads=shape.heads,
+            feed_forward=shape.feed_forward,
+            max_positions=shape.max_positions,
+            pad_token_id=tokenizer.pad_token_id,
         )
         module = backbones.build(settings, **options)
         params = backbones.init(init_key, module)
+    elif start is not None:
+        module, offered = backbones.build(start.settings, **options), start.offered
+        params = jax.tree.map(
+            lambda leaf: jnp.array(leaf, options["param_dtype"], copy=True), start.params
+        )
+        tokenizer = start.tokenizer if tokenizer is None else tokenizer
     else:
         # First, because it says within seconds when a hub cannot be reached.
-        module, params = backbones.load(config.backbone, **options)
+        name = inherited.trunk_folder(config.backbone)
+        folder = files.locate(name)
+        module, params = backbones.load(folder, **options)
         if tokenizer is None:
-            tokenizer = data.load_tokenizer(config.backbone)
-    pooling = config.pooling or heads.default_pooling(module.config.family)
+            tokenizer = data.load_tokenizer(name)
+        offered = inherited.offered(config.backbone, folder, module.config)
+    taken: dict[str, dict] = {}
+    pooling = config.pooling
+    if offered is not None:
+        sizes = {"regression": 1, "classification": config.num_classes}
+        outputs = {task: sizes[task] for task in config.tasks if task in sizes}
+        taken, notes = inherited.pick_heads(
+            offered, config.backbone, module.config, outputs, pooling
+        )
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        pooling = pooling or (offered.pooling if taken else "")
+    pooling = pooling or heads.default_pooling(module.config)
     if pooling not in heads.POOLINGS:
         raise ValueError(f"pooling={pooling!r} is not one of {', '.join(heads.POOLINGS)}")
     adapter = None
@@ -124,7 +164,7 @@ def load_model(
             alpha=config.lora_alpha or None,
             rank_stabilized=config.lora_rank_stabilized,
         )
-    return Model(module, params, tokenizer, pooling, adapter)
+    return Model(module, params, tokenizer, pooling, adapter, taken)
 
 
 def _check_adapter(config):

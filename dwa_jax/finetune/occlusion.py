@@ -16,7 +16,7 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
     """Hides each word of each text, and tells what the prediction loses.
 
     A word is what stands between white space. Hidden, it is replaced by the tokenizer's mask
-    token where it has one (BERT, RoBERTa), and left out where it has none (Llama, Qwen2). A
+    token where it has one (most encoders), and left out where it has none (most decoders). A
     text costs one more prediction a word. Words beyond the number of tokens that the run
     allows are not tried.
 

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike
 from dwa_jax import stratify
 
 
-def decide(
+def read_outputs(
     outputs: dict[str, np.ndarray], thresholds: ArrayLike | None
 ) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None]:
     """Reads scores, categories and probabilities off the heads' outputs.

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune.predictions_file import SplitPredictions
 
+_TASKS = ("regression", "classification")
 # Of the histogram of scores.
 _EDGES = np.linspace(-1, 1, 41)
 
@@ -101,6 +102,16 @@ def _predicted_vs_true(true, predicted, split):
     return figure
 
 
+def weights(records: Sequence[dict]) -> Figure | None:
+    """Draws how the tasks' weights moved over the logged steps; None where none was logged."""
+    steps = [record for record in records if record["kind"] == "step"]
+    panels = {
+        name: [f"{name}_{task}" for task in _TASKS] for name in ("lambda", "weight", "coefficient")
+    }
+    panels |= {"alpha and beta": ["alpha", "beta"], "learning_rate": ["learning_rate"]}
+    return _curves(steps, "Task weights", panels)
+
+
 def draw(
     summary: Mapping, records: Sequence[dict], predictions: SplitPredictions | None
 ) -> dict[str, Figure]:
@@ -116,7 +127,6 @@ def draw(
       without those that there is nothing for.
     """
     steps = [record for record in records if record["kind"] == "step"]
-    tasks = ("regression", "classification")
     figures: dict[str, Figure | None] = {}
     if summary["thresholds"] is not None and "score_histogram" in summary:
         figures["score_distribution"] = _score_distribution(
@@ -125,13 +135,9 @@ def draw(
             summary["rows"]["train"]["by_class"],
         )
     loss = {"loss": [f"loss_{name}" for name in ("regression", "classification", "imbalance")]}
-    loss |= {"gradient_norm": [f"gradient_norm_{task}" for task in tasks]}
+    loss |= {"gradient_norm": [f"gradient_norm_{task}" for task in _TASKS]}
     figures["losses"] = _curves(steps, "Training losses and gradient norms", loss)
-    weights = {
-        name: [f"{name}_{task}" for task in tasks] for name in ("lambda", "weight", "coefficient")
-    }
-    weights |= {"alpha and beta": ["alpha", "beta"], "learning_rate": ["learning_rate"]}
-    figures["weights"] = _curves(steps, "Task weights", weights)
+    figures["weights"] = weights(records)
     split = summary["predictions"]
     figures["confusion"] = _confusion(summary[split]["confusion"], split)
     if predictions is not None:

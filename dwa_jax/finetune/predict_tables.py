@@ -1,11 +1,12 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from dwa_jax.data import DataError, table_writers, tables
+from dwa_jax.data import DataError, cells, tables
 from dwa_jax.data.rows import BadRow
 from dwa_jax.finetune import occlusion
 from dwa_jax.finetune.predictor import Predictor
@@ -16,23 +17,23 @@ _EXPLAINED = 64
 
 def predict_table(
     predictor: Predictor,
-    source: tables.Source,
+    reader: tables.TableReader,
     destination: Any,
     *,
     on_bad_row: str,
     explain: str = "none",
-    compressed: str = "",
+    name: str = "",
     show: Callable[[int, float | None], None] = lambda rows, share: None,
 ) -> tuple[int, list[str]]:
     """Predicts a table chunk by chunk.
 
     Args:
       predictor: of the run.
-      source: the table.
+      reader: of the table, whole.
       destination: the file to make, or an open one.
       on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
       explain: "none" or "occlusion".
-      compressed: how the file is made: ".gz", ".bz2", ".xz", ".zst", or "" for plain.
+      name: that the file will have, whose ending says how it is made.
       show: told how many rows are done, and the share of the table where that is known.
 
     Returns:
@@ -42,22 +43,21 @@ def predict_table(
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
-    sink, done = table_writers.Sink(destination, source, added, compressed), 0
+    writer, done = tables.TableWriter(destination, reader, added, name), 0
     left_out: list[str] = []
     try:
-        for chunk in source.chunks():
-            kept, ids = _usable(predictor, source, chunk, on_bad_row, left_out)
+        for chunk in reader.chunks():
+            kept, texts, ids = _usable(predictor, reader.name, chunk, on_bad_row, left_out)
             found = predictor.predict_ids(ids)
             values = _values(predictor, found)
             if explain == "occlusion":
-                texts = [chunk.texts[i] for i in kept]
                 values["explanation"] = list(_explained(predictor, texts, found))
-            sink.write(chunk.keep(kept), values)
+            writer.write(chunk.keep(kept), values)
             done += len(kept)
             show(done, chunk.share)
-        sink.close()
+        writer.close()
     except BaseException:
-        sink.abandon()
+        writer.abandon()
         raise
     return done, left_out
 
@@ -69,6 +69,8 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     tasks = [task.name for task in run.tasks]
     if "regression" in tasks:
         added["predicted_score"] = float
+        if run.config.score_range:
+            added["predicted_in_range"] = float
     added["predicted_category"] = int
     if predictor.names:
         added["predicted_name"] = str
@@ -79,25 +81,26 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     return added
 
 
-def _usable(predictor, source, chunk, on_bad_row, left_out):
-    # Places of the rows that can be predicted, and their token ids.
-    name = getattr(source, "name", str(source.path))
-    kept, ids = [], []
+def _usable(predictor, name, chunk, on_bad_row, left_out):
+    # Places of the rows that can be predicted, their texts and their token ids.
+    kept, texts, ids = [], [], []
 
     def bad(message):
         if on_bad_row == "error":
             raise DataError(message)
         left_out.append(message)
 
-    for i, text in enumerate(chunk.texts):
-        if isinstance(text, BadRow):
-            bad(f"{name}, row {chunk.numbers[i]}: {text.problem}")
-        else:
+    for i, row in enumerate(chunk.cells):
+        try:
+            if isinstance(row, BadRow):
+                raise cells.BadCell(row.problem)
+            texts.append(cells.text(row[0]))
             kept.append(i)
+        except cells.BadCell as problem:
+            bad(f"{name}, row {chunk.numbers[i]}: {problem}")
     origin = [(name, chunk.numbers[i]) for i in kept]
-    texts = [chunk.texts[i] for i in kept]
     try:
-        return kept, predictor.encode(texts, origin)
+        return kept, texts, predictor.encode(texts, origin)
     except DataError:
         if on_bad_row == "error":
             raise
@@ -106,16 +109,23 @@ def _usable(predictor, source, chunk, on_bad_row, left_out):
     for i, text, where in zip(kept, texts, origin, strict=True):
         try:
             ids += predictor.encode([text], [where])
-            with_tokens.append(i)
+            with_tokens.append((i, text))
         except DataError as error:
             bad(str(error))
-    return with_tokens, ids
+    return [i for i, _ in with_tokens], [text for _, text in with_tokens], ids
 
 
 def _values(predictor, found):
     values = {"predicted_category": list(found.category)}
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
+        if predictor.run.config.score_range:
+            values["predicted_in_range"] = [
+                cells.restore(score, predictor.run.config.score_range)
+                if math.isfinite(score)
+                else math.nan
+                for score in values["predicted_score"]
+            ]
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:

@@ -20,7 +20,8 @@ from dwa_jax import data, sharding, training
 from dwa_jax.finetune import export, plots, saved
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import check_ids
-from dwa_jax.finetune.outputs import decide
+from dwa_jax.finetune.outputs import read_outputs
+from dwa_jax.finetune.setup import make_tasks
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -147,7 +148,12 @@ class Predictor:
         return Path(folder)
 
     def export(
-        self, folder: str | os.PathLike, *, format: str = "", license: str = "unknown"
+        self,
+        folder: str | os.PathLike,
+        *,
+        format: str = "",
+        license: str = "unknown",
+        check: bool = True,
     ) -> Path:
         """Writes a form that other programs open; see `dwa_jax.finetune.export`.
 
@@ -155,6 +161,7 @@ class Predictor:
           folder: a new or an empty one, or an earlier export.
           format: one of `export.FORMATS`; "" takes the first that can hold this model.
           license: identifier for the model card.
+          check: whether it is opened, where what opens it is installed, and compared.
 
         Returns:
           The folder.
@@ -164,7 +171,7 @@ class Predictor:
             something else; nothing is written.
           OSError: it cannot be written.
         """
-        return export.export(self.run, format, Path(folder), license=license)
+        return export.export(self.run, format, Path(folder), license=license, check=check)
 
     def figures(self) -> dict[str, "Figure"]:
         """Draws the pictures of the run.
@@ -176,16 +183,17 @@ class Predictor:
         return plots.draw(self.run.summary, self.run.metrics, self.run.predictions)
 
     def __getstate__(self) -> dict[str, Any]:
-        # What is compiled and where it runs belongs to a process.
+        # What is compiled and where it runs belongs to a process; losses are functions.
         state = {key: value for key, value in vars(self).items() if not key.startswith("_")}
         arrays = {
             name: jax.tree.map(np.asarray, getattr(self.run, name))
             for name in ("theta", "frozen", "psi")
         }
-        return state | {"run": dataclasses.replace(self.run, **arrays)}
+        return state | {"run": dataclasses.replace(self.run, **arrays, tasks=[])}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self.run = dataclasses.replace(self.run, tasks=make_tasks(self.run.config))
         self._begin()
 
     def _told(self):
@@ -282,7 +290,7 @@ class Predictor:
             result = self._predict(run, sharding.shard_rows(batch, self._mesh))
             for name, values in jax.device_get(result).items():
                 outputs[name][rows] = values[: len(rows)]
-        return Predictions(*decide(outputs, run.thresholds))
+        return Predictions(*read_outputs(outputs, run.thresholds))
 
     def _pad(self, rows):
         count, length = self._shape(len(rows), max(map(len, rows)))

@@ -27,7 +27,6 @@ from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus, counts, read_corpus
 from dwa_jax.finetune.interrupts import Stop, ignore
 from dwa_jax.finetune.listener import Listener
-from dwa_jax.finetune.model import load_model, only_here
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.setup import Setup, make_batches, make_setup, make_tasks, make_weighting
 
@@ -86,9 +85,8 @@ def _finish(config, folder, given, listener, listen, started, held):
     model_key, state_key = jax.random.split(jax.random.key(config.seed))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model = load_model(config, corpus, model_key)
+        model = saved.begin(config, corpus, model_key)
         batches, notes = make_batches(config, corpus, model)
-        notes += only_here(model)
         setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
     check_step(setup, batches["train"])
@@ -112,7 +110,7 @@ def _finish(config, folder, given, listener, listen, started, held):
     listener.begin(told | ({"folder": str(folder)} if folder is not None else {}))
     checkpoints: Checkpoints | MemoryCheckpoints = MemoryCheckpoints()
     if folder is not None:
-        saved.write_tokens_and_shape(folder, model.tokenizer, model.module)
+        saved.write_tokens_and_shape(folder, model.tokenizer, model.module, model.pooling)
         checkpoints = Checkpoints(folder / "checkpoints")
     log = writers.Log(folder, config.to_dict(), chosen, listener.note)
     held.callback(log.close)
@@ -145,6 +143,7 @@ def _finish(config, folder, given, listener, listen, started, held):
         "also_tested": also_tested,
         "predictions": last,
         "thresholds": corpus.thresholds,
+        "thresholds_from": corpus.thresholds_from,
         "best_epoch": progress.best_epoch,
         "epochs": progress.evaluated,
         "skipped_steps": sum(record["kind"] == "skipped" for record in records),

@@ -15,9 +15,10 @@ from dwa_jax import backbones, data, heads, lora, sharding, training, trunk
 from dwa_jax.atomic_files import whole_folder
 from dwa_jax.backbones.messages import shown
 from dwa_jax.checkpoints import Checkpoints
-from dwa_jax.finetune import plots, predictions_file, run_folder
+from dwa_jax.finetune import inherited, plots, predictions_file, run_folder
 from dwa_jax.finetune.config import Config, without_gone
-from dwa_jax.finetune.model import load_model, module_options, uses_lora
+from dwa_jax.finetune.corpus import Corpus
+from dwa_jax.finetune.model import Model, Start, load_model, module_options, uses_lora
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.records import MetricsFile
 from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, make_weighting
@@ -26,6 +27,8 @@ from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, m
 WEIGHTS = "model.safetensors"
 # Names every file that `write` wrote, so that it may replace them.
 _MARKER = ".dwa_jax_model.json"
+# A key of backbone.json that is no one else's.
+_POOLING = "dwa_jax_pooling"
 
 
 @dataclass
@@ -90,19 +93,31 @@ def load(path: str | os.PathLike) -> Trained:
         or the weights or the adapter that it began from cannot be had; one line says which.
       OSError: a file cannot be read.
     """
-    folder = Path(path).expanduser()
+    return _load(Path(path).expanduser(), ())
+
+
+def _load(folder, through):
+    # `through` are the runs that began from this one, each from the one after it.
+    if folder.resolve() in through:
+        raise ValueError(f"the run in {folder} began from itself")
     config, summary = _read_config(folder), _read_summary(folder)
     tokenizer = data.load_tokenizer(_existing(folder / "tokenizer"))
+    shape = run_folder.read_json(_existing(folder / "backbone.json"))
     model_key, _ = jax.random.split(jax.random.key(config.seed))
     if uses_lora(config) or config.freeze:
-        module, params, adapter = _began_from(config, model_key, tokenizer, folder)
+        model = _began_from(config, model_key, tokenizer, folder, through)
+        module, params, adapter = model.module, model.params, model.adapter
+        default = model.pooling
     else:
         # All of the trunk is in the checkpoint: what it began from need not be there.
-        source = run_folder.read_json(_existing(folder / "backbone.json"))
-        settings = backbones.BackboneConfig.from_huggingface(source)
+        settings = backbones.BackboneConfig.from_huggingface(shape)
+        default = heads.default_pooling(settings)
         module = backbones.build(settings, **module_options(config))
         params = jax.eval_shape(lambda key: backbones.init(key, module), model_key)
         adapter = None
+    # A run of an earlier version did not write it.
+    pooling = config.pooling or shape.get(_POOLING) or default
+    heads.check_pooling(pooling)
     theta, frozen = trunk.split_parameters(params, adapter, freeze=config.freeze)
     tasks = make_tasks(config)
     mesh = sharding.data_mesh()
@@ -115,7 +130,7 @@ def load(path: str | os.PathLike) -> Trained:
         config=config,
         module=module,
         tokenizer=tokenizer,
-        pooling=config.pooling or heads.default_pooling(module.config.family),
+        pooling=pooling,
         lora_scale=1.0 if adapter is None else adapter.scale,
         theta=sharding.replicate(theta, mesh),
         frozen=sharding.replicate(frozen, mesh),
@@ -155,7 +170,7 @@ def write(trained: Trained, folder: Path) -> Trained:
         log = MetricsFile(place / "metrics.jsonl")
         for record in trained.metrics:
             log.write(record)
-        write_tokens_and_shape(place, trained.tokenizer, trained.module)
+        write_tokens_and_shape(place, trained.tokenizer, trained.module, trained.pooling)
         backbones.save_tensors(place / WEIGHTS, _named(trained.theta, trained.psi))
         if trained.predictions is not None:
             predictions_file.write_predictions(place / "predictions.csv", trained.predictions)
@@ -164,10 +179,46 @@ def write(trained: Trained, folder: Path) -> Trained:
     return dataclasses.replace(trained, folder=folder)
 
 
-def write_tokens_and_shape(folder: Path, tokenizer: Any, module: Any) -> None:
+def begin(config: Config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None) -> Model:
+    """Makes what a run starts from; its backbone may be another run.
+
+    Args:
+      config: the whole configuration.
+      corpus: see `load_model`.
+      key: see `load_model`.
+      tokenizer: see `load_model`.
+
+    Raises:
+      ValueError: no usable weights, adapter or tokenizer.
+      OSError: a file cannot be read.
+    """
+    return _begin(config, corpus, key, tokenizer, ())
+
+
+def _begin(config, corpus, key, tokenizer, through):
+    if not inherited.is_run(config.backbone):
+        return load_model(config, corpus, key, tokenizer)
+    run = _load(Path(config.backbone).expanduser(), through)
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf, np.float32), trunk.variables(run.theta, run.frozen)["params"]
+    )
+    if run.adapter is not None:
+        params = jax.tree.map(np.asarray, lora.merge(params, run.adapter))
+    notes = [
+        f"it was trained with {key}={before!r}, here it is {now!r}"
+        for key in ("normalize_tweets", "max_length")
+        if (before := getattr(run.config, key)) != (now := getattr(config, key))
+    ]
+    given = inherited.Offered(jax.tree.map(np.asarray, run.psi), run.pooling, notes)
+    start = Start(run.module.config, params, run.tokenizer, given)
+    return load_model(config, corpus, key, tokenizer, start)
+
+
+def write_tokens_and_shape(folder: Path, tokenizer: Any, module: Any, pooling: str) -> None:
     """Writes what a model that is read back needs beside its weights."""
     tokenizer.save_pretrained(folder / "tokenizer")
-    run_folder.write_json(folder / "backbone.json", module.config.to_huggingface())
+    shape = module.config.to_huggingface() | {_POOLING: pooling}
+    run_folder.write_json(folder / "backbone.json", shape)
 
 
 def _named(theta, psi):
@@ -247,18 +298,17 @@ def _existing(path):
     return path
 
 
-def _began_from(config, key, tokenizer, folder):
+def _began_from(config, key, tokenizer, folder, through):
     # Frozen parameters are in no checkpoint: they come from where they came from then.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has told them
-            model = load_model(config, None, key, tokenizer)
+            return _begin(config, None, key, tokenizer, (*through, folder.resolve()))
     except (ValueError, OSError) as error:
         raise ValueError(
             f"the run in {folder} began from backbone={config.backbone!r}, whose frozen "
             f"parameters it does not hold: {error}"
         ) from error
-    return model.module, model.params, model.adapter
 
 
 def _restore(folder, config, settings, tasks, theta, frozen, mesh):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dwa_jax import data, losses, sharding, training, trunk, weighting
@@ -233,6 +234,10 @@ def make_setup(
     state = first_state(
         config, settings, theta, frozen, tasks, method, optimizers, key, proportions
     )
+    if model.heads:
+        # Copies, since the step donates the state.
+        begun = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), model.heads)
+        state = state._replace(psi={**state.psi, **begun})
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     options = training.StepOptions(
         num_classes=config.num_classes,

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax.losses.cross_entropy import class_cross_entropy
-from dwa_jax.losses.protocol import TaskLoss
+from dwa_jax.losses.protocol import TaskLoss, class_proportions
 
 
 def imbalance(
@@ -18,28 +18,33 @@ def imbalance(
     alpha: jax.Array,
     beta: jax.Array,
     share: jax.Array | float = 1.0,
+    batch_proportions: jax.Array | None = None,
 ) -> jax.Array:
-    """The imbalance loss of equations 7 to 9: sum_k p_k^-beta (p_k L_{c,k} - alpha log p_k).
+    """The imbalance loss of equations 7 to 9: sum_k p_k^-beta (q_k L_{c,k} - alpha log p_k).
 
-    The sum runs over the classes with p_k > 0. The alpha term is constant in the model's
-    parameters and its derivative in alpha is never negative, nor is the one in beta: by
+    q_k, before the mean of a class's rows, is the class's share of the batch, which makes
+    sum_k q_k L_{c,k} the mean over the batch's rows whatever p_k is; the papers' p_k is q_k.
+    A class with p_k = 0 has the weight 1 and no alpha term. The alpha term is constant in the
+    model's parameters and its derivative in alpha is never negative, nor is the one in beta: by
     descent both only ever shrink.
 
     Args:
-      class_losses: (K,) mean cross-entropy of each class's rows.
+      class_losses: (K,) mean cross-entropy of each class's rows; 0 for a class without rows.
       proportions: (K,) p_k.
       alpha: () weight of the log-proportion term.
       beta: () exponent; 0 leaves the plain mean cross-entropy.
       share: () what part of the alpha term this call counts.
+      batch_proportions: (K,) q_k, `proportions` if None.
 
     Returns:
       () the loss.
     """
-    absent = proportions <= 0
-    p = jnp.where(absent, 1, proportions).astype(class_losses.dtype)
+    if batch_proportions is None:
+        batch_proportions = proportions
+    p = jnp.where(proportions > 0, proportions, 1).astype(class_losses.dtype)
     log_p = jnp.log(p)
-    terms = p * class_losses - share * alpha * log_p
-    return jnp.sum(jnp.where(absent, 0, jnp.exp(-beta * log_p) * terms))
+    terms = batch_proportions.astype(p.dtype) * class_losses - share * alpha * log_p
+    return jnp.sum(jnp.exp(-beta * log_p) * terms)
 
 
 def imbalance_loss(
@@ -97,6 +102,7 @@ def imbalance_loss(
             jnp.asarray(variables["alpha"], means.dtype),
             jnp.asarray(variables["beta"], means.dtype),
             statistics.share,
+            class_proportions("batch", statistics.class_counts, statistics.class_counts),
         )
 
     def penalty(variables):

@@ -13,6 +13,8 @@ from dwa_jax.stratify.descent import kernel_density as kernel_density
 from dwa_jax.stratify.descent import project as project
 from dwa_jax.stratify.descent import threshold_gradient as threshold_gradient
 from dwa_jax.stratify.exact import default_candidates as default_candidates
+from dwa_jax.stratify.objective import Balance as Balance
+from dwa_jax.stratify.objective import balance as balance
 from dwa_jax.stratify.objective import categorize as categorize
 from dwa_jax.stratify.objective import das_objective as das_objective
 from dwa_jax.stratify.objective import quantile_thresholds as quantile_thresholds

@@ -3,25 +3,33 @@
 Axes: N scores, K categories, S starts.
 """
 
-import functools
+import warnings
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dwa_jax.stratify.descent import descend, relocations, spread_starts
+from dwa_jax.stratify.descent import (
+    default_bandwidth,
+    follow,
+    kernel_density,
+    relocations,
+    spread_starts,
+)
 from dwa_jax.stratify.exact import exact
 from dwa_jax.stratify.objective import (
     check_penalties,
     check_scores,
-    das_objective,
     quantile_thresholds,
+    stratum_counts,
 )
+from dwa_jax.stratify.refine import refine
+from dwa_jax.stratify.segments import Segments
 
 SOLVERS = ("descent", "exact")
-RECHECKED = 4
+# Of the ends of a round of descent, how many are refined.
+REFINED = 4
+MAX_RELOCATIONS = 64
 # Rounds of descent, each from relocations of the best end so far, while they gain this share.
 MAX_ROUNDS = 4
 MIN_GAIN = 1e-4
@@ -45,13 +53,15 @@ def das(
 
     "descent" is the papers' way: it starts from quantiles (equation 2) and follows the gradient
     of the objective under a kernel density (equation 3). Because that has many local minima, it
-    goes from a fixed set of further starts too, all at once, and refines each of its ends by line
-    searches, then starts again from the best with one threshold relocated, while that helps. The
-    best by the hard objective is returned, never above the quantiles'. It is deterministic.
+    goes from a fixed set of further starts too, all at once, and refines the best of its ends by
+    the hard objective, then starts again from the best with one threshold relocated, while that
+    helps. The best by the hard objective is returned, never above the quantiles'. It is
+    deterministic.
 
-    "exact" is dynamic programming over candidate thresholds, a global minimum on that grid.
-    Either may leave a category empty where the spacing penalty outweighs the variance; a balance
-    penalty discourages that.
+    "exact" is dynamic programming over candidate thresholds, the cuts between scores among them,
+    and then a quadratic program in the thresholds between those scores that it has chosen.
+    Either may leave a category empty, or with one score, where the spacing penalty outweighs the
+    variance, and warns then; a balance penalty discourages that.
 
     Args:
       scores: (N,), in [-1, 1], at least K of them distinct.
@@ -65,12 +75,12 @@ def das(
       bandwidth: descent only, standard deviation of the density's Gaussian kernel, Silverman's
         rule if None, see `default_bandwidth`.
       steps: descent only, number of gradient steps from each start.
-      candidates: exact only, (M,) thresholds to choose from, `default_candidates(scores)` if
-        None.
+      candidates: exact only, (M,) thresholds to choose from and no others; if None, all that
+        matters, see `default_candidates`.
 
     Returns:
       (K-1,) float64 NumPy thresholds, strictly ascending, in (-1, 1) unless `candidates` reach
-      its ends. Descent computes them in float32.
+      its ends.
 
     Raises:
       ValueError: for scores out of range or too few of them distinct, an unknown solver, an
@@ -90,7 +100,9 @@ def das(
         for name, value in (("a", a), ("b", b), ("bandwidth", bandwidth)):
             if value is not None:
                 raise ValueError(f"{name}={value} is an option of solver='descent', not 'exact'")
-        return exact(scores, num_classes, candidates=candidates, **penalties)
+        found = exact(scores, num_classes, candidates=candidates, **penalties)
+        _warn_of_small(scores, found, spacing_penalty)
+        return found
 
     if candidates is not None:
         raise ValueError("candidates are an option of solver='exact', not 'descent'")
@@ -100,33 +112,37 @@ def das(
         raise ValueError(f"steps is {steps}, expected 1 or more")
     scores = check_scores(scores)
     first = quantile_thresholds(scores, num_classes, a=a, b=b)
-    device_scores = jnp.asarray(scores, jnp.float32)
-    starts = _spread_starts(device_scores, jnp.asarray(first, jnp.float32), bandwidth)
-    rows = max(starts.shape[0], num_classes * (num_classes - 1))
-    best, lowest = first, das_objective(first, scores, **penalties)
+    segments = Segments(scores, num_classes, **penalties)
+    bandwidth = default_bandwidth(segments.scores) if bandwidth is None else bandwidth
+    density = kernel_density(segments.scores, bandwidth)
+    starts = spread_starts(first, density)
+    best, lowest = first, segments.judge(first)[0]
     for _ in range(MAX_ROUNDS):
-        # One number of rows, so that every round runs what the first has compiled.
-        starts = jnp.resize(starts, (rows, num_classes - 1))
-        found, objectives = _descend_from(
-            device_scores, starts, bandwidth=bandwidth, steps=steps, **penalties
-        )
-        # The foremost are judged anew in float64: rounding may carry a tie across a threshold.
-        foremost = np.argsort(np.asarray(objectives), kind="stable")[:RECHECKED]
+        found, objectives = follow(segments, starts, density, steps)
         before = lowest
-        for end in np.asarray(found, np.float64)[foremost]:
-            objective = das_objective(end, scores, **penalties)
+        for i in np.argsort(objectives, kind="stable")[:REFINED]:
+            end = refine(segments, found[i])
+            objective = segments.judge(end)[0]
             if objective < lowest:
                 best, lowest = end, objective
         if lowest > before * (1 - MIN_GAIN):
             break
-        starts = _relocations(jnp.asarray(best, jnp.float32))
+        starts = relocations(best)
+        if len(starts) > MAX_RELOCATIONS:
+            _, objectives = follow(segments, starts, density, steps=5)
+            starts = starts[np.argsort(objectives, kind="stable")[:MAX_RELOCATIONS]]
+    _warn_of_small(scores, best, spacing_penalty)
     return best
 
 
-@functools.partial(jax.jit, static_argnames=("pinned", "steps"))
-def _descend_from(scores, starts, **options):
-    return jax.vmap(lambda start: descend(scores, start, **options))(starts)
-
-
-_spread_starts = jax.jit(spread_starts)
-_relocations = jax.jit(relocations)
+def _warn_of_small(scores, thresholds, spacing_penalty):
+    counts = stratum_counts(scores, thresholds)
+    if counts.min() > 1:
+        return
+    smaller = "a smaller spacing_penalty, " if spacing_penalty else ""
+    warnings.warn(
+        f"das leaves a category with {counts.min()} of {counts.sum()} scores (categories: "
+        f"{', '.join(map(str, counts))}) at spacing_penalty={spacing_penalty:g}; {smaller}a "
+        f"balance_penalty or fewer categories would fill it",
+        stacklevel=3,
+    )

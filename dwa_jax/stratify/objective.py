@@ -3,12 +3,16 @@
 Axes: N scores, K categories. K categories are cut by the K-1 thresholds between them.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
+
+# How many epsilons a score may lie above a threshold and still count as equal to it: twice what
+# rescaling in floating point leaves of a score in [-1, 1].
+TOLERANCE = 2
 
 
 def categorize(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray | jax.Array:
@@ -16,8 +20,9 @@ def categorize(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray | jax.Arr
 
     Bins are right-closed, the first is closed on both sides: category 0 is [-1, tau_1], category
     k is (tau_k, tau_{k+1}], so a score equal to a threshold belongs to the category below it.
-    Both arguments are compared in the precision of `scores` (float32 at least), so that 0.2 read
-    as float32 still equals a threshold of 0.2.
+    Equal means in the precision of `scores` (float32 at least) and within 2 of its epsilons (4e-16,
+    or 2e-7): 0.2 read as float32 still equals a threshold of 0.2, and so does
+    2 * (6 / 10) - 1 = 0.19999999999999996 or the like a threshold that is meant to be the same.
 
     Args:
       scores: any shape, in [-1, 1]; NumPy or JAX. The range is not checked, and NaN falls into
@@ -40,7 +45,8 @@ def categorize(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray | jax.Arr
     numpy = jnp if isinstance(scores, jax.Array) or isinstance(thresholds, jax.Array) else np
     values: Any = numpy.asarray(scores)
     dtype = numpy.promote_types(values.dtype, numpy.float32)
-    bins = numpy.searchsorted(numpy.asarray(thresholds, dtype), values.astype(dtype), side="left")
+    tops = numpy.asarray(thresholds, dtype) + numpy.asarray(TOLERANCE * jnp.finfo(dtype).eps, dtype)
+    bins = numpy.searchsorted(tops, values.astype(dtype), side="left")
     return numpy.asarray(bins, numpy.int32)
 
 
@@ -59,6 +65,36 @@ def stratum_counts(scores: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     """
     categories = np.asarray(categorize(scores, thresholds))
     return np.bincount(categories.ravel(), minlength=np.size(thresholds) + 1)
+
+
+class Balance(NamedTuple):
+    """How evenly thresholds share out scores.
+
+    Attributes:
+      counts: (K,) scores in each category.
+      ratio: the largest count over the smallest, infinite where a category is empty.
+    """
+
+    counts: np.ndarray
+    ratio: float
+
+
+def balance(scores: ArrayLike, thresholds: ArrayLike) -> Balance:
+    """Says how evenly thresholds share out scores.
+
+    Args:
+      scores: (N,), in [-1, 1].
+      thresholds: (K-1,), ascending.
+
+    Returns:
+      The categories' counts and the largest over the smallest.
+
+    Raises:
+      ValueError: if `thresholds` is not one-dimensional and ascending.
+    """
+    counts = stratum_counts(scores, thresholds)
+    smallest = int(counts.min())
+    return Balance(counts, int(counts.max()) / smallest if smallest else np.inf)
 
 
 def das_objective(
@@ -109,15 +145,13 @@ def das_objective(
     )
 
 
-def spacing(thresholds: Any, pinned: bool) -> tuple[Any, float]:
-    """Returns the gaps that are meant to be equal, (K-2,) or (K,) if pinned, and their aim."""
-    num_classes = thresholds.shape[0] + 1
+def spacing(thresholds: np.ndarray, pinned: bool) -> tuple[np.ndarray, float]:
+    """Returns the gaps meant to be equal, (..., K-2) or (..., K) if pinned, and their aim."""
+    num_classes = thresholds.shape[-1] + 1
     if not pinned:
-        return thresholds[1:] - thresholds[:-1], 2 / (num_classes - 1)
-    numpy = jnp if isinstance(thresholds, jax.Array) else np
-    ends = numpy.ones((1,), thresholds.dtype)
-    walled = numpy.concatenate([-ends, thresholds, ends])
-    return walled[1:] - walled[:-1], 2 / num_classes
+        return np.diff(thresholds, axis=-1), 2 / (num_classes - 1)
+    ends = np.ones_like(thresholds[..., :1])
+    return np.diff(thresholds, prepend=-ends, append=ends, axis=-1), 2 / num_classes
 
 
 def quantile_thresholds(

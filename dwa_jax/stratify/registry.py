@@ -117,7 +117,7 @@ def names() -> list[str]:
 def fit(name: str, scores: ArrayLike, num_classes: int = 5, **options: Any) -> np.ndarray:
     """Chooses thresholds with the stratifier of that name.
 
-    Example: fit("das", scores, 5, spacing_penalty=0.1), fit("kmeans", scores).
+    Example: fit("das", scores, 5, spacing_penalty=0.01), fit("kmeans", scores).
 
     Args:
       name: one of `names()`.

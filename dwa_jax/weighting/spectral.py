@@ -1,4 +1,4 @@
-"""Eigenvalues and pseudo-inverses of a few by a few matrices, accurate for unequal gradients.
+"""Eigenvalues and pseudo-inverses of small matrices, accurate for unequal gradients.
 
 Axis letters: N tasks.
 """
@@ -11,21 +11,38 @@ import numpy as np
 
 from dwa_jax.weighting.common import matvec
 
+# Beyond this many tasks the rotations, one after another, cost more than two of TorchJD's
+# evaluations, and the platform's own solver is used.
+MAX_ROTATED = 8
 
-def eigh(matrix: jax.Array, sweeps: int = 8) -> tuple[jax.Array, jax.Array]:
-    """Eigenvalues and eigenvectors of a positive semi-definite matrix by Jacobi rotations.
 
-    Unlike the methods behind `jnp.linalg.eigh` these keep the small eigenvalues of a
-    graded matrix accurate (Demmel and Veselic, "Jacobi's method is more accurate than
-    QR", 1992), and the Gramian of a long and a short gradient is one.
+def eigh(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Eigenvalues and eigenvectors of a positive semi-definite matrix, small ones accurate too.
+
+    The Gramian of a long and a short gradient is graded, and the methods behind
+    `jnp.linalg.eigh` lose in their own precision the eigenvalues that are small beside the
+    largest. Up to `MAX_ROTATED` rows Jacobi rotations keep them (Demmel and Veselic,
+    "Jacobi's method is more accurate than QR", 1992). Beyond, the platform's method runs in
+    float64, whatever JAX's default precision: its error is 1e-16 of the largest eigenvalue.
 
     Args:
       matrix: (N, N) symmetric.
-      sweeps: rounds over all pairs; convergence is quadratic.
 
     Returns:
       (N,) eigenvalues in descending order, (N, N) eigenvectors in columns.
     """
+    return _by_rotations(matrix) if matrix.shape[0] <= MAX_ROTATED else _in_float64(matrix)
+
+
+def _in_float64(matrix):
+    with jax.enable_x64(True):
+        values, vectors = jnp.linalg.eigh(matrix.astype(jnp.float64))
+        values, vectors = (x.astype(matrix.dtype) for x in (values[::-1], vectors[:, ::-1]))
+    return jnp.maximum(values, 0), vectors
+
+
+def _by_rotations(matrix, sweeps=8):
+    # A round goes over all pairs; convergence is quadratic.
     size = matrix.shape[0]
     pairs = np.array(list(itertools.combinations(range(size), 2)))
     if size == 2:

@@ -128,7 +128,7 @@ def setup(model: Model, method: Method, *, unroll: int = 0):
             num_classes=NUM_CLASSES,
             scope=method.scope,
             gradient_norms=method.norms,
-            pooling=heads.default_pooling(model.config.family),
+            pooling=heads.default_pooling(model.config),
             lora_scale=model.adapter.scale if model.adapter else 1.0,
         ),
     )

@@ -4,6 +4,7 @@ Hugging Face's trunk with fused attention, PEFT's LoRA, fused AdamW; the same we
 batches as ours. Needs `pip install -e ".[benchmark]"`.
 """
 
+import inspect
 import re
 import warnings
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from dwa_jax import backbones
+from dwa_jax import backbones, heads
 from experiments.benchmarks.ours import TOTAL_STEPS, WARMUP_STEPS, Model
 
 try:
@@ -57,22 +58,21 @@ class Head(nn.Module):
 
     def __init__(self, family: str, params: dict):
         super().__init__()
-        tensors = backbones.head_to_huggingface(family, jax.tree.map(np.asarray, params))
+        classifier = backbones.FAMILIES[family].classifier
+        self.activation = {"tanh": torch.tanh, "relu": torch.relu}[classifier.activation]
         self.layers = nn.ModuleList()
-        for name in ("classifier.dense", "classifier.out_proj", "score"):
-            if f"{name}.weight" not in tensors:
-                continue
-            weight = _tensor(tensors[f"{name}.weight"])
-            layer = nn.Linear(weight.shape[1], weight.shape[0], bias=f"{name}.bias" in tensors)
+        for leaves in params.values():
+            weight = _tensor(leaves["kernel"]).T.contiguous()
+            layer = nn.Linear(weight.shape[1], weight.shape[0], bias="bias" in leaves)
             layer.weight.data = weight
             if layer.bias is not None:
-                layer.bias.data = _tensor(tensors[f"{name}.bias"])
+                layer.bias.data = _tensor(leaves["bias"])
             self.layers.append(layer)
 
     def forward(self, pooled):
         pooled = pooled.float()
         for layer in self.layers[:-1]:
-            pooled = torch.tanh(layer(pooled))
+            pooled = self.activation(layer(pooled))
         return self.layers[-1](pooled)
 
 
@@ -126,9 +126,10 @@ class _DwaAggregation(torchjd.aggregation.Weighting):
 def _trunk(model: Model, where: torch.device) -> nn.Module:
     config = transformers.AutoConfig.for_model(**model.config.to_huggingface())
     config._attn_implementation = "sdpa"
-    options = {"add_pooling_layer": False} if model.config.family in ("bert", "roberta") else {}
+    of = transformers.MODEL_MAPPING[type(config)]
+    pooled = "add_pooling_layer" in inspect.signature(of.__init__).parameters
     with torch.device(where):
-        trunk = transformers.MODEL_MAPPING[type(config)](config, **options)
+        trunk = of(config, **({"add_pooling_layer": False} if pooled else {}))
     dtype = torch.bfloat16 if jax.numpy.dtype(model.dtype).itemsize == 2 else torch.float32
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), model.params)
     named = backbones.to_huggingface(model.config, params)
@@ -181,7 +182,7 @@ class Peer:
     def __init__(self, model: Model, state, batch: dict, method: str, *, compiled: bool = False):
         where = device()
         family = model.config.family
-        self.is_encoder = family in ("bert", "roberta")
+        self.takes_first = heads.default_pooling(model.config) == "first"
         self.trunk = _trunk(model, where).to(where)
         # No dropout, as in the shapes; PEFT keeps its factors trainable all the same.
         self.trunk.eval()
@@ -238,7 +239,7 @@ class Peer:
             hidden = self.forward_trunk(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
             ).last_hidden_state
-        pooled = hidden[:, 0 if self.is_encoder else -1]
+        pooled = hidden[:, 0 if self.takes_first else -1]
         score = self.heads[0](pooled)[:, 0]
         regression = nn.functional.mse_loss(score, batch["score"])
         classification = self.imbalance(self.heads[1](pooled), batch["category"])

@@ -8,6 +8,8 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
+from dwa_jax.messages import one_line
+
 
 class Parser(argparse.ArgumentParser):
     """A parser whose complaints are one line; no option can be abbreviated.
@@ -69,7 +71,7 @@ def end_unread() -> NoReturn:
 
 def words_of(error: Exception) -> str | None:
     """Returns the line that says what its user can mend; None where it is a fault of ours."""
-    words = " ".join(str(error).split())
+    words = one_line(error, 4000)
     if isinstance(error, ValueError | OSError):
         return words
     # By its name: not every program imports jax.

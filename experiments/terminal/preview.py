@@ -1,33 +1,62 @@
-"""What a run would work on: rows, classes, token lengths, padding. Nothing is written."""
+"""What a run would work on: rows, classes, token lengths, padding. Nothing is written.
+
+Of a file that it has not been told about it guesses what it holds, shows three rows as it
+understands them, and prints the whole command that trains on it.
+"""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from dwa_jax.finetune.config import Config
-from dwa_jax.finetune.corpus import counts, read_corpus
-from dwa_jax.finetune.model import load_model, only_here
+from dwa_jax.data import cells
+from dwa_jax.data.guess import guess
+from dwa_jax.finetune import corpus as corpora
+from dwa_jax.finetune import saved
+from dwa_jax.finetune.config import Config, changed
+from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, read_corpus
 from dwa_jax.finetune.setup import make_batches
 from experiments.terminal.console import Terminal
 
 _BINS = 8
 _BAR = 40
+_SHOWN_ROWS = 3
+# What the guess may fill in.
+_GUESSED = (
+    *("text_column", "score_column", "category_column", "category_names", "labels", "tasks"),
+    *("score_range", "num_classes", "delimiter", "encoding", "columns", "decimal_comma"),
+    *("percent", "split_column", "group_column", "time_column"),
+)
 
 
-def preview(config: Config, console: Terminal) -> None:
+def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) -> Config:
     """Prints what a configuration's data come to.
 
     Args:
       config: the whole configuration.
       console: where to print.
+      arguments: the command line that it came from, for the command that is printed.
+
+    Returns:
+      The configuration with what was guessed filled in.
 
     Raises:
       ValueError: something of the user's is not usable; one line says what.
     """
+    keys: dict[str, Any] = {}
+    if config.train and config.train != IN_MEMORY:
+        keys = _guess(config, arguments, console)
+        config = Config.of(config, **keys)
     corpus = read_corpus(config)
+    if config.train:
+        console.table("rows as understood", as_understood(corpus, config))
+        console.note("to train: " + command_of(arguments, keys))
     # The key that a run would take, so that a trunk from scratch has its tokenizer.
-    model = load_model(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
+    model = saved.begin(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
     batches, notes = make_batches(config, corpus, model)
-    for note in [*corpus.notes, *notes, *only_here(model)]:
+    for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     rows = {}
     for split, found in counts(corpus, config.num_classes).items():
@@ -49,6 +78,60 @@ def preview(config: Config, console: Terminal) -> None:
             "tokens": f"{real:,} real of {computed:,} computed: {1 - real / computed:.0%} padding",
         },
     )
+    return config
+
+
+def _guess(config, arguments, console):
+    # Keys that differ from their defaults or are written on the command line are as they are.
+    said = {key for key in changed(config) if key in _GUESSED}
+    for argument in arguments:
+        key = argument.removeprefix("--config.").partition("=")[0]
+        if argument.startswith("--config.") and key in _GUESSED:
+            said.add(key)
+    given = {key: getattr(config, key) for key in said}
+    found = guess(corpora.expand(config.train, "train")[0], given)
+    for reason in found.reasons:
+        console.note(f"note: guessed: {reason}")
+    return {key: value for key, value in found.keys.items() if key not in said}
+
+
+def command_of(arguments: Sequence[str], keys: dict[str, Any]) -> str:
+    """Returns the command that trains with what was guessed.
+
+    Args:
+      arguments: the dry run's.
+      keys: configuration key -> value.
+    """
+    kept = [a for a in arguments if a.partition("=")[0].lstrip("-") != "dry_run"]
+    added = [f"--config.{key}={value}" for key, value in keys.items()]
+    return shlex.join(["python", "-m", "experiments.main", *kept, *added])
+
+
+def as_understood(corpus: Corpus, config: Config) -> dict[str, str]:
+    """Returns the first rows: file and row -> text and labels, in the file's range and ours.
+
+    Args:
+      corpus: of the run.
+      config: its configuration.
+    """
+    first = []
+    for split, rows in corpus.rows.items():
+        first += [(*where, split, i) for i, where in enumerate(rows.origin)]
+    told = {}
+    for file, number, split, i in sorted(first, key=lambda row: row[:2])[:_SHOWN_ROWS]:
+        rows = corpus.rows[split]
+        parts = [cells.quoted(rows.texts[i], 70)]
+        score = rows.scores[i]
+        if not np.isnan(score):
+            parts.append(f"score {score:g}")
+            if config.score_range:
+                parts[-1] += f" ({cells.restore(score, config.score_range):g} in the file)"
+        category = corpus.categories[split][i]
+        if category >= 0:
+            name = config.category_names[category] if config.category_names else ""
+            parts.append(f"category {category} {name}".strip())
+        told[f"{file}, row {number}"] = ", ".join(parts)
+    return told
 
 
 def histogram(lengths: np.ndarray) -> dict[str, str]:

@@ -12,6 +12,7 @@ import textwrap
 from pathlib import Path
 
 from dwa_jax.finetune.config import Config, meanings
+from dwa_jax.messages import one_line
 from experiments.terminal import command
 
 _OPTIONS = {
@@ -39,7 +40,7 @@ def answer(arguments: list[str], about: str) -> None:
     except Exception as error:  # a configuration is code and may raise anything
         if "--traceback" in arguments:
             raise
-        words = " ".join(str(error).split())
+        words = one_line(error, 1000)
         print(f"error: {path} cannot be loaded: {type(error).__name__}: {words}", file=sys.stderr)
         sys.exit(2)
     try:

@@ -16,8 +16,13 @@ transformers = pytest.importorskip("transformers")
 from dwa_jax import backbones  # noqa: E402
 
 VOCAB, LAYERS, POSITIONS, TOKENS = 61, 3, 24, 11
-ENCODERS, DECODERS = ("bert", "roberta"), ("llama", "llama_biased", "qwen2")
-ALL = (*ENCODERS, *DECODERS)
+ENCODERS = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
+DECODERS = ("llama", "llama_biased", "llama_scaled", "qwen2", "qwen3", "mistral")
+ALL = (*ENCODERS, *DECODERS, "modernbert")
+ROPE = {"rope_type": "default", "rope_theta": 700.0}
+# Of the four waves in a head one is kept, one stretched in part, two wholly.
+SCALED = {"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+SCALED |= {"rope_theta": 700.0, "original_max_position_embeddings": 64}
 
 
 def torch_config(name):
@@ -30,30 +35,40 @@ def torch_config(name):
         "max_position_embeddings": POSITIONS,
         "attn_implementation": "eager",
     }
-    rope = {"rope_type": "default", "rope_theta": 700.0}
-    if name == "bert":
-        return transformers.BertConfig(**sizes)
-    if name == "roberta":
+    if name == "distilbert":
+        theirs = {"num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+        theirs |= {"hidden_size": "dim", "intermediate_size": "hidden_dim"}
+        sizes = {theirs.get(field, field): value for field, value in sizes.items()}
+    if name in ("roberta", "xlm-roberta", "camembert"):
         # Two rows more: the pad id's and the one below it are no token's.
         sizes["max_position_embeddings"] += 2
-        return transformers.RobertaConfig(**sizes)
-    if name == "llama":
-        return transformers.LlamaConfig(**sizes, num_key_value_heads=2, rope_parameters=rope)
-    if name == "llama_biased":
-        options = {"attention_bias": True, "mlp_bias": True, "head_dim": 6}
-        return transformers.LlamaConfig(**sizes, num_key_value_heads=1, **options)
-    return transformers.Qwen2Config(
-        **sizes, num_key_value_heads=2, rope_parameters=rope, tie_word_embeddings=True
-    )
-
-
-TORCH_CLASSES = {
-    "bert": "BertForSequenceClassification",
-    "roberta": "RobertaForSequenceClassification",
-    "llama": "LlamaForCausalLM",
-    "llama_biased": "LlamaForSequenceClassification",
-    "qwen2": "Qwen2ForCausalLM",
-}
+    if name in DECODERS:
+        sizes |= {"num_key_value_heads": 2, "rope_parameters": ROPE}
+    options = {
+        "llama_biased": {
+            "attention_bias": True,
+            "mlp_bias": True,
+            "head_dim": 6,
+            "num_key_value_heads": 1,
+            "rope_parameters": ROPE | {"rope_type": "linear", "factor": 2.0},
+        },
+        "llama_scaled": {"rope_parameters": SCALED},
+        "qwen2": {"tie_word_embeddings": True},
+        "qwen3": {"head_dim": 6},
+        "mistral": {"sliding_window": 5},
+        # Global and local in turn; a window of 5 of the 11 tokens.
+        "modernbert": {
+            "num_hidden_layers": 4,
+            "local_attention": 4,
+            "layer_types": ["full_attention", "sliding_attention"] * 2,
+            "pad_token_id": 0,
+            "rope_parameters": {
+                "full_attention": ROPE,
+                "sliding_attention": ROPE | {"rope_theta": 90.0},
+            },
+        },
+    }.get(name, {})
+    return transformers.AutoConfig.for_model(name.partition("_")[0], **sizes | options)
 
 
 def _randomise(model):
@@ -82,7 +97,12 @@ def checkpoint(tmp_path_factory):
 
     def get(name):
         if name not in cache:
-            model = getattr(transformers, TORCH_CLASSES[name])(torch_config(name)).eval()
+            # With one kind of head or the other, which loading must leave out.
+            config, kind = torch_config(name), "ForSequenceClassification"
+            if name in ("llama", "qwen2", "distilbert"):
+                kind = "ForMaskedLM" if name in ENCODERS else "ForCausalLM"
+            family = type(config).__name__.removesuffix("Config")
+            model = getattr(transformers, family + kind)(config).eval()
             _randomise(model)
             folder = tmp_path_factory.mktemp(name)
             model.save_pretrained(folder)
@@ -121,21 +141,29 @@ def decoder(request, checkpoint):
     return checkpoint(request.param)
 
 
-@pytest.fixture(params=("bert", "qwen2"))
+@pytest.fixture(params=(*DECODERS, "modernbert"))
+def relative(request, checkpoint):
+    """Trunks whose positions are relative."""
+    return checkpoint(request.param)
+
+
+@pytest.fixture(params=("bert", "qwen3", "modernbert"))
 def one_of_each(request, checkpoint):
     return checkpoint(request.param)
 
 
 @pytest.fixture(scope="session")
 def lora():
-    """trunk, targets -> a "lora" tree of random factors for those matrices."""
+    """trunk, blocks -> a "lora" tree of random factors for all matrices of those blocks."""
 
-    def make(trunk, targets, rank=3):
+    def make(trunk, blocks, rank=3):
         generator = np.random.default_rng(5)
         tree = {}
-        for block, names in targets.items():
-            for name in names:
-                kernel = trunk.params["layers"][block][name]["kernel"]
+        for block in blocks:
+            for name, leaves in trunk.params["layers"][block].items():
+                if "kernel" not in leaves:
+                    continue
+                kernel = leaves["kernel"]
                 layers, into, out = kernel.shape
                 tree.setdefault(block, {})[name] = {
                     "u": 0.2 * generator.normal(size=(layers, into, rank)).astype(np.float32),

@@ -88,3 +88,32 @@ def test_groups_divide_the_heads(monkeypatch):
     assert module._heads_at_a_time(12, 100) == 6
     assert module._heads_at_a_time(7, 300) == 1
     assert module._heads_at_a_time(4, 5000) == 1
+
+
+@pytest.mark.parametrize("cached_bytes", [10**6, 5 * 8 * 4])
+def test_bfloat16_gradients_are_rounded_only_after_what_cancels_has_cancelled(
+    monkeypatch, cached_bytes
+):
+    # Queries of 0 mix all values evenly; the values and their mean, 96, are bfloat16 numbers, so
+    # what a score's gradient subtracts is exact, and of a size a hundred times the difference's.
+    monkeypatch.setattr(module, "_CACHED_BYTES", cached_bytes)
+    rng = np.random.default_rng(0)
+    offsets = np.array([-4, -3, -2, -1, 1, 2, 3, 4])
+    value = 96 + np.stack([rng.permutation(offsets) for _ in range(2 * 3)]).reshape(1, 2, 3, 8)
+    parts = [np.zeros((1, 5, 4, 3)), rng.normal(size=(1, 8, 2, 3)), value.transpose(0, 3, 1, 2)]
+    output_bar = rng.normal(size=(1, 5, 4, 3))
+    parts, output_bar = (
+        jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), x) for x in (parts, output_bar)
+    )
+
+    def query_gradient(dtype):
+        mixed, vjp = jax.vjp(
+            lambda *parts: module.attention(*parts, jnp.ones((1, 1, 8), bool)),
+            *(part.astype(dtype) for part in parts),
+        )
+        np.testing.assert_array_equal(mixed.astype(jnp.float32), 96)
+        return np.asarray(vjp(output_bar.astype(dtype))[0].astype(jnp.float32))
+
+    expected = query_gradient(jnp.float32)
+    error = np.linalg.norm(query_gradient(jnp.bfloat16) - expected)
+    assert error <= 2**-7 * np.linalg.norm(expected)

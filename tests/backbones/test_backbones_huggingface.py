@@ -19,7 +19,8 @@ import torch
 from dwa_jax import backbones
 from dwa_jax.backbones import BackboneError
 
-PREFIXES = {"bert": "bert.", "roberta": "roberta.", "llama": "model.", "qwen2": "model."}
+PREFIXES = {"bert": "bert.", "distilbert": "distilbert."}
+PREFIXES |= dict.fromkeys(("roberta", "xlm-roberta", "camembert"), "roberta.")
 
 
 def file_tensors(folder):
@@ -39,12 +40,13 @@ def same(left, right):
 
 
 def test_round_trip_is_bit_for_bit(trunk):
-    prefix = PREFIXES[trunk.module.config.family]
+    prefix = PREFIXES.get(trunk.module.config.family, "model.")
     ours = backbones.to_huggingface(trunk.module.config, trunk.params, prefix=prefix)
     theirs = file_tensors(trunk.folder)
     rest = {name for name in theirs if name not in ours}
     assert set(ours) <= set(theirs)
-    heads = ("classifier.", "score.", "lm_head.", prefix + "pooler.")
+    heads = ("classifier.", "score.", "lm_head.", "head.", "pre_classifier.", "vocab_")
+    heads = (*heads, prefix + "pooler.")
     assert all(name.startswith(heads) for name in rest), rest
     for name, value in ours.items():
         assert value.flags.c_contiguous

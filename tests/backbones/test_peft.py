@@ -22,8 +22,12 @@ RANK, ALPHA = 3, 5.0
 TARGETS = {
     "bert": ["query", "value", "attention.output.dense", "intermediate.dense"],
     "roberta": ["query", "key", "value", "dense"],
+    "distilbert": ["q_lin", "out_lin", "lin2"],
     "llama": ["q_proj", "v_proj", "down_proj"],
     "qwen2": "all-linear",
+    "qwen3": "all-linear",
+    "mistral": ["q_proj", "up_proj"],
+    "modernbert": ["Wqkv", "Wo", "Wi"],
 }
 
 
@@ -46,7 +50,7 @@ def adapted(checkpoint, tmp_path_factory):
                     r=RANK,
                     lora_alpha=ALPHA,
                     target_modules=TARGETS[family],
-                    exclude_modules=r".*(pooler|classifier|score).*",
+                    exclude_modules=r".*(pooler|classifier|score|head).*",
                     **options,
                 )
                 model = peft.get_peft_model(model, config).eval()

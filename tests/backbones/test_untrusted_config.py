@@ -12,6 +12,7 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dwa_jax import backbones
 from dwa_jax.backbones import BackboneConfig, BackboneError
 from tests.strangers import FUZZ, refusal
 
@@ -79,6 +80,14 @@ def test_sizes_the_weights_have_not_are_refused_before_anything_is_allocated(mod
         ("llama", "rope_parameters", [[1], "x", {"rope_theta": "x"}, {"rope_type": {}}]),
         ("qwen2", "layer_types", [5, "full_attention", [1], [["full_attention"]], {"a": 1}]),
         ("qwen2", "max_window_layers", ["28", None, 1.5]),
+        ("qwen3", "attention_bias", ["no", 1]),
+        ("mistral", "sliding_window", ["4096", 0, -1, 1.5, True]),
+        ("modernbert", "local_attention", ["128", 0, None, 1.5]),
+        ("modernbert", "layer_types", [5, "full_attention", [1, 2], [["full_attention"]] * 2]),
+        ("modernbert", "rope_parameters", [[1], "x", {"full_attention": 5}]),
+        ("modernbert", "global_rope_theta", ["1e4", 0, -1, [1]]),
+        ("modernbert", "embedding_dropout", [1, "0"]),
+        ("modernbert", "global_attn_every_n_layers", ["3", 0, None]),
     ],
 )
 def test_values_of_another_kind_are_refused_by_name(family, field, values):
@@ -117,10 +126,7 @@ JSON_VALUES = st.recursive(
 )
 FIELDS = sorted(
     set().union(
-        *(
-            transformers.AutoConfig.for_model(family).to_dict()
-            for family in ("bert", "roberta", "llama", "qwen2")
-        )
+        *(transformers.AutoConfig.for_model(family).to_dict() for family in backbones.FAMILIES)
     )
     | {"rope_scaling", "rope_theta", "position_embedding_type", "partial_rotary_factor"}
 )
@@ -128,7 +134,7 @@ FIELDS = sorted(
 
 @FUZZ
 @given(
-    family=st.sampled_from(["bert", "roberta", "llama", "qwen2"]),
+    family=st.sampled_from(sorted(backbones.FAMILIES)),
     changes=st.dictionaries(st.sampled_from(FIELDS), JSON_VALUES, max_size=4),
 )
 def test_any_configuration_is_one_or_one_line(family, changes):

@@ -75,8 +75,8 @@ def test_parquet_and_unknown_types_are_refused_by_name(tmp_path):
     assert message(tmp_path / "a.parquet.gz").endswith(
         "a.parquet.gz: Parquet is compressed inside; decompress the file itself first"
     )
-    (tmp_path / "a.tsv.gz").write_bytes(b"x")
-    assert "unknown file type '.tsv.gz'; known: .csv, .jsonl" in message(tmp_path / "a.tsv.gz")
+    (tmp_path / "a.doc.gz").write_bytes(b"x")
+    assert "unknown file type '.doc.gz'; known: .csv, .tsv" in message(tmp_path / "a.doc.gz")
     (tmp_path / "gz").write_bytes(b"x")
     assert "unknown file type ''" in message(tmp_path / "gz")
 

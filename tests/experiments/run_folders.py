@@ -8,7 +8,7 @@ import numpy as np
 
 from configs import base
 from dwa_jax import metrics, stratify
-from dwa_jax.finetune import run_folder
+from dwa_jax.finetune import predictions_file, run_folder
 from dwa_jax.finetune.records import MetricsFile
 
 THRESHOLDS = (-0.6, -0.2, 0.2, 0.6)
@@ -67,7 +67,15 @@ def make(
             log.write({"kind": "evaluation", "step": 10 * step, "epoch": step // 15} | result)
     if not finished:
         return folder
-    run_folder.write_predictions(folder / "predictions.csv", given, predictions)
+    found = predictions_file.SplitPredictions(
+        given.texts,
+        given.scores,
+        predictions["score"],
+        predictions["categories"],
+        predictions["category"],
+        predictions["probabilities"],
+    )
+    predictions_file.write_predictions(folder / "predictions.csv", found)
     summary = {
         "validation": result,
         "test": result if split == "test" else None,

@@ -1,6 +1,7 @@
 """Exports are opened where they are meant to be opened: in transformers and in PEFT."""
 
 import csv
+import dataclasses
 import functools
 import json
 import os
@@ -10,7 +11,9 @@ import warnings
 import numpy as np
 import pytest
 
+from dwa_jax import backbones
 from dwa_jax.finetune import card, saved
+from dwa_jax.finetune.exports import opened
 from dwa_jax.finetune.predictor import Predictor
 from experiments import export
 from experiments.terminal import command
@@ -72,8 +75,9 @@ def run_the_card(out, monkeypatch):
 def check_the_card(out, run, monkeypatch):
     names = run_the_card(out, monkeypatch)
     ours = Predictor(run).predict(names["texts"])
-    np.testing.assert_allclose(names["scores"].numpy(), ours.score, atol=TOLERANCE)
-    np.testing.assert_allclose(names["probabilities"].numpy(), ours.probabilities, atol=TOLERANCE)
+    np.testing.assert_allclose(np.asarray(names["scores"]), ours.score, atol=TOLERANCE)
+    odds = np.asarray(names["probabilities"])
+    np.testing.assert_allclose(odds, ours.probabilities, atol=TOLERANCE)
 
 
 def open_task(folder, **options):
@@ -96,9 +100,17 @@ def open_peft(backbone, folder, outputs, pad_token_id=None):
         return peft.PeftModel.from_pretrained(model, folder)
 
 
+def encode(folder):
+    """What plain sentence-transformers makes of the texts."""
+    sentence_transformers = pytest.importorskip("sentence_transformers")
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    assert model.max_seq_length == 32
+    return model.encode(TEXTS)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_transformers_gives_our_predictions(runs, ours, family, tmp_path):
-    out = export.export(runs(family), "transformers", tmp_path / "out")
+    out = export.export(runs(family), "transformers", tmp_path / "out", check=False)
     regression = open_task(out / "regression")
     classification = open_task(out / "classification")
     check(
@@ -117,7 +129,7 @@ def test_peft_gives_our_predictions_before_and_after_merging(
     runs, ours, family, tmp_path, monkeypatch
 ):
     run = runs(family)
-    out = export.export(run, "peft", tmp_path / "out")
+    out = export.export(run, "peft", tmp_path / "out", check=False)
     models = {}
     for task, outputs in {"regression": 1, "classification": 3}.items():
         models[task] = open_peft(
@@ -130,8 +142,98 @@ def test_peft_gives_our_predictions_before_and_after_merging(
     check_the_card(out, run, monkeypatch)
 
 
+def test_a_mean_that_transformers_knows_is_exported(runs, tmp_path, monkeypatch):
+    folder = runs("modernbert").config.backbone
+    run = trained_runs.make("modernbert", folder, pooling="mean")
+    ours = Predictor(run).predict(TEXTS)
+    assert np.abs(ours.score - Predictor(runs("modernbert")).predict(TEXTS).score).max() > 1e-3
+    for form in ("transformers", "peft"):
+        out = export.export(run, form, tmp_path / form, check=False)
+        check_the_card(out, run, monkeypatch)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sentence_transformers_gives_our_predictions(runs, ours, family, tmp_path, monkeypatch):
+    run = runs(family)
+    for pooling in ("first", "last", "mean"):
+        changed = run
+        if pooling != run.pooling:
+            changed = saved.Trained(**{**vars(run), "pooling": pooling})
+        expected = ours(family) if changed is run else Predictor(changed).predict(TEXTS)
+        out = export.export(changed, "sentence_transformers", tmp_path / pooling, check=False)
+        score, odds = encode(out / "regression"), encode(out / "classification")
+        assert score.shape == (len(TEXTS), 1) and odds.shape == (len(TEXTS), 3)
+        check(score, odds, expected)
+        np.testing.assert_allclose(score[:, 0], expected.score, atol=1e-5)
+    assert "Opened with" not in (out / "README.md").read_text()
+    check_the_card(out, changed, monkeypatch)
+
+
+def test_tweets_are_normalized_before_what_was_written_is_opened(runs, tmp_path):
+    told, folder = [], runs("roberta").config.backbone
+    run = trained_runs.make("roberta", folder, rank=0, normalize_tweets=True)
+    texts = ["@who EUR/USD jumps http://x.y/z", "pound"]
+    run.predictions = saved.SplitPredictions(texts, *[None] * 5)
+    out = export.export(run, "", tmp_path / "out", note=told.append)
+    assert "on 2 texts it differs from the run by at most" in told[0]
+    assert "replace each word that starts with `@`" in (out / "README.md").read_text()
+
+
+def test_what_differs_from_the_run_or_does_not_open_is_not_left_behind(runs, tmp_path, monkeypatch):
+    run, real = runs("bert"), backbones.save_tensors
+
+    def wrong(path, tensors):
+        real(path, {n: v + 0.01 if v.shape == (1, 16) else v for n, v in tensors.items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr(backbones, "save_tensors", wrong)
+        for form in export.FORMATS:
+            with pytest.raises(ValueError, match=r"differs from the run by .*e-0\d on 3 texts"):
+                export.export(run, form, tmp_path / "out")
+        patch.setattr(backbones, "save_tensors", lambda path, tensors: None)
+        with pytest.raises(ValueError, match=r"^transformers [\d.]+ cannot open what was written"):
+            export.export(run, "transformers", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_nothing_opens_it_no_numbers_are_claimed(runs, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(opened.importlib.util, "find_spec", lambda name: None)
+    out = export.export(runs("llama"), "peft", tmp_path / "out", note=told.append)
+    assert told == ["not opened: peft and torch are not installed here"]
+    text = (out / "README.md").read_text()
+    assert "Opened with" not in text and "within" not in text
+
+
+def test_a_run_in_bfloat16_is_compared_in_float32_and_peft_opens_its_base_so(tmp_path, monkeypatch):
+    folder = trained_runs.backbone("llama", tmp_path / "backbone")
+    model = transformers.AutoModel.from_pretrained(folder).to(torch.bfloat16)
+    model.save_pretrained(folder)
+    run = trained_runs.make("llama", folder, dtype="bfloat16")
+    for form in ("transformers", "peft"):
+        out = export.export(run, form, tmp_path / form)
+        text = (out / "README.md").read_text()
+        assert "computed in float32. The run computed in bfloat16" in text
+        names = run_the_card(out, monkeypatch)
+        assert names["regression"].dtype == torch.float32
+    assert "dtype=torch.float32" in text
+    wide = trained_runs.make("llama", folder)
+    ours = Predictor(wide).predict(names["texts"])
+    np.testing.assert_allclose(names["scores"].numpy(), ours.score, atol=TOLERANCE)
+
+
+def test_without_a_format_what_fits_is_written(runs, tmp_path, capsys, monkeypatch):
+    folder = runs("bert").config.backbone
+    run = trained_runs.make("bert", folder, pooling="mean")
+    monkeypatch.setattr(export.saved, "load", lambda path: run)
+    export.main([f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}", "--no-check"])
+    assert "for sentence_transformers; README.md" in capsys.readouterr().out
+    assert (tmp_path / "out" / "regression" / "modules.json").exists()
+    assert export.fitting(runs("bert")) == "transformers"
+
+
 @pytest.mark.parametrize("form", export.FORMATS)
-def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkeypatch):
+def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkeypatch, capsys):
     folder, out = finished_run, tmp_path / "out"
     run = saved.load(folder)
     ours = Predictor(run).predict(TEXTS)
@@ -151,13 +253,17 @@ def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkey
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
     about = json.loads((out / "regression" / "tokenizer_config.json").read_text())
     assert about["tokenizer_class"] == "PreTrainedTokenizerFast"
-    if form == "transformers":
+    assert "Opened with" in text and "note: opened with" in capsys.readouterr().out
+    if form == "sentence_transformers":
+        score, odds = (encode(out / task.name) for task in run.tasks)
+    elif form == "transformers":
         models = {task.name: open_task(out / task.name) for task in run.tasks}
     else:
         models = {
             task.name: open_peft(out / "base", out / task.name, task.outputs) for task in run.tasks
         }
-    score, odds = (logits(models[task.name], out / task.name) for task in run.tasks)
+    if form != "sentence_transformers":
+        score, odds = (logits(models[task.name], out / task.name) for task in run.tasks)
     np.testing.assert_allclose(score[:, 0], ours.score, atol=TOLERANCE)
     odds = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)
     np.testing.assert_allclose(odds, ours.probabilities, atol=TOLERANCE)
@@ -198,19 +304,19 @@ def test_no_folder_of_others_is_touched(runs, tmp_path):
     out.mkdir()
     (out / "thesis.tex").write_text("years of work")
     with pytest.raises(ValueError, match="something else than an export"):
-        export.export(run, "transformers", out)
+        export.export(run, "transformers", out, check=False)
     assert (out / "thesis.tex").read_text() == "years of work"
     (out / "thesis.tex").unlink()
-    export.export(run, "transformers", out)  # an empty one is nobody's
-    export.export(run, "peft", out)  # its own earlier one
+    export.export(run, "transformers", out, check=False)  # an empty one is nobody's
+    export.export(run, "peft", out, check=False)  # its own earlier one
     assert (out / "regression" / "adapter_model.safetensors").exists()
     assert not (out / "regression" / "model.safetensors").exists()
     (out / "regression" / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match=r"regression/notes\.txt.*which no export wrote"):
-        export.export(run, "peft", out)
+        export.export(run, "peft", out, check=False)
     assert (out / "regression" / "notes.txt").read_text() == "mine"
     with pytest.raises(ValueError, match="is no folder"):
-        export.export(run, "peft", out / "README.md")
+        export.export(run, "peft", out / "README.md", check=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -223,28 +329,28 @@ def test_a_failure_in_between_leaves_what_was_there(runs, tmp_path, monkeypatch,
     with monkeypatch.context() as patch:
         patch.setattr(card, "write", fail)  # the last thing written
         with pytest.raises(type(failure)):
-            export.export(run, "transformers", out)
+            export.export(run, "transformers", out, check=False)
     assert not list(tmp_path.iterdir())
-    export.export(run, "transformers", out)
+    export.export(run, "transformers", out, check=False)
     before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     with monkeypatch.context() as patch:
         patch.setattr(card, "write", fail)
         with pytest.raises(type(failure)):
-            export.export(run, "peft", out)
+            export.export(run, "peft", out, check=False)
     assert before == {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_what_a_killed_export_left_is_cleared_away(runs, tmp_path):
     run, out = runs("llama"), tmp_path / "out"
-    export.export(run, "peft", out)
+    export.export(run, "peft", out, check=False)
     # As a kill leaves them: half of a new one, or the old one out of the way.
     partial = tmp_path / ".out.partial"
     partial.mkdir()
     (partial / export.MARKER).write_text(json.dumps({"files": None}))
     (partial / "half").write_text("")
     out.rename(tmp_path / ".out.previous")
-    export.export(run, "peft", out)
+    export.export(run, "peft", out, check=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -267,8 +373,7 @@ def test_the_command_says_in_one_line_what_is_wrong(tmp_path, capsys, monkeypatc
 def test_the_card_names_a_base_model_of_the_hub_alone(runs):
     def header(backbone):
         run = runs("qwen2")
-        config = run.config.copy_and_resolve_references()
-        config.backbone = backbone
+        config = dataclasses.replace(run.config, backbone=backbone)
         changed = saved.Trained(**{**vars(run), "config": config})
         text = card.write(changed, "peft", made_by="", license="mit", curve=False)
         return text.split("---")[1]

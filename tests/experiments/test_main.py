@@ -150,7 +150,7 @@ def test_thresholds_see_training_rows_only(finished):
     everything = data.headlines.generate(300, 42)
     train = data.split(everything, fractions=(0.8, 0.1, 0.1), seed=42)["train"]
     np.testing.assert_allclose(
-        summary["thresholds"], stratify.das(train.scores, 5, spacing_penalty=0.1)
+        summary["thresholds"], stratify.das(train.scores, 5, spacing_penalty=0.01)
     )
 
 
@@ -225,7 +225,7 @@ def test_every_other_way_to_train_runs_through_the_program(tmp_path, capsys):
     assert summary["test"] is None and summary["predictions"] == "validation"
     assert np.isfinite(summary["validation"]["mse"])
     printed = capsys.readouterr().out
-    assert "cut to 12 tokens" in printed and "not export" in printed
+    assert "cut to 12 tokens" in printed
     last = records(tmp_path / "run", "step")[-1]
     assert min(last["weight_regression"], last["weight_classification"]) >= 0.1
 
@@ -239,7 +239,7 @@ def test_classification_alone(tmp_path):
         monitor="f1_macro",
         epochs=1,
     )
-    assert np.isfinite(summary["test"]["accuracy"]) and np.isnan(summary["test"]["mse"])
+    assert np.isfinite(summary["test"]["accuracy"]) and summary["test"]["mse"] is None
     with pytest.raises(ValueError, match="monitor='mse' needs the regression task"):
         run(tmp_path / "other", tasks=("classification",), weighting="single_task")
 
@@ -353,6 +353,7 @@ def test_lora_on_hugging_face_weights_and_files_with_different_labels(qwen, tmp_
     assert "rank 12 exceeds the full rank of" in printed and "attention/key" in printed
     assert re.search(r"trained +[0-9,]+ of [0-9,]+ parameters \([0-9.]+%\): LoRA rank 12", printed)
     assert re.search(r"classes +0 +\[-1, .*1 +\(.*2 +\(", printed, re.S)
+    assert re.search(r"the largest is [0-9.]+ times the smallest", printed)
     assert re.search(
         r"memory +about [0-9.]+ [KM]iB of arrays in the largest step, a device", printed
     )

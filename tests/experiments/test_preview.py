@@ -42,10 +42,4 @@ def test_it_prints_what_the_run_will_see_and_writes_nothing(tmp_path, monkeypatc
     assert re.search(r"6 of 16 rows; 60 in all", printed)
     assert re.search(r"real of [0-9,]+ computed: \d+% padding", printed)
     assert "export" not in printed
-    config.pooling = "mean"
-    preview.preview(config, Terminal())
-    # Said before hours of training, not after them.
-    assert "not export to transformers or PEFT; --config.pooling=first does" in " ".join(
-        capsys.readouterr().out.split()
-    )
     assert not list(tmp_path.iterdir())

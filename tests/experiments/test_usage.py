@@ -6,7 +6,6 @@ from pathlib import Path
 
 import jax
 import pytest
-from absl import flags
 
 from configs import base
 from experiments import main
@@ -25,7 +24,7 @@ def test_help_lists_options_and_configurations_without_importing_jax():
     for name in NAMES:
         assert f"\n  {name} " in result.stdout
     assert "B9: Qwen2-0.5B" in result.stdout
-    for flag in flags.FLAGS.flags_by_module_dict()[main.__name__]:
+    for flag in main.FLAGS.flags_by_module_dict()[main.__name__]:
         assert f"\n  --{flag.name}" in result.stdout
 
 
@@ -77,10 +76,13 @@ def test_a_device_whose_memory_is_full_is_no_fault_of_ours():
     assert command.words_of(TypeError("a fault of ours")) is None
 
 
+PRINTS = "from experiments.terminal import command; command.run(lambda: print('line\\n' * 10**6))"
+
+
 @pytest.mark.parametrize(
     "program",
     [
-        ["-c", "from experiments import command; command.run(lambda: print('line\\n' * 10**6))"],
+        ["-c", PRINTS],
         ["-m", "experiments.main", "--help", "--config=configs/qwen.py"],
     ],
 )

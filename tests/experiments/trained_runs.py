@@ -5,13 +5,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from configs import base
-from dwa_jax import data, heads, lora
+from dwa_jax import backbones, data, heads, lora
 from dwa_jax.finetune import saved
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import load_model
 from dwa_jax.finetune.setup import make_tasks
 
-FAMILIES = ("bert", "roberta", "llama", "qwen2")
+FAMILIES = tuple(backbones.FAMILIES)
 TEXTS = [
     "EUR/USD jumps after ECB",
     "the dollar falls",
@@ -19,6 +19,11 @@ TEXTS = [
     "yen slides against the dollar as traders weigh what the central bank may do next, again",
     "franc steady, and little else",
 ]
+OF_THEIR_OWN = {
+    "distilbert": {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 20},
+    "mistral": {"sliding_window": 6},
+    "modernbert": {"layer_types": ["full_attention", "sliding_attention"], "local_attention": 6},
+}
 THRESHOLDS = [-0.4, 0.25]
 
 
@@ -32,6 +37,7 @@ def backbone(family: str, folder: Path) -> Path:
     import transformers
 
     words = tokenizer()
+    finds_last = backbones.FAMILIES[family].classifier.needs_pad_id
     sizes = {
         "vocab_size": len(words),
         "hidden_size": 16,
@@ -39,13 +45,14 @@ def backbone(family: str, folder: Path) -> Path:
         "num_attention_heads": 4,
         "intermediate_size": 20,
         "max_position_embeddings": 66,
-        "pad_token_id": words.pad_token_id if family in ("bert", "roberta") else None,
+        # Published decoders mostly have none.
+        "pad_token_id": None if finds_last else words.pad_token_id,
     }
-    if family in ("llama", "qwen2"):
-        sizes["num_key_value_heads"] = 2
-    name = {"bert": "Bert", "roberta": "Roberta", "llama": "Llama", "qwen2": "Qwen2"}[family]
+    if finds_last:
+        sizes |= {"num_key_value_heads": 2, "head_dim": 4}
+    sizes |= OF_THEIR_OWN.get(family, {})
     torch.manual_seed(3)
-    model = getattr(transformers, f"{name}Model")(getattr(transformers, f"{name}Config")(**sizes))
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(family, **sizes))
     with torch.no_grad():
         for value in model.parameters():
             value += 0.1 * torch.randn(value.shape)
@@ -56,8 +63,7 @@ def backbone(family: str, folder: Path) -> Path:
 
 def make(family: str, folder: Path, *, tasks=("regression", "classification"), rank=3, **changes):
     """Makes a run of that backbone; without a rank the trunk itself is what trained."""
-    config = base.get_config()
-    config.update(
+    config = Config.of(
         {"backbone": str(folder), "num_classes": 3, "tasks": tasks, "eval_batch_size": 4}
         | {"lora_rank": rank, "lora_alpha": 2.0 * rank, "max_length": 32}
         | changes
@@ -92,8 +98,16 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
         psi=psi,
         tasks=made,
         thresholds=THRESHOLDS,
+        predictions=None,
         summary={
-            "validation": {"mse": 0.25, "accuracy": 0.5, "accuracy_by_class": [0.5, None, 0.1]},
+            "thresholds": THRESHOLDS,
+            "predictions": "validation",
+            "validation": {
+                "mse": 0.25,
+                "accuracy": 0.5,
+                "accuracy_by_class": [0.5, None, 0.1],
+                "confusion": [[1, 0, 1], [0, 0, 0], [1, 2, 1]],
+            },
             "test": None,
             "best_epoch": 1,
             "epochs": 2,

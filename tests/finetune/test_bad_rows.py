@@ -35,7 +35,7 @@ def test_left_out_rows_are_counted_by_file_and_listed(config, tmp_path):
     assert [(row["file"], row["row"]) for row in summary["rows"]] == (
         [(a, 102), (a, 103), (a, 104), (b, 102), (b, 103), (test, 2)]
     )
-    assert summary["rows"][0]["problem"] == "score 'high' is not a number"
+    assert summary["rows"][0]["problem"] == "score 'high' is not a number (see labels)"
     train, held_out = corpus.notes[:2]
     assert train.startswith(f"train: 5 bad rows left out ({a}: 3, {b}: 2): {a}, row 102: score")
     assert train.endswith("row 104: the text is empty; and 2 more") and "\n" not in train

@@ -40,7 +40,7 @@ def test_every_default_is_in_its_range_and_every_key_has_a_meaning():
         ({"preset": "papers"}, "preset='papers' is not one of paper, stable"),
         ({"score_range": (1.0,)}, "score_range"),
         ({"scratch": {"heads": 3}}, "scratch.heads=3 does not divide scratch.width=128"),
-        ({"scratch": {"height": 3}}, "there is no key 'scratch.height'; the nearest is 'heads'"),
+        ({"scratch": {"height": 3}}, "there is no key 'scratch.height'; there are: vocab_size"),
         ({"learning_rat": 1.0}, "there is no key 'learning_rat'; the nearest is 'learning_rate'"),
     ],
 )

@@ -37,6 +37,16 @@ def test_patterns_name_files_and_a_slice_of_a_hub_data_set_is_none(tmp_path, mon
         read_corpus(config)
 
 
+def test_categories_that_narrow_scores_leave_empty_are_noted(tmp_path):
+    lines = [f"text {i},{0.3 + 0.001 * (i % 40)}" for i in range(80)]
+    (tmp_path / "narrow.csv").write_text("\n".join(["text,score", *lines]) + "\n")
+    config = base.get_config()
+    config.train, config.stratifier = str(tmp_path / "narrow.csv"), "das(spacing_penalty=0.1)"
+    assert any("das leaves a category with 0 of" in note for note in read_corpus(config).notes)
+    config.stratifier = "das(spacing_penalty=0.0)"
+    assert not any("das leaves" in note for note in read_corpus(config).notes)
+
+
 @pytest.fixture
 def config(tmp_path):
     """Texts without a score column, beside a test file of which people scored two of three."""

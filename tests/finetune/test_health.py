@@ -21,7 +21,7 @@ class Sink(list):
 def health(**options):
     log, console = Sink(), Sink()
     defaults = {"max_bad_steps": 3, "in_a_row": 0, "origin": ORIGIN, "last_saved": lambda: "step 9"}
-    return Health(**(defaults | options), log=log, console=console), log, console
+    return Health(**(defaults | options), log=log, listener=console), log, console
 
 
 def values(skipped, loss=np.nan):

@@ -20,8 +20,9 @@ def _by_hand(batch, logits, alpha, beta, p=None):
         mine = (category == k) & mask
         share = mine.sum() / mask.sum() if p is None else p[k]
         if share > 0:
-            loss = -logs[mine, k].mean() if mine.any() else 0.0
-            total += share**-beta * (share * loss - alpha * np.log(share))
+            # The class's part of the mean over all rows.
+            loss = -logs[mine, k].sum() / mask.sum()
+            total += share**-beta * (loss - alpha * np.log(share))
     return total
 
 
@@ -43,6 +44,28 @@ def test_without_alpha_and_beta_it_is_pytorchs_cross_entropy():
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     plain = losses.cross_entropy_loss()
     np.testing.assert_allclose(cases.value(plain, logits, batch), value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", losses.PROPORTIONS)
+def test_beta_weighs_rows_by_a_power_of_p_and_0_leaves_cross_entropy(kind):
+    # A data set where classes are shared out otherwise than in the batch, class 3 at 5 %.
+    batch, logits = cases.batch(5, [0, 0, 0, 0, 0, 1, 1, 3])
+    average = jnp.array([0.55, 0.3, 0.1, 0.05])
+    scored, counts = losses.count_labels(batch, K)
+    p = losses.class_proportions(kind, counts, average)
+    outputs = torch.tensor(np.asarray(logits), requires_grad=True)
+    category = torch.tensor(np.asarray(batch["category"])).long()
+    for beta in (0.0, 0.5):
+        task = losses.imbalance_loss(alpha=0.0, beta=beta)
+        value, gradient = jax.jit(jax.value_and_grad(task.apply, argnums=1))(
+            task.init(), logits, batch, losses.Statistics(scored, counts, p)
+        )
+        rows = torch.nn.functional.cross_entropy(outputs, category, reduction="none")
+        weights = torch.tensor(np.asarray(p))[category] ** -beta
+        expected = (weights * rows).mean()
+        np.testing.assert_allclose(value, expected.item(), atol=1e-6)
+        theirs = torch.autograd.grad(expected, outputs)[0]
+        np.testing.assert_allclose(gradient, theirs, atol=1e-6)
 
 
 def test_equations_10_and_12_against_closed_forms_and_finite_differences():

@@ -246,3 +246,18 @@ def test_eigenvalues_of_a_graded_matrix_keep_their_digits(size):
     values, vectors = jax.jit(spectral.eigh)(gramian)
     np.testing.assert_allclose(values, exact, rtol=1e-3)
     np.testing.assert_allclose(vectors.T @ vectors, np.eye(size), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [3, 8, 9, 32])
+def test_small_eigenvalues_of_graded_matrices_are_as_accurate_as_large_ones(size):
+    rng = np.random.default_rng(size)
+    rows = rng.normal(size=(size, 3 * size)) * np.logspace(0, -4, size)[:, None]
+    gramian = (rows @ rows.T).astype(np.float32)
+    values, vectors = jax.jit(spectral.eigh)(jnp.asarray(gramian))
+    assert values.dtype == vectors.dtype == np.float32
+    reference = np.linalg.eigvalsh(gramian.astype(np.float64))[::-1]
+    np.testing.assert_allclose(values, reference, rtol=2e-4)
+    vectors = np.asarray(vectors, np.float64)
+    np.testing.assert_allclose(vectors.T @ vectors, np.eye(size), atol=1e-5)
+    together = jax.jit(jax.vmap(spectral.eigh))(jnp.asarray(np.stack([np.eye(size), gramian])))
+    np.testing.assert_allclose(together[0][1], values, rtol=1e-4)

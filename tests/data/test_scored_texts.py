@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from dwa_jax.data import DataError, read
+from dwa_jax.data import DataError, read, tables
 
 
 @pytest.fixture
@@ -180,8 +180,11 @@ def test_hub_data_sets_as_the_library_writes_and_reads_them(here):
 
 # What is refused
 
+KNOWN = ".csv, .tsv, .txt, .jsonl, .ndjson, .json, .parquet, .xlsx"
+
 BAD_CSV_ROWS = [
-    ("x,abc", "score 'abc' is not a number"),
+    ("x,abc", "score 'abc' is not a number (see labels)"),
+    ("x,50%", "score '50%' is not a number (see percent)"),
     ("x,1_0", "score '1_0' is not a number"),
     ("x,nan", "score 'nan' is not finite; leave a missing one empty"),
     ("x,-inf", "score '-inf' is not finite; leave a missing one empty"),
@@ -201,8 +204,9 @@ def test_bad_csv_rows_are_named_by_line(here, line, problem):
     line = line if isinstance(line, bytes) else line.encode()
     content = b'text,score\n"one\nrow",0.5\n' + line + b"\nfine,0.25\n"
     (here / "a.csv").write_bytes(content)
-    assert message("a.csv") == f"a.csv, row 4: {problem}"
-    rows, skipped = read("a.csv", on_bad_row="skip")
+    utf_8 = {"layout": tables.Layout(encoding="utf-8")}
+    assert message("a.csv", **utf_8) == f"a.csv, row 4: {problem}"
+    rows, skipped = read("a.csv", on_bad_row="skip", **utf_8)
     assert rows.texts == ["one\nrow", "fine"] and rows.scores.tolist() == [0.5, 0.25]
     assert skipped == [("a.csv", 4, problem)]
     assert str(skipped[0]) == f"a.csv, row 4: {problem}"
@@ -232,9 +236,10 @@ def test_bad_json_lines_are_named_by_line(here, line, problem):
     line = line if isinstance(line, bytes) else line.encode()
     good = b'{"text": "good", "score": 0.5}\n'
     (here / "a.jsonl").write_bytes(b"\n" + good + line + b"\n" + good)
-    text = message("a.jsonl")
+    utf_8 = {"layout": tables.Layout(encoding="utf-8")}
+    text = message("a.jsonl", **utf_8)
     assert text.startswith("a.jsonl, row 3: ") and problem in text and len(text) < 300
-    rows, skipped = read("a.jsonl", on_bad_row="skip")
+    rows, skipped = read("a.jsonl", on_bad_row="skip", **utf_8)
     assert rows.texts == ["good", "good"] and list(map(str, skipped)) == [text]
 
 
@@ -276,7 +281,7 @@ def test_five_bad_rows_are_shown_and_the_rest_counted(here):
         for row in (4, 5, 6, 7)
     )
     assert message(["a.csv", "b.csv"]) == (
-        f"{shown}; b.csv, row 3: score 'x' is not a number; and 1 more bad rows"
+        f"{shown}; b.csv, row 3: score 'x' is not a number (see labels); and 1 more bad rows"
     )
     rows, skipped = read(["a.csv", "b.csv"], on_bad_row="skip")
     assert rows.texts == ["t0", "t1", "fine"] and len(skipped) == 6
@@ -300,7 +305,9 @@ def test_bad_rows_come_before_what_makes_a_file_unreadable(here):
     (here / "a.csv").write_text('text,score\nx,high\ny,0\n"open,0\nz,0\n')
     open_quote = message("a.csv", on_bad_row="skip")
     assert open_quote.startswith("a.csv, row 4: a quote opened here")
-    assert message("a.csv") == f"a.csv, row 2: score 'high' is not a number; {open_quote}"
+    assert (
+        message("a.csv") == f"a.csv, row 2: score 'high' is not a number (see labels); {open_quote}"
+    )
     (here / "b.csv").write_text("text,score\nx,2\ny,0\n")
     assert message(["b.csv", "c.csv"]) == (
         "b.csv, row 2: score '2' is outside [-1, 1] (see score_range); "
@@ -334,25 +341,28 @@ def test_a_file_whose_name_is_no_text_can_still_be_spoken_of(here):
             b"txt,score\nx,1\n",
             "a.csv: no column 'text'; there: 'txt', 'score' (nearest: 'txt')",
         ),
-        ("a.csv", b"text,score,text\nx,1,y\n", "a.csv: column 'text' is there 2 times"),
         (
             "a.csv",
-            b"text;score\nx;1\n",
-            "a.csv: no column 'text'; there: 'text;score';"
-            " it looks separated by ';', where a comma is expected",
+            b"text,score,text\nx,1,y\n",
+            "a.csv: column 'text' is there 2 times; say which by 'text#1' to 'text#2'",
+        ),
+        (
+            "a.csv",
+            b"txt;score\nx;1\n",
+            "a.csv: no column 'text'; there: 'txt', 'score' (nearest: 'txt')",
         ),
         (
             "a.jsonl",
             b'{"text": "x", "SCORE": 1}\n',
             "a.jsonl: no column 'score'; there: 'text', 'SCORE' (nearest: 'SCORE')",
         ),
+        ("a.tsv", b"x", "a.tsv: no column 'text'; there: 'x'"),
         (
-            "a.csv",
-            "text,score\nx,1\n".encode("utf-16"),
-            "a.csv, row 1: holds a NUL byte; save the file as UTF-8 text",
+            "a.xls",
+            b"x",
+            f"a.xls: unknown file type '.xls'; known: {KNOWN}, hub:NAME",
         ),
-        ("a.tsv", b"x", "a.tsv: unknown file type '.tsv'; known: .csv, .jsonl, .parquet, hub:NAME"),
-        ("a", b"x", "a: unknown file type ''; known: .csv, .jsonl, .parquet, hub:NAME"),
+        ("a", b"x", f"a: unknown file type ''; known: {KNOWN}, hub:NAME"),
     ],
 )
 def test_unusable_files(here, name, content, expected):

@@ -17,25 +17,28 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from dwa_jax.data import compression
-from dwa_jax.data.tables import Source
+from dwa_jax.data.tables.reader import TableReader
 
 
-class Sink:
-    """Writes rows of a source with further columns.
+class TableWriter:
+    """Writes rows of a reader's chunks with further columns.
 
     Args:
       path: the file, or something that texts can be written to (not Parquet).
-      source: whose format it takes over, header and schema too.
+      reader: whose format it takes over, header and schema too.
       added: name -> type of each further column: float, int, str or list (JSON).
-      compressed: how the file is, in the words of `dwa_jax.data.compression`; "" for not at all.
+      name: that the file will have, whose ending says how it is compressed, and what stands
+        between the cells of a CSV; "" as the table read, not compressed.
     """
 
-    def __init__(self, path: Any, source: Source, added: dict[str, type], compressed: str = ""):
-        self._source, self._added, self._begun = source, added, False
+    def __init__(self, path: Any, reader: TableReader, added: dict[str, type], name: str = ""):
+        ending, compressed = compression.suffixes(Path(name))
+        self._reader, self._added, self._begun = reader, added, False
+        self._ending = ending
         self._files = contextlib.ExitStack()
         if not isinstance(path, Path):
             self._file = path
-        elif source.suffix == ".parquet":
+        elif reader.suffix == ".parquet":
             self._path = path
         else:
             stream = compression.create(path, compressed, self._files)
@@ -52,10 +55,10 @@ class Sink:
         """
         self._begin()
         columns = [list(map(_plain, values[name])) for name in self._added]
-        if self._source.suffix == ".csv":
+        if self._reader.suffix == ".csv":
             for row, *more in zip(rows, *columns, strict=True):
-                self._csv.writerow([*row, *map(_csv_cell, more)])
-        elif self._source.suffix == ".jsonl":
+                self._write_cells([*row, *map(_csv_cell, more)])
+        elif self._reader.suffix == ".jsonl":
             for row, *more in zip(rows, *columns, strict=True):
                 # Behind what is there, of which no character changes.
                 added = json.dumps(dict(zip(self._added, more, strict=True)), ensure_ascii=False)
@@ -73,7 +76,7 @@ class Sink:
     def close(self) -> None:
         """Ends the file; one without rows gets its header or schema all the same."""
         self._begin()
-        if self._source.suffix != ".parquet":
+        if self._reader.suffix != ".parquet":
             self._file.flush()
         self._files.close()
 
@@ -86,15 +89,26 @@ class Sink:
         if self._begun:
             return
         self._begun = True
-        if self._source.suffix == ".csv":
-            self._csv = csv.writer(self._file, lineterminator="\n")
-            self._csv.writerow([*self._source.columns, *self._added])
-        elif self._source.suffix == ".parquet":
-            there = self._source.columns
+        if self._reader.suffix == ".csv":
+            self._write_cells = self._cells_writer()
+            self._write_cells([*self._reader.header, *self._added])
+        elif self._reader.suffix == ".parquet":
+            there = self._reader.header
             self._schema = pa.schema([*there, *self._fields()], there.metadata)
             self._writer = self._files.enter_context(
                 pyarrow.parquet.ParquetWriter(self._path, self._schema)
             )
+
+    def _cells_writer(self):
+        # The name says what is between the cells, and where it does not, the table read does.
+        delimiter = self._reader.delimiter
+        if self._ending == ".tsv":
+            delimiter = "\t"
+        elif self._ending == ".csv" and delimiter not in (",", ";", "|"):
+            delimiter = ","
+        if delimiter == self._reader.delimiter and not self._reader.quoted:
+            return lambda cells: self._file.write(delimiter.join(map(str, cells)) + "\n")
+        return csv.writer(self._file, lineterminator="\n", delimiter=delimiter).writerow
 
     def _fields(self):
         types = {float: pa.float64(), int: pa.int32(), str: pa.string(), list: pa.string()}

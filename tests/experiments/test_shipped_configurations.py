@@ -1,0 +1,79 @@
+"""Every shipped configuration trains on small weights; its default export opens outside.
+
+Its backbone's name is exchanged for a small random model of the same family; what else changes
+is how long and how wide it trains.
+"""
+
+import functools
+import importlib
+
+import numpy as np
+import pytest
+
+import dwa_jax
+from dwa_jax.finetune import listener
+from dwa_jax.finetune.config import Config
+from tests.experiments import trained_runs
+from tests.experiments.test_configs import NAMES, TINYLLAMA, TWITTER
+
+transformers = pytest.importorskip("transformers")
+torch = pytest.importorskip("torch")
+
+FAMILY = {
+    "FacebookAI/roberta-large": "roberta",
+    TWITTER: "roberta",
+    TINYLLAMA: "llama",
+    "Qwen/Qwen2-0.5B": "qwen2",
+    "sentence-transformers/all-MiniLM-L6-v2": "bert",
+}
+TEXTS = ["@who EUR/USD jumps", "the dollar falls against the yen, see http://x.y", "pound"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A hub id -> folder of a small model of its family."""
+
+    @functools.cache
+    def get(name):
+        family = FAMILY[name]
+        return trained_runs.backbone(family, tmp_path_factory.mktemp(family))
+
+    return get
+
+
+def opened(folder, form, texts):
+    """What the library that the form is for makes of the texts."""
+    if form == "sentence_transformers":
+        library = pytest.importorskip("sentence_transformers")
+        return library.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    assert form == "transformers"
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
+    with torch.no_grad():
+        return model(**inputs).logits.numpy()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_trains_and_its_default_export_gives_its_scores(name, small, tmp_path):
+    config = Config.of(importlib.import_module(f"configs.{name}").get_config())
+    changes = {"epochs": 1, "generated_rows": 40, "batch_size": 16, "eval_batch_size": 8}
+    changes |= {"max_length": 32, "max_buckets": 1, "lora_rank": min(config.lora_rank, 2)}
+    if config.backbone == "scratch":
+        changes["scratch"] = {"vocab_size": 300, "width": 16, "layers": 1, "heads": 2}
+    else:
+        changes["backbone"] = str(small(config.backbone))
+    model = dwa_jax.train(config=Config.of(config, **changes), listener=listener.Listener())
+    model.export(tmp_path / "out")
+    form = "sentence_transformers" if name == "minilm" else "transformers"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"Opened with {form.replace('_', '-')}" in card
+    ours = model.predict(TEXTS)
+    texts = [t.replace("@who", "@user").replace("http://x.y", "http") for t in TEXTS]
+    given = texts if config.normalize_tweets else TEXTS
+    score = opened(tmp_path / "out" / "regression", form, given)
+    np.testing.assert_allclose(score[:, 0], ours.score, atol=1e-4)
+    if "classification" in config.tasks:
+        odds = np.exp(opened(tmp_path / "out" / "classification", form, given))
+        odds /= odds.sum(1, keepdims=True)
+        np.testing.assert_allclose(odds, ours.probabilities, atol=1e-4)

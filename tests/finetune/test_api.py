@@ -1,0 +1,192 @@
+"""Training and loading from Python: the program's numbers, and nothing left behind."""
+
+import csv
+import pickle
+import threading
+
+import jax
+import matplotlib.figure
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import dwa_jax
+from dwa_jax.data import headlines
+from dwa_jax.finetune.config import Config
+from tests import runs
+
+TINY = {
+    "epochs": 2,
+    "batch_size": 16,
+    "eval_batch_size": 16,
+    "max_buckets": 1,
+    "max_length": 32,
+    "learning_rate": 1e-2,
+    "warmup_steps": 1,
+    "log_every": 2,
+    "gradient_scope": "representation",  # quick to compile
+    "scratch": {"vocab_size": 300, "width": 16, "layers": 1, "heads": 2, "feed_forward": 32},
+}
+TIMES = {"step_ms", "tokens_per_second", "seconds"}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return headlines.generate(120, 3)
+
+
+@pytest.fixture(scope="module")
+def model(rows):
+    return dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **TINY)
+
+
+def timeless(history):
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in history]
+
+
+def test_a_model_predicts_and_knows_how_it_came_about(model, rows):
+    found = model(rows.texts[:3])
+    assert isinstance(found, list) and len(found) == 3
+    assert isinstance(found[0].score, float) and found[0].category in range(5)
+    assert sum(found[0].probabilities) == pytest.approx(1)
+    arrays = model.predict(rows.texts[:3])
+    assert arrays.score.shape == (3,) and arrays.probabilities.shape == (3, 5)
+    assert [one.score for one in found] == list(arrays.score)
+    assert model.summary["test"]["mse"] > 0
+    assert {record["kind"] for record in model.history} == {"step", "evaluation"}
+    assert model.thresholds.shape == (4,) and np.all(np.diff(model.thresholds) > 0)
+    assert model.config == Config.of(TINY, train="memory:")
+    assert "dwa" in repr(model) and "<table>" in model._repr_html_()
+
+
+def test_nothing_is_kept_that_was_not_asked_for(rows, tmp_path, monkeypatch):
+    place = tmp_path / "here"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("TMPDIR", str(place))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    options = jax.config.values.copy()
+    dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **TINY | {"epochs": 1})
+    assert list(place.iterdir()) == []
+    assert jax.config.values == options
+
+
+def test_the_numbers_are_the_programs_bit_for_bit(model, rows, tmp_path):
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([("text", "score"), *zip(rows.texts, rows.scores, strict=True)])
+    folder = tmp_path / "run"
+    summary = runs.run(Config.of(TINY, train=str(tmp_path / "rows.csv")), folder)
+    for split in ("validation", "test", "thresholds", "score_histogram", "best_epoch"):
+        assert summary[split] == model.summary[split]
+    loaded = dwa_jax.load(folder)
+    assert timeless(loaded.history) == timeless(model.history)
+    theirs, ours = loaded.predict(rows.texts), model.predict(rows.texts)
+    for one, other in zip(theirs, ours, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_second_training_and_one_in_a_thread_give_the_same(model, rows):
+    found = {}
+
+    def train(name):
+        found[name] = dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **TINY)
+
+    thread = threading.Thread(target=train, args=("thread",))
+    thread.start()
+    train("again")
+    thread.join()
+    for other in found.values():
+        assert timeless(other.history) == timeless(model.history)
+        np.testing.assert_array_equal(
+            other.predict(rows.texts).score, model.predict(rows.texts).score
+        )
+
+
+def test_a_saved_model_is_the_same_model(model, rows, tmp_path):
+    model.save(tmp_path / "kept")
+    again = dwa_jax.load(tmp_path / "kept")
+    for one, other in zip(again.predict(rows.texts), model.predict(rows.texts), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert again.summary == model.summary and again.history == model.history
+    names = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
+    for one in (model, again):
+        figures = one.figures()
+        assert set(figures) == names
+        assert all(isinstance(figure, matplotlib.figure.Figure) for figure in figures.values())
+    again.save(tmp_path / "copy")
+    again.save(tmp_path / "copy")  # its own
+    (tmp_path / "copy" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"'mine.txt', which no export wrote"):
+        model.save(tmp_path / "copy")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="holds something else"):
+        again.save(tmp_path / "full")
+
+
+def test_a_pickled_model_is_the_same_model(model, rows):
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(
+        again.predict(rows.texts).probabilities, model.predict(rows.texts).probabilities
+    )
+
+
+def test_a_run_in_a_folder_is_continued_or_read(rows, tmp_path):
+    said = []
+
+    class Ears(dwa_jax.Listener):
+        def note(self, text):
+            said.append(text)
+
+    class Tired(dwa_jax.Listener):
+        def epoch(self, record):
+            raise KeyboardInterrupt
+
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        dwa_jax.train(rows.texts, rows.scores, folder=folder, listener=Tired(), **TINY)
+    first = dwa_jax.train(rows.texts, rows.scores, folder=folder, listener=Ears(), **TINY)
+    second = dwa_jax.train(rows.texts, rows.scores, folder=folder, listener=Ears(), **TINY)
+    assert first.summary["test"] == second.summary["test"]
+    assert any("finished" in line for line in said)
+    with pytest.raises(ValueError, match="holds another configuration's run .*epochs: 2 there"):
+        dwa_jax.train(rows.texts, rows.scores, folder=folder, **TINY | {"epochs": 3})
+
+
+def test_columns_of_tables_and_labels_that_are_missing(rows):
+    texts = pa.chunked_array([rows.texts])
+    scores = [None if i % 3 == 0 else float(score) for i, score in enumerate(rows.scores)]
+    categories = ["low" if score < 0 else "high" for score in rows.scores[:110]] + [None] * 10
+    model = dwa_jax.train(
+        texts,
+        pa.array(scores),
+        categories=np.array(categories, object),
+        validation=(rows.texts[:20], rows.scores[:20], categories[:20]),
+        listener=dwa_jax.Listener(),
+        **TINY | {"epochs": 1, "num_classes": 2, "category_names": ("low", "high")},
+    )
+    assert model(["Euro gains"])[0].name in ("low", "high")
+    assert model.summary["rows"]["validation"]["count"] == 20
+    assert model.summary["rows"]["train"]["count"] <= 100  # those of validation are left out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "keys", "message"),
+    [
+        ((["a", "b"], [0.1]), {}, "columns of one length are needed; there are 2 texts, 1 scores"),
+        ((["a"], [2.0]), {}, r"texts, row 0: score 2.0 is outside \[-1, 1\]"),
+        ((["a", 7], [0.0, 0.0]), {}, "texts, row 1: the text 7 is of type int"),
+        (("a text", [0.0]), {}, "texts must be a list or a column, got str"),
+        ((["a"], None), {}, "texts need scores, categories or both"),
+        ((None, [0.0]), {}, "labels or splits are given without texts"),
+        ((["a"], [0.0]), {"epoch": 3}, "there is no key 'epoch'; the nearest is 'epochs'"),
+        ((["a"], [0.0]), {"batch_size": "8"}, "batch_size='8' must be a whole number"),
+        ((["a"], [0.0]), {"train": "x.csv"}, "train='x.csv' names files, and rows are given too"),
+        ((["a"], [0.0]), {"writers": "tensorboard"}, "need a folder to write in"),
+        ((["a"], [0.0]), {"validation": 0.1}, r"validation must be \(texts, scores\)"),
+    ],
+)
+def test_a_mistake_is_one_line(arguments, keys, message):
+    with pytest.raises(ValueError, match=message) as error:
+        dwa_jax.train(*arguments, **keys)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,53 @@
+"""What scikit-learn does with an estimator, by scikit-learn itself."""
+
+import pickle
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+import dwa_jax
+from dwa_jax.data import headlines
+from tests.finetune.test_api import TINY
+
+QUICK = TINY | {"epochs": 1, "pad_to_multiple_of": 32}
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return headlines.generate(72, 3)
+
+
+def test_a_clone_has_the_same_keys_and_no_model():
+    one = dwa_jax.SentimentModel(**QUICK)
+    other = clone(one.set_params(weighting="constant"))
+    assert other.get_params() == one.get_params() and other.get_params()["weighting"] == "constant"
+    assert not hasattr(other, "model_")
+    with pytest.raises(ValueError, match="not fitted yet"):
+        other.predict(["a text"])
+    with pytest.raises(ValueError, match="no key 'learning_rat'; the nearest is 'learning_rate'"):
+        one.set_params(learning_rat=1.0)
+
+
+def test_cross_validation_and_a_grid_run(rows):
+    texts, scores = rows.texts, list(rows.scores)
+    found = cross_val_score(dwa_jax.SentimentModel(**QUICK), texts, scores, cv=2)
+    assert found.shape == (2,) and np.isfinite(found).all()
+    grid = GridSearchCV(
+        dwa_jax.SentimentModel(**QUICK),
+        {"learning_rate": [1e-3, 1e-2], "weighting": ["constant"]},
+        cv=2,
+        refit=False,
+    ).fit(texts, scores)
+    assert set(grid.best_params_) == {"learning_rate", "weighting"}
+
+
+def test_a_fitted_one_predicts_scores_and_is_pickled(rows):
+    model = dwa_jax.SentimentModel(**QUICK).fit(rows.texts, rows.scores)
+    again = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(again.predict(rows.texts), model.predict(rows.texts))
+    assert model.predict_proba(rows.texts[:2]).shape == (2, 5)
+    residuals = rows.scores - model.predict(rows.texts)
+    r2 = 1 - np.mean(residuals**2) / np.var(rows.scores)
+    assert model.score(rows.texts, rows.scores) == pytest.approx(r2)
