@@ -117,17 +117,19 @@ def mixed_gradients(
 
     at_trunk = uses_gramian and scope == "trainable"
     planned = None
+    recorded: Any = trunk
+    how = Norms("trees") if norms is None else norms
     if isinstance(trunk, RecordedTrunk):
-        if at_trunk and norms is not None:
+        if at_trunk:
             part = batch if microbatches == 1 else jax.tree.map(lambda x: x[0], batch)
             losses = len({*range(num_tasks), *rows})
-            planned = plan(trunk, theta, part, losses, norms, additive=microbatches > 1)
+            planned = plan(trunk, theta, part, losses, how, additive=microbatches > 1)
         parts = (trunk.plain, *parts[1:])
     run: Whole | Accumulated
     if planned is not None and microbatches == 1:
-        run = Recorded((trunk, *parts[1:]), batch, num_tasks, rows, planned, norms)
+        run = Recorded((recorded, *parts[1:]), batch, num_tasks, rows, planned, how)
     elif planned is not None:
-        run = Sketched(parts, batch, num_tasks, rows, trunk, planned, norms)
+        run = Sketched(parts, batch, num_tasks, rows, recorded, planned, how)
     elif microbatches == 1:
         run = Whole(parts, batch, num_tasks, rows)
     else:

@@ -28,9 +28,9 @@ class SplitTrunk(NamedTuple):
       upper: (last parameters, x, batch) -> h, the rest.
     """
 
-    lower: Callable[[Any, Any], Any]
+    lower: Callable[..., Any]
     last: Callable[[Any], Any]
-    upper: Callable[[Any, Any, Any], Any]
+    upper: Callable[..., Any]
 
     def __call__(self, theta: Any, batch: Any) -> Any:
         """Runs the whole trunk."""

@@ -171,7 +171,7 @@ def multiplications(site: Site, losses: int, columns: int) -> dict[str, int]:
     return costs
 
 
-def signs(key: jax.Array, sites: Sequence[Site], columns: int, dtype: Any) -> dict:
+def signs(key: Any, sites: Sequence[Site], columns: int, dtype: Any) -> dict:
     """Draws every site's random signs over the root of k.
 
     Args:
@@ -279,7 +279,7 @@ def features(record: Record, way: str, drawn: jax.Array | None, table: int = 0) 
     if way == "sketch" and isinstance(bars, list):
         # One product for all of them; each alone would be too narrow to be fast.
         joined = x.T @ jnp.concatenate(bars, axis=1)
-        whole = jnp.split(joined, len(bars), axis=1)
+        whole: Any = jnp.split(joined, len(bars), axis=1)
     elif way == "sketch":
         whole = jnp.einsum("nd,tnk->tdk", x, bars)
     else:

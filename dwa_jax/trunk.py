@@ -138,10 +138,10 @@ def make_recorded_trunk(
             path = f"{place}/{'kernel' if kind == 'dense' else 'embedding'}"
             if path not in leaves:
                 continue
-            layers = None
+            layers: tuple[int, ...] | None = None
             if place.startswith("layers/"):
-                layers = {"whole": range(depth), "lower": range(depth - 1)}.get(piece)
-                layers = (depth - 1,) if layers is None else tuple(layers)
+                of_piece = {"whole": range(depth), "lower": range(depth - 1)}
+                layers = tuple(of_piece.get(piece, [depth - 1]))
             found.append(
                 Site(
                     name=name,

@@ -96,7 +96,7 @@ def _ways(config, train, model, setup):
     plan = memory.records(model, setup, rows, tokens)
     if plan is None:
         return ", a whole gradient a task"
-    counts = Counter()
+    counts: Counter[str] = Counter()
     for site, way in plan.items():
         counts[way] += len(site.layers or (None,))
     ways = ", ".join(f"{count} {_WAYS[way]}" for way, count in counts.items())
