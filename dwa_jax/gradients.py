@@ -12,27 +12,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dwa_jax.gramian import gradient_norms, gramian
+from dwa_jax.gramian import gradient_norms
+from dwa_jax.passes import Accumulated, SplitTrunk, Whole
+from dwa_jax.recorded import Norms, Recorded, Sketched, plan
+from dwa_jax.records import NORMS, RecordedTrunk
 
 SCOPES = ("trainable", "representation", "last_layer")
-
-
-class SplitTrunk(NamedTuple):
-    """A trunk cut before its last layer, for the scope "last_layer".
-
-    Attributes:
-      lower: (theta, batch) -> x, everything below the last layer.
-      last: theta -> the last layer's own parameters.
-      upper: (last parameters, x, batch) -> h, the rest.
-    """
-
-    lower: Callable[[Any, Any], Any]
-    last: Callable[[Any], Any]
-    upper: Callable[[Any, Any, Any], Any]
-
-    def __call__(self, theta: Any, batch: Any) -> Any:
-        """Runs the whole trunk."""
-        return self.upper(self.last(theta), self.lower(theta, batch), batch)
 
 
 class Gradients(NamedTuple):
@@ -57,24 +42,22 @@ class Gradients(NamedTuple):
     weighed: Any
 
 
+def check_norms(kind: str, columns: int) -> None:
+    """Raises a ValueError where `kind` is not one of `NORMS`, or a sketch has no columns."""
+    if kind not in NORMS:
+        raise ValueError(f"unknown gradient norms {kind!r}; there are: {', '.join(NORMS)}")
+    if columns < 1:
+        raise ValueError(f"sketch_columns must be at least 1, not {columns}")
+
+
 def check_scope(scope: str) -> None:
     """Raises a ValueError that lists the scopes where `scope` is not one of them."""
     if scope not in SCOPES:
         raise ValueError(f"unknown gradient scope {scope!r}; there are: {', '.join(SCOPES)}")
 
 
-def mix(coefficients: jax.Array, trees: Sequence[Any]) -> Any:
-    """Returns sum over t of coefficients[t] * trees[t], in the trees' own dtypes."""
-    return jax.tree.map(
-        lambda *leaves: sum(
-            coefficients[t].astype(leaf.dtype) * leaf for t, leaf in enumerate(leaves)
-        ),
-        *trees,
-    )
-
-
 def mixed_gradients(
-    trunk: Callable[[Any, Any], Any] | SplitTrunk,
+    trunk: Callable[[Any, Any], Any] | SplitTrunk | RecordedTrunk,
     heads: Callable[[Any, Any, Any, Any], tuple[jax.Array, Any]],
     weigh: Callable[[jax.Array, jax.Array | None, Any], Any],
     theta: Any,
@@ -87,17 +70,19 @@ def mixed_gradients(
     uses_gramian: bool = True,
     gramian_rows: Sequence[int] | None = None,
     microbatches: int = 1,
+    norms: Norms | None = None,
 ) -> Gradients:
     """Computes every task's gradient and mixes them by the coefficients of a method.
 
-    Scope "trainable" costs one forward and N backward passes; "representation" one of
-    each; "last_layer" one of each and N - 1 more backward passes of that layer. With
-    microbatches the last two run forward twice, because the coefficients are known only
-    once the whole batch has been seen.
+    Scope "trainable" costs one forward and N backward passes, of which those of a
+    `RecordedTrunk` leave out the parameters; "representation" costs one of each; "last_layer"
+    one of each and N - 1 more backward passes of that layer. With microbatches the last two
+    run forward twice, because the coefficients are known only once the whole batch has been
+    seen.
 
     Args:
       trunk: (theta, batch) -> h, the pooled hidden states (B, D); a `SplitTrunk` for
-        the scope "last_layer".
+        the scope "last_layer"; a `RecordedTrunk`, whose theta is a nested dict, for `norms`.
       heads: (h, psi, phi, batch) -> (losses (E,), aux). The first N losses are the
         tasks'; further ones may serve `gramian_rows`. With microbatches, losses and aux
         are this part's shares: they add up.
@@ -112,6 +97,9 @@ def mixed_gradients(
       gramian_rows: for each task, which of the E losses its gradient norm is taken of;
         by default its own.
       microbatches: M.
+      norms: how the Gramian of the scope "trainable" is found; by default one whole gradient
+        a task. With microbatches a sketch adds up over the parts, for a second pass forward;
+        exact norms need the whole batch's gradients, one tree a task.
 
     Returns:
       A `Gradients`.
@@ -128,11 +116,24 @@ def mixed_gradients(
     parts = (trunk, heads, theta, psi, phi)
 
     at_trunk = uses_gramian and scope == "trainable"
-    run: _Whole | _Accumulated
-    if microbatches == 1:
-        run = _Whole(parts, batch, num_tasks, rows)
+    planned = None
+    recorded: Any = trunk
+    how = Norms("trees") if norms is None else norms
+    if isinstance(trunk, RecordedTrunk):
+        if at_trunk:
+            part = batch if microbatches == 1 else jax.tree.map(lambda x: x[0], batch)
+            losses = len({*range(num_tasks), *rows})
+            planned = plan(trunk, theta, part, losses, how, additive=microbatches > 1)
+        parts = (trunk.plain, *parts[1:])
+    run: Whole | Accumulated
+    if planned is not None and microbatches == 1:
+        run = Recorded((recorded, *parts[1:]), batch, num_tasks, rows, planned, how)
+    elif planned is not None:
+        run = Sketched(parts, batch, num_tasks, rows, recorded, planned, how)
+    elif microbatches == 1:
+        run = Whole(parts, batch, num_tasks, rows)
     else:
-        run = _Accumulated(parts, batch, num_tasks, rows, keep_tasks=at_trunk)
+        run = Accumulated(parts, batch, num_tasks, rows, keep_tasks=at_trunk)
     matrix, theta_of = None, run.mix_at_representation
     if at_trunk or (uses_gramian and scope == "last_layer"):
         matrix, theta_of = run.scoped(scope)
@@ -144,127 +145,3 @@ def mixed_gradients(
         lengths = gradient_norms(matrix)
     theta, psi, phi = theta_of(weighed.coefficients)
     return Gradients(theta, psi, phi, run.losses, lengths, run.aux, weighed)
-
-
-class _Whole:
-    """The engine's passes over a batch that is held in one piece."""
-
-    def __init__(self, parts: tuple, batch: Any, num_tasks: int, rows: Sequence[int]):
-        trunk, heads, theta, psi, phi = parts
-        self.rows, self.num_tasks = rows, num_tasks
-        if isinstance(trunk, SplitTrunk):
-            x, self.lower_vjp = jax.vjp(lambda t: trunk.lower(t, batch), theta)
-            last, self.last_vjp = jax.vjp(trunk.last, theta)
-            h, self.upper_vjp = jax.vjp(lambda p, x: trunk.upper(p, x, batch), last, x)
-            self.trunk_vjp = self._through_split
-        else:
-            h, self.trunk_vjp = jax.vjp(lambda t: trunk(t, batch), theta)
-        outputs, self.heads_vjp, self.aux = jax.vjp(
-            lambda h, psi, phi: heads(h, psi, phi, batch), h, psi, phi, has_aux=True
-        )
-        self.num_outputs = outputs.shape[0]
-        self.losses = outputs[:num_tasks]
-        self.dtype = outputs.dtype
-
-    def _through_split(self, h_bar):
-        last_bar, x_bar = self.upper_vjp(h_bar)
-        return (self._join(last_bar, x_bar),)
-
-    def _join(self, last_bar, x_bar):
-        (lower,), (last,) = self.lower_vjp(x_bar), self.last_vjp(last_bar)
-        return jax.tree.map(jnp.add, lower, last)
-
-    def _needed(self):
-        return sorted({*range(self.num_tasks), *self.rows})
-
-    def _one_hot(self, row):
-        return jnp.zeros((self.num_outputs,), self.dtype).at[row].set(1)
-
-    def _cotangents(self):
-        # Each needed loss's own gradient at h.
-        return {row: self.heads_vjp(self._one_hot(row))[0] for row in self._needed()}
-
-    def _at_heads(self, coefficients):
-        # The heads' vjp is linear, so one call with the coefficients mixes all tasks.
-        padding = self.num_outputs - self.num_tasks
-        return self.heads_vjp(jnp.pad(coefficients.astype(self.dtype), (0, padding)))
-
-    def every_task(self):
-        """Each needed loss's gradients in theta, psi and phi."""
-        result = {}
-        for row in self._needed():
-            h_bar, psi, phi = self.heads_vjp(self._one_hot(row))
-            result[row] = (self.trunk_vjp(h_bar)[0], psi, phi)
-        return result
-
-    def last_layer(self):
-        """Each needed loss's gradient in the last layer."""
-        return {row: self.upper_vjp(h_bar)[0] for row, h_bar in self._cotangents().items()}
-
-    def representation_gramian(self):
-        cotangents = self._cotangents()
-        return gramian([cotangents[row] for row in self.rows])
-
-    def mix_at_representation(self, coefficients):
-        h_bar, psi, phi = self._at_heads(coefficients)
-        return self.trunk_vjp(h_bar)[0], psi, phi
-
-    def scoped(self, scope):
-        cotangents = self._cotangents()
-        if scope == "trainable":
-            tasks = {row: self.trunk_vjp(h_bar)[0] for row, h_bar in cotangents.items()}
-            matrix = gramian([tasks[row] for row in self.rows])
-        else:
-            tasks = {row: self.upper_vjp(h_bar) for row, h_bar in cotangents.items()}
-            matrix = gramian([tasks[row][0] for row in self.rows])
-
-        def theta_of(coefficients):
-            _, psi, phi = self._at_heads(coefficients)
-            mixed = mix(coefficients, [tasks[t] for t in range(self.num_tasks)])
-            return (mixed if scope == "trainable" else self._join(*mixed)), psi, phi
-
-        return matrix, theta_of
-
-
-class _Accumulated:
-    """The engine's passes over a batch in M parts whose shares of everything add up."""
-
-    def __init__(
-        self, parts: tuple, batch: Any, num_tasks: int, rows: Sequence[int], keep_tasks: bool
-    ):
-        self.parts, self.batch = parts, batch
-        self.rows, self.num_tasks = rows, num_tasks
-
-        def forward(part):
-            run = self._part(part)
-            tasks = run.every_task() if keep_tasks else None
-            return run.losses, run.aux, run.representation_gramian(), tasks
-
-        self.losses, self.aux, self._representation, self._tasks = self._sum(forward)
-
-    def _part(self, part):
-        return _Whole(self.parts, part, self.num_tasks, self.rows)
-
-    def _sum(self, function):
-        shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], self.batch))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
-
-        def body(total, part):
-            return jax.tree.map(jnp.add, total, function(part)), None
-
-        return jax.lax.scan(body, zeros, self.batch)[0]
-
-    def representation_gramian(self):
-        return self._representation
-
-    def mix_at_representation(self, coefficients):
-        return self._sum(lambda part: self._part(part).mix_at_representation(coefficients))
-
-    def scoped(self, scope):
-        # Inner products of sums are not sums of inner products: the parts' gradients
-        # are added before they are multiplied.
-        if scope == "last_layer":
-            tasks = self._sum(lambda part: self._part(part).last_layer())
-            return gramian([tasks[row] for row in self.rows]), self.mix_at_representation
-        matrix = gramian([self._tasks[row][0] for row in self.rows])
-        return matrix, lambda c: mix(c, [self._tasks[t] for t in range(self.num_tasks)])

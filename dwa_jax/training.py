@@ -18,8 +18,14 @@ from dwa_jax import gradients, guard, heads, losses
 from dwa_jax.backbones import Trunk
 from dwa_jax.optimizers import Optimizers
 from dwa_jax.optimizers import make_optimizers as make_optimizers
-from dwa_jax.trunk import make_split_trunk, make_trunk
+from dwa_jax.passes import SplitTrunk
+from dwa_jax.recorded import plan
+from dwa_jax.records import RecordedTrunk, Site
+from dwa_jax.trunk import make_recorded_trunk, make_split_trunk, make_trunk
 from dwa_jax.weighting import Signals, Weighting, decide
+
+# What is folded into a run's key for the signs of sketches: no step's number.
+_SIGNS = 2**32 - 1
 
 
 class Task(NamedTuple):
@@ -154,6 +160,10 @@ class StepOptions:
       num_classes: K.
       lora_scale: what U V is multiplied by.
       scope: where the Gramian is taken, one of `gradients.SCOPES`.
+      gradient_norms: how the Gramian of the scope "trainable" is found, one of
+        `gradients.NORMS`: "exact" and "sketch" from what passes through the trunk's matrices,
+        "trees" from one whole gradient a task.
+      sketch_columns: k of a sketch.
       microbatches: M; the batch is worked through in M parts, with the same result.
       proportions: what p_k is, see `losses.class_proportions`.
       proportions_decay: of the moving average over batches.
@@ -171,6 +181,8 @@ class StepOptions:
     num_classes: int
     lora_scale: float = 1.0
     scope: str = "trainable"
+    gradient_norms: str = "exact"
+    sketch_columns: int = 16
     microbatches: int = 1
     proportions: str = "batch"
     proportions_decay: float = 0.99
@@ -184,6 +196,7 @@ class StepOptions:
         if self.num_classes < 2:
             raise ValueError(f"num_classes must be at least 2, not {self.num_classes}")
         gradients.check_scope(self.scope)
+        gradients.check_norms(self.gradient_norms, self.sketch_columns)
         if self.microbatches < 1:
             raise ValueError(f"microbatches must be at least 1, not {self.microbatches}")
         losses.class_proportions(
@@ -221,7 +234,6 @@ def make_step(
     common: dict[str, Any] = {"pooling": options.pooling, "lora_scale": options.lora_scale}
     num_tasks = len(tasks)
     names = [task.name for task in tasks]
-    trunk = make_trunk(module, **common)
     gramian_rows = list(range(num_tasks))
     if norm_of_cross_entropy and "classification" in names:
         gramian_rows[names.index("classification")] = num_tasks
@@ -274,12 +286,10 @@ def make_step(
             keys = None if key is None else jax.random.split(key, microbatches)
             rows = (_split_rows(batch, microbatches), keys)
 
-        def whole(theta, batch):
-            return trunk(theta, state.frozen, *batch)
-
-        shared: Callable[[Any, Any], jax.Array] | gradients.SplitTrunk = whole
+        shared: SplitTrunk | RecordedTrunk = make_recorded_trunk(module, state.frozen, **common)
         if options.scope == "last_layer":
             shared = make_split_trunk(module, state.frozen, **common)
+        signs = jax.random.fold_in(jax.random.fold_in(state.key, _SIGNS), state.step)
         result = gradients.mixed_gradients(
             shared,
             task_heads(statistics),
@@ -293,6 +303,7 @@ def make_step(
             uses_gramian=weighting.uses_gramian,
             gramian_rows=gramian_rows,
             microbatches=microbatches,
+            norms=gradients.Norms(options.gradient_norms, options.sketch_columns, signs),
         )
         decision = result.weighed
         penalty = jax.grad(
@@ -341,6 +352,42 @@ def make_step(
         return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
+
+
+def plan_records(
+    module: Trunk,
+    state: TrainState,
+    tasks: Sequence[Task],
+    options: StepOptions,
+    rows: int,
+    tokens: int,
+) -> dict[Site, str] | None:
+    """Says how the step finds the inner products of the gradients at each matrix of the trunk.
+
+    Args:
+      module: the backbone.
+      state: of the run.
+      tasks: the N tasks.
+      options: of the step.
+      rows: B of a batch, or of a part of it where there are microbatches.
+      tokens: T.
+
+    Returns:
+      {site: way}, see `records.choose`; None where the step forms one whole gradient a task.
+    """
+    if options.scope != "trainable":
+        return None
+    recorded = make_recorded_trunk(
+        module, state.frozen, pooling=options.pooling, lora_scale=options.lora_scale
+    )
+    one = jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
+    batch = ({"input_ids": one, "attention_mask": one}, None)
+    count = len(tasks)
+    if options.norm_of_cross_entropy and any(task.name == "classification" for task in tasks):
+        count += 1
+    norms = gradients.Norms(options.gradient_norms, options.sketch_columns)
+    additive = options.microbatches > 1
+    return plan(recorded, state.theta, batch, count, norms, additive=additive)
 
 
 def _split_rows(batch, microbatches):

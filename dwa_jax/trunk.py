@@ -11,7 +11,8 @@ from typing import Any
 import jax
 
 from dwa_jax import backbones, heads, lora, paths
-from dwa_jax.gradients import SplitTrunk
+from dwa_jax.passes import SplitTrunk
+from dwa_jax.records import RecordedTrunk, Site
 
 
 def split_parameters(
@@ -87,6 +88,78 @@ def make_trunk(
     return trunk
 
 
+def make_recorded_trunk(
+    module: backbones.Trunk, frozen: dict, *, pooling: str, lora_scale: float = 1.0
+) -> RecordedTrunk:
+    """Makes the trunk of `make_trunk` so that it hands out what passes through its matrices.
+
+    Args:
+      module: a backbone.
+      frozen: the shared parameters that do not train.
+      pooling: one of `heads.POOLINGS`.
+      lora_scale: what U V is multiplied by.
+
+    Returns:
+      A `RecordedTrunk` whose batch is (rows, key). Its sites are the matrices and tables
+      that train; norms, LoRA's factors and whatever else a module may hold are no sites.
+    """
+    plain = make_trunk(module, pooling=pooling, lora_scale=lora_scale)
+    split = make_split_trunk(module, frozen, pooling=pooling, lora_scale=lora_scale)
+    depth = module.config.num_layers
+    in_two = pooling != "mean" and depth > 1
+
+    def run(theta, probes, batch):
+        rows, key = batch
+        probes = {"whole": {}, "lower": {}, "upper": {}} | paths.unflatten(probes)
+        if in_two:
+            x, below = split.lower(theta, batch, probes["lower"])
+            h, above = split.upper(split.last(theta), x, batch, probes["upper"])
+            return h, paths.flatten({"lower": below, "upper": above})
+        ids, mask = rows["input_ids"], rows["attention_mask"]
+        joined = variables(theta, frozen, lora_scale)
+        hidden, sown = module.apply(
+            {**joined, "probes": probes["whole"]},
+            ids,
+            mask,
+            mutable=["records"],
+            **_keywords(key),
+        )
+        return heads.pool(hidden, mask, pooling), paths.flatten({"whole": sown.get("records", {})})
+
+    def sites(theta, batch):
+        rows, key = batch
+        # Dropout's key may be there or not: the shapes are the same.
+        given = jax.eval_shape(lambda theta, rows: run(theta, {}, (rows, key))[1], theta, rows)
+        leaves = paths.flatten(theta.get("params", {}))
+        found = []
+        for name, shape in given.items():
+            piece, place = name.split("/", 1)
+            place, kind = place.rsplit("/", 1)
+            path = f"{place}/{'kernel' if kind == 'dense' else 'embedding'}"
+            if path not in leaves:
+                continue
+            layers: tuple[int, ...] | None = None
+            if place.startswith("layers/"):
+                of_piece = {"whole": range(depth), "lower": range(depth - 1)}
+                layers = tuple(of_piece.get(piece, [depth - 1]))
+            found.append(
+                Site(
+                    name=name,
+                    kind=kind,
+                    path=f"params/{path}",
+                    bias=f"params/{place}/bias" if f"{place}/bias" in leaves else None,
+                    layers=layers,
+                    stacked=layers is not None and piece != "upper",
+                    given=shape.shape,
+                    outputs=leaves[path].shape[-1],
+                    dtype=module.dtype,
+                )
+            )
+        return tuple(found)
+
+    return RecordedTrunk(lambda theta, batch: plain(theta, frozen, *batch), sites, run)
+
+
 def make_split_trunk(
     module: backbones.Trunk, frozen: dict, *, pooling: str, lora_scale: float = 1.0
 ) -> SplitTrunk:
@@ -113,12 +186,16 @@ def make_split_trunk(
             for name, tree in collections.items()
         }
 
-    def run_lower(theta, batch):
+    # With probes each of the two also returns what its matrices were given.
+    def run_lower(theta, batch, probes=None):
         rows, key = batch
-        joined = variables(theta, frozen, lora_scale)
-        return lower(joined, rows["input_ids"], rows["attention_mask"], **_keywords(key))
+        joined, options = variables(theta, frozen, lora_scale), _keywords(key)
+        if probes is not None:
+            joined, options = {**joined, "probes": probes}, {**options, "mutable": ["records"]}
+        found = lower(joined, rows["input_ids"], rows["attention_mask"], **options)
+        return found if probes is None else (found[0], found[1].get("records", {}))
 
-    def run_upper(top_theta, x, batch):
+    def run_upper(top_theta, x, batch, probes=None):
         rows, key = batch
         ids, mask = rows["input_ids"], rows["attention_mask"]
         joined = variables(top_theta, top(frozen), lora_scale)
@@ -126,10 +203,16 @@ def make_split_trunk(
         layer = {name: tree["layer"] for name, tree in joined.items()}
         # A key of its own: the same one would repeat the first layer's dropout.
         key = None if key is None else jax.random.fold_in(key, 1)
+        options = _keywords(key)
         if pooling == "mean":
-            hidden = upper(after, layer, x, ids, mask, **_keywords(key))
+            hidden = upper(after, layer, x, ids, mask, **options)
             return heads.pool(hidden, mask, pooling)
         where = heads.position(mask, pooling)
-        return upper(after, layer, x, ids, mask, where, **_keywords(key))[:, 0]
+        if probes is None:
+            return upper(after, layer, x, ids, mask, where, **options)[:, 0]
+        after["probes"] = {name: tree for name, tree in probes.items() if name != "layers"}
+        layer["probes"] = probes.get("layers", {})
+        hidden, sown = upper(after, layer, x, ids, mask, where, mutable=["records"], **options)
+        return hidden[:, 0], sown.get("records", {})
 
     return SplitTrunk(run_lower, top, run_upper)

@@ -193,6 +193,15 @@ def activation(name: str) -> Callable[[jax.Array], jax.Array]:
     return _recomputed(functions[name])
 
 
+@jax.custom_vjp
+def _probed(y, probe):
+    del probe
+    return y
+
+
+_probed.defvjp(lambda y, probe: (y, None), lambda _, y_bar: (y_bar, y_bar))
+
+
 class Block(nn.Module):
     """The fields every part of a trunk has."""
 
@@ -207,6 +216,32 @@ class Block(nn.Module):
     def dropout(self, x: jax.Array, rate: float, deterministic: bool) -> jax.Array:
         rate = 0.0 if deterministic else rate
         return dropout(x, rate, self.make_rng("dropout") if rate else None)
+
+    def recorded(self, kind: str, y: jax.Array, given: jax.Array) -> jax.Array:
+        """Hands out a matrix's input and its output's cotangent where "records" may change.
+
+        Args:
+          kind: of the matrix, see `dwa_jax.records.Site`.
+          y: its output.
+          given: its input.
+
+        Returns:
+          y; its cotangent is also that of the variable `kind` of the collection "probes".
+
+        Raises:
+          ValueError: the matrix was used before in this pass.
+        """
+        if self.is_initializing() or not self.is_mutable_collection("records"):
+            return y
+        if self.has_variable("records", kind):
+            raise ValueError(
+                f"{'/'.join(self.path)} is used twice in one pass: its gradient is no product of "
+                "one input and one cotangent; take gradient_norms='trees'"
+            )
+        self.put_variable("records", kind, given)
+        if not self.has_variable("probes", kind):
+            return y
+        return _probed(y, self.get_variable("probes", kind))
 
     def part(self, cls: Callable, *args: Any, **kwargs: Any) -> Any:
         return cls(self.config, self.dtype, self.param_dtype, self.lora_dropout, *args, **kwargs)
@@ -226,7 +261,8 @@ class Linear(Block):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         if not self.has_variable("lora", "u"):
-            return linear(x, kernel, bias, dtype=self.dtype)
+            y = linear(x, kernel, bias, dtype=self.dtype)
+            return self.recorded("dense", y, x.astype(self.dtype))
         u: jax.Array = self.get_variable("lora", "u")
         v: jax.Array = self.get_variable("lora", "v")
         rate = 0.0 if deterministic else self.lora_dropout
@@ -244,7 +280,8 @@ class Embedding(Block):
         shape = (self.rows, self.config.hidden_size)
         table = self.param("embedding", self.matrix_init(), shape, self.param_dtype)
         # An id outside the table (a tokenizer of another model) becomes NaN, not a wrong row.
-        return jnp.take(table, ids, axis=0, mode="fill").astype(self.dtype)
+        found = jnp.take(table, ids, axis=0, mode="fill").astype(self.dtype)
+        return self.recorded("embedding", found, ids)
 
 
 class LayerNorm(Block):
@@ -360,7 +397,7 @@ class Trunk(Block):
             return self.part(layer)
         scanned = nn.scan(
             layer,
-            variable_axes={"params": 0, "lora": 0},
+            variable_axes={"params": 0, "lora": 0, "probes": 0, "records": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(*[nn.broadcast] * 3, *[0] * len(self.each())),
             length=count,

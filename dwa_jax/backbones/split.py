@@ -57,7 +57,8 @@ def split_last_layer(module: Trunk) -> Split:
 
     def lower(variables, input_ids, attention_mask, **options):
         variables = {
-            name: _with_layers(tree, lambda leaf: leaf[:-1]) for name, tree in variables.items()
+            name: tree if name == "probes" else _with_layers(tree, lambda leaf: leaf[:-1])
+            for name, tree in variables.items()
         }
         return below.apply(variables, input_ids, attention_mask, method="lower", **options)
 

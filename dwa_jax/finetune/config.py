@@ -53,6 +53,12 @@ def _scopes():
     return SCOPES
 
 
+def _norms():
+    from dwa_jax.gradients import NORMS
+
+    return NORMS
+
+
 def _proportions():
     from dwa_jax.losses import PROPORTIONS
 
@@ -289,6 +295,13 @@ class Config:
         'Where the tasks\' gradients are compared: "trainable", "representation", "last_layer".',
         choices=_scopes,
     )
+    gradient_norms: str = _key(
+        "exact",
+        'How they are found in the scope trainable: "exact" and "sketch", an estimate without '
+        'bias, for about the price of one gradient; "trees", one whole gradient a task.',
+        choices=_norms,
+    )
+    sketch_columns: int = _key(16, "Random signs a number of a sketch.", least=1, most=10**4)
     norm_of_cross_entropy: bool = _key(
         False, "Takes the classification's gradient norm of the plain cross-entropy."
     )

@@ -1,5 +1,7 @@
 """What a run is about to do, as names and words for its reader."""
 
+from collections import Counter
+
 import numpy as np
 
 from dwa_jax.data import Batches
@@ -48,7 +50,8 @@ def describe(
         f"{config.dtype}; {config.backbone}",
         "trained": f"{count:,} of {total:,} parameters ({count / total:.1%}): {what}, heads, "
         "weighting",
-        "weighting": f"{config.weighting}, {config.preset}; Gramian over {config.gradient_scope}",
+        "weighting": f"{config.weighting}, {config.preset}; Gramian over {config.gradient_scope}"
+        + _ways(config, train, model, setup),
         "rows": ", ".join(f"{split} {len(part):,}" for split, part in corpus.rows.items()),
         "classes": "\n".join(classes(config, corpus)),
         "steps": f"{setup.total_steps:,}: {config.epochs} x {len(train):,} batches of "
@@ -82,3 +85,27 @@ def classes(config: Config, corpus: Corpus) -> list[str]:
     if missing := int((categories < 0).sum()):
         lines.append(f"{missing:,} rows without one")
     return lines
+
+
+def _ways(config, train, model, setup):
+    # How the longest batch's gradients are compared, where they are in the whole trunk.
+    if not setup.uses_gramian or config.gradient_scope != "trainable":
+        return ""
+    rows, tokens = train.shapes[-1]
+    rows //= setup.mesh.size * config.microbatches
+    plan = memory.records(model, setup, rows, tokens)
+    if plan is None:
+        return ", a whole gradient a task"
+    counts: Counter[str] = Counter()
+    for site, way in plan.items():
+        counts[way] += len(site.layers or (None,))
+    ways = ", ".join(f"{count} {_WAYS[way]}" for way, count in counts.items())
+    return f", {config.gradient_norms}: matrices in the largest batch {ways}"
+
+
+_WAYS = {
+    "rows": "by rows of a table",
+    "direct": "directly",
+    "ghost": "by kernels of tokens",
+    "sketch": "sketched",
+}

@@ -3,6 +3,7 @@
 Axis letters: B rows, T tokens, L layers, M microbatches, N tasks.
 """
 
+import math
 import resource
 from collections.abc import Sequence
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from dwa_jax import trunk
+from dwa_jax import training, trunk
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.setup import Setup
@@ -44,9 +45,15 @@ def estimate(
     # Each task's own gradient is kept where the scope is all that trains; a sum over
     # microbatches is kept beside a microbatch's own.
     each = setup.uses_gramian and config.gradient_scope == "trainable"
-    copies = (len(setup.tasks) if each else 1) * (2 if config.microbatches > 1 else 1)
     rows, tokens = shapes[-1]
     rows //= setup.mesh.size * config.microbatches
+    plan = records(model, setup, rows, tokens) if each else None
+    copies = len(setup.tasks) if each and not plan else 1
+    copies *= 2 if config.microbatches > 1 else 1
+    # Of records the outputs' cotangents, one a task.
+    outputs = len(setup.tasks) * sum(
+        math.prod(site.probe) * jnp.dtype(site.dtype).itemsize for site in plan or ()
+    )
     batch = {
         name: jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
         for name in ("input_ids", "attention_mask")
@@ -62,9 +69,16 @@ def estimate(
     return {
         "parameters": _bytes((state.theta, state.frozen, state.psi, state.phi)),
         "optimizer": _bytes(state.optimizers),
-        "gradients": copies * _bytes(state.theta) + _bytes(state.psi),
+        "gradients": copies * _bytes(state.theta) + _bytes(state.psi) + outputs,
         "activations": round(kept + _WORKING * whole / max(module.config.num_layers, 1)),
     }
+
+
+def records(model: Model, setup: Setup, rows: int, tokens: int) -> dict | None:
+    """How a step finds gradients' inner products, see `training.plan_records`."""
+    return training.plan_records(
+        model.module, setup.state, setup.tasks, setup.options, rows, tokens
+    )
 
 
 def _bytes(tree):

@@ -134,6 +134,8 @@ class Setup:
       mesh: the devices.
       tasks: the N tasks.
       total_steps: of the run.
+      uses_gramian: whether the weighting compares gradients.
+      options: of the step.
     """
 
     state: Any
@@ -143,6 +145,7 @@ class Setup:
     tasks: list[training.Task]
     total_steps: int
     uses_gramian: bool
+    options: training.StepOptions
 
 
 def choose_optimizers(config: Config, total_steps: int) -> training.Optimizers:
@@ -247,22 +250,19 @@ def make_setup(
         begun = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), model.heads)
         state = state._replace(psi={**state.psi, **begun})
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
-    step = training.make_step(
-        model.module,
-        tasks,
-        method,
-        optimizers,
-        training.StepOptions(
-            num_classes=config.num_classes,
-            scope=config.gradient_scope,
-            microbatches=config.microbatches,
-            proportions=config.proportions,
-            norm_of_cross_entropy=config.norm_of_cross_entropy,
-            dropout=config.dropout,
-            skip_spikes=config.skip_spikes,
-            **common,
-        ),
+    options = training.StepOptions(
+        num_classes=config.num_classes,
+        scope=config.gradient_scope,
+        gradient_norms=config.gradient_norms,
+        sketch_columns=config.sketch_columns,
+        microbatches=config.microbatches,
+        proportions=config.proportions,
+        norm_of_cross_entropy=config.norm_of_cross_entropy,
+        dropout=config.dropout,
+        skip_spikes=config.skip_spikes,
+        **common,
     )
+    step = training.make_step(model.module, tasks, method, optimizers, options)
     predict = training.make_predict(model.module, tasks, **common)
     state = sharding.replicate(state, mesh)
-    return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian)
+    return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)

@@ -10,9 +10,13 @@ import time
 import jax
 import jax.numpy as jnp
 
-from dwa_jax import paths
+from dwa_jax import lora, paths, records, training
 from dwa_jax.backbones import low_rank
 from experiments.benchmarks.ours import Method, Model
+
+# A site of any matrix, and the library's own number of columns.
+_SITE = records.Site("", "dense", "", None, None, False, (), 0, jnp.float32)
+_COLUMNS = training.StepOptions(pooling="mean", num_classes=2).sketch_columns
 
 
 def backward_passes(method: Method, num_tasks: int = 2) -> int:
@@ -35,9 +39,10 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
 
     Returns:
       Those forward, and for every pass backward those of the gradients of the layers' inputs
-      and of what trains, in the order `low_rank` takes. Left out is what the step leaves out:
-      all but the pooled token in the last layer's queries and feed-forward, and the gradient
-      of a frozen embedding. So are the scores that attention in parts computes twice.
+      and of what trains, or of what records take instead, in the order `low_rank` takes. Left
+      out is what the step leaves out: all but the pooled token in the last layer's queries and
+      feed-forward, and the gradient of a frozen embedding. So are the scores that attention in
+      parts computes twice.
     """
     config, passes = model.config, backward_passes(method)
     factors = {} if model.adapter is None else paths.flatten(model.adapter.factors)
@@ -46,6 +51,16 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
         for path, leaf in paths.flatten(model.params).items()
         if path.startswith("layers/") and path.endswith("/kernel")
     }
+    last = config.num_layers - 1 if config.num_layers > 1 else -1
+    outputs = 0
+    for layer in range(config.num_layers):
+        for name, (_, num_out) in matrices.items():
+            alone = layer == last and not name.endswith(("/key", "/value"))
+            outputs += num_out * rows * (1 if alone else tokens)
+    outputs += rows * tokens * config.hidden_size
+    recorded = passes > 1 and method.norms != "trees" and not factors
+    recorded = recorded and outputs <= lora.count(model.params)
+    columns = _COLUMNS if method.norms == "sketch" else 0
     total = 0.0
     for layer in range(config.num_layers):
         is_last = config.num_layers > 1 and layer == config.num_layers - 1
@@ -58,7 +73,12 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
             from_embedding = layer == 0 and name.endswith(("/query", "/key", "/value"))
             to_inputs = 0 if factors and from_embedding else passes
             products = count * num_in * num_out * (1 + to_inputs)
-            if not factors:
+            if not factors and recorded:
+                found = {"kind": "dense", "given": (count, num_in), "outputs": num_out}
+                site = _SITE._replace(**found)
+                way = records.choose(site, passes, columns)
+                products += records.multiplications(site, passes, columns)[way]
+            elif not factors:
                 products += count * num_in * num_out * passes
             elif f"{name}/u" in factors:
                 rank = factors[f"{name}/u"].shape[-1]

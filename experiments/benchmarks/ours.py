@@ -19,10 +19,12 @@ class Method(NamedTuple):
     Attributes:
       weighting: its registered name.
       scope: where the Gramian is taken.
+      norms: how it is found there, see `training.StepOptions.gradient_norms`.
     """
 
     weighting: str
     scope: str = "trainable"
+    norms: str = "exact"
 
 
 METHODS = {
@@ -30,6 +32,8 @@ METHODS = {
     "dwa representation": Method("dwa", "representation"),
     "dwa last_layer": Method("dwa", "last_layer"),
     "dwa trainable": Method("dwa", "trainable"),
+    "dwa trainable sketch": Method("dwa", "trainable", "sketch"),
+    "dwa trainable trees": Method("dwa", "trainable", "trees"),
 }
 
 
@@ -123,6 +127,7 @@ def setup(model: Model, method: Method, *, unroll: int = 0):
         training.StepOptions(
             num_classes=NUM_CLASSES,
             scope=method.scope,
+            gradient_norms=method.norms,
             pooling=heads.default_pooling(model.config),
             lora_scale=model.adapter.scale if model.adapter else 1.0,
         ),

@@ -37,6 +37,9 @@ _SHAPES = {
     "roberta-small": _roberta(8000, 384, 6, 12, 1536),
     "qwen2-small": _decoder("qwen2", 8000, 512, 4, 8, 2, 1376, tie_word_embeddings=True),
     "llama-small": _decoder("llama", 8000, 512, 4, 8, 8, 1376),
+    # MiniLM's, and four layers of RoBERTa-large's width.
+    "minilm": _roberta(30522, 384, 6, 12, 1536),
+    "roberta-wide": _roberta(50265, 1024, 4, 16, 4096),
     "roberta-large": _roberta(50265, 1024, 24, 16, 4096),
     "qwen2-0.5b": _decoder("qwen2", 151936, 896, 24, 14, 2, 4864, tie_word_embeddings=True),
     "tinyllama-1.1b": _decoder("llama", 32000, 2048, 22, 32, 4, 5632),

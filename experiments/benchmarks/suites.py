@@ -48,7 +48,11 @@ def step_rows(gpu: bool) -> list[Row]:
             for rank in (0, 128)
             for tokens in (64, 512)
         ]
-    return [Row(shape, rank, 8, 64) for rank in (0, 128) for shape in SMALL]
+    # Short texts, where records save most, and long ones, where they save least.
+    sizes = [("minilm", 8, 16), ("minilm", 8, 24), ("minilm", 8, 64)]
+    sizes += [("roberta-wide", 8, 16), ("roberta-wide", 8, 64), ("roberta-wide", 4, 512)]
+    small = [Row(shape, rank, 8, 64) for rank in (0, 128) for shape in SMALL]
+    return [*small, *(Row(shape, 0, rows, tokens) for shape, rows, tokens in sizes)]
 
 
 def lora_rows(gpu: bool) -> list[Row]:
