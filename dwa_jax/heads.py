@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dwa_jax import backbones
 from dwa_jax.backbones.layers import activation, layer_norm
@@ -107,6 +108,26 @@ def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
             value = jnp.ones((columns,)) if leaf == "scale" else jnp.zeros((columns,))
         params.setdefault(module, {})[leaf] = value
     return params
+
+
+def start_at(params: dict, outputs: np.ndarray | None) -> dict:
+    """Makes a head give every text the same outputs, whatever vector it is shown.
+
+    A pooled vector of a pre-trained decoder may be fifty times as long as an encoder's: weights
+    drawn for the one shout at the other, and the first steps unlearn what the trunk knows.
+
+    Args:
+      params: what `init` returned.
+      outputs: (K,) what to give; only a head with a bias can, another gives zeros. None: zeros.
+
+    Returns:
+      The head with a last matrix of zeros and that bias.
+    """
+    last = next(reversed(params))
+    module = {name: jnp.zeros_like(value) for name, value in params[last].items()}
+    if outputs is not None and "bias" in module:
+        module["bias"] = jnp.asarray(outputs, module["bias"].dtype)
+    return {**params, last: module}
 
 
 def _classifier(family):

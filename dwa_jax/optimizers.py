@@ -53,7 +53,8 @@ def make_optimizers(
       head_learning_rate: the heads' peak, on the same schedule.
       phi_learning_rate: Adam's, constant (1e-3 in the papers).
       warmup_steps: linear warm-up of trunk and heads (100 in the papers), shortened to
-        a tenth of the run where the run is too short for it.
+        a tenth of the run where the run is too short for it; update k of it, counted from
+        1, has k / warmup_steps of the peak.
       weight_decay: AdamW's, on the leaves that `decayed` matches.
       clip_norm: bound on the global norm of the trunk's gradient; 0: none.
       decayed: regular expressions over parameter paths.
@@ -61,7 +62,15 @@ def make_optimizers(
     warmup = min(warmup_steps, max(total_steps // 10, 1))
 
     def schedule(peak):
-        return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(total_steps, warmup + 1))
+        fall = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+        if not warmup:
+            return fall
+
+        # The first update, too, is made with a rate above 0: a run may have only one.
+        def rise(count):
+            return peak * (count + 1) / warmup
+
+        return optax.join_schedules([rise, fall], [warmup])
 
     def decay_mask(tree):
         # Not `paths.assign`: a tree of biases and norms alone may well match nothing.

@@ -6,7 +6,7 @@ K categories, M microbatches.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -79,6 +79,7 @@ def init_state(
     optimizers: Optimizers,
     num_classes: int,
     proportions: jax.Array | np.ndarray | None = None,
+    starts: Mapping[str, np.ndarray | None] | None = None,
     spike_window: int = 0,
 ) -> TrainState:
     """Makes a run's first state.
@@ -94,6 +95,8 @@ def init_state(
       optimizers: the three chains.
       num_classes: K.
       proportions: (K,) the training split's class proportions; uniform by default.
+      starts: {task: (outputs,) what its head gives every text at first, or None for zeros}, see
+        `heads.start_at`; a task that is not named has a head of random weights.
       spike_window: last values of every loss and of the trunk's gradient norm that are
         kept for `skip_spikes` of the step; 0: none.
 
@@ -108,6 +111,7 @@ def init_state(
         task.name: heads.init(head_keys[index], family, width, task.outputs)
         for index, task in enumerate(tasks)
     }
+    psi |= {name: heads.start_at(psi[name], outputs) for name, outputs in (starts or {}).items()}
     variables, carried = weighting.init(weighting_key)
     phi = {"loss": {task.name: task.loss.init() for task in tasks}, "weighting": variables}
     if proportions is None:

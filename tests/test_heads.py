@@ -53,3 +53,12 @@ def test_a_decoder_head_is_one_matrix_without_bias():
     outputs = heads.apply(params, x)
     assert outputs.dtype == jnp.float32
     np.testing.assert_allclose(outputs[0], params["score"]["kernel"].sum(0), rtol=1e-6)
+
+
+def test_a_head_that_starts_at_its_outputs_gives_them_whatever_it_is_shown():
+    shown = 50 * jax.random.normal(jax.random.key(1), (3, 8))
+    wanted = np.array([0.1, -0.2, 0.3, 0.0, 0.5])
+    with_bias = heads.start_at(heads.init(jax.random.key(0), "roberta", 8, 5), wanted)
+    np.testing.assert_allclose(heads.apply(with_bias, shown), np.tile(wanted, (3, 1)), atol=1e-7)
+    without = heads.start_at(heads.init(jax.random.key(0), "qwen2", 8, 5), wanted)
+    np.testing.assert_array_equal(heads.apply(without, shown), np.zeros((3, 5)))

@@ -52,7 +52,7 @@ class Adam:
 def cosine_with_warmup(step, peak, warmup, total):
     """Linear from 0 to the peak, then a half cosine down to 0."""
     if step < warmup:
-        return peak * step / warmup
+        return peak * (step + 1) / warmup
     return peak * 0.5 * (1 + math.cos(math.pi * min((step - warmup) / (total - warmup), 1)))
 
 

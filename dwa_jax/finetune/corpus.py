@@ -217,6 +217,12 @@ def _inherited(config, notes):
     found = inherited.thresholds(config.backbone)
     if found is None:
         return None
+    if len(found) != config.num_classes - 1:
+        notes.append(
+            f"the {len(found)} thresholds of backbone={config.backbone} are not taken: "
+            f"num_classes={config.num_classes} has {config.num_classes - 1}"
+        )
+        return None
     told = f"the thresholds of backbone={config.backbone}, {', '.join(f'{x:+.3f}' for x in found)},"
     if config.stratifier != Config().stratifier:
         notes.append(f"{told} are not taken: stratifier={config.stratifier!r} fits others")

@@ -77,10 +77,9 @@ def _config(backbone):
 def _json(path):
     # What is wrong with a file is said where it is read for its weights.
     try:
-        found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return files.read_json(path)
+    except backbones.BackboneError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def trunk_folder(backbone: str) -> str:
@@ -231,7 +230,7 @@ def _of_classifier(folder, settings, notes):
             notes.append(f"its head is not taken: there is no {missing[0]}")
             return None
         for (module, leaf), name in classifier.tensors.items():
-            value = _numbers(tensors[name][1](), folder, name)
+            value = _numbers(tensors[name][1](), folder, name, 2 if leaf == "kernel" else 1)
             head.setdefault(module, {})[leaf] = value.T if leaf == "kernel" else value
     return head
 
@@ -249,7 +248,7 @@ def _of_modules(folder, settings, pooling, notes):
     table = list(classifier.tensors)
     parts = list(dict.fromkeys(module for module, _ in table))
     kinds = ["LayerNorm" if part == "norm" else "Dense" for part in parts]
-    pooled = _json(folder / modules[1][1] / files.CONFIG) if len(modules) > 1 else {}
+    pooled = _json(folder / Path(modules[1][1]).name / files.CONFIG) if len(modules) > 1 else {}
     how = [ours for ours, mode in SENTENCE_POOLINGS.items() if pooled.get(mode) is True]
     if [kind for kind, _ in modules] != ["Transformer", "Pooling", *kinds] or len(how) != 1:
         notes.append(f"its modules Dense are not taken: they are no head of {settings.family}")
@@ -263,7 +262,10 @@ def _of_modules(folder, settings, pooling, notes):
             notes.append(f"its head is not taken: {inner.name} has another activation")
             return None, pooling
         with files.open_tensors(inner) as tensors:
-            values = {n: _numbers(read(), inner, n) for n, (_, read) in tensors.items()}
+            values = {
+                name: _numbers(read(), inner, name, 2 if name == "linear.weight" else 1)
+                for name, (_, read) in tensors.items()
+            }
         ours = {
             {"linear.weight": "kernel", "linear.bias": "bias", "norm.weight": "scale"}.get(n, n): v
             for n, v in values.items()
@@ -276,7 +278,9 @@ def _of_modules(folder, settings, pooling, notes):
     return head, how[0]
 
 
-def _numbers(value, folder, name):
+def _numbers(value, folder, name, axes):
+    if value.ndim != axes:
+        raise backbones.BackboneError(f"{folder}: {name} has {value.ndim} axes, not {axes}")
     # bfloat16 is no kind of numpy's own.
     if value.dtype.kind not in "fV" and value.dtype.name != "bfloat16":
         raise backbones.BackboneError(f"{folder}: {name} is {value.dtype}, not floating point")

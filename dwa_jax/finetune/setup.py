@@ -168,6 +168,7 @@ def first_state(
     optimizers: training.Optimizers,
     key: jax.Array,
     proportions: np.ndarray | None = None,
+    starts: dict[str, np.ndarray | None] | None = None,
 ) -> training.TrainState:
     """Makes a run's first state; its shapes are those of every later one.
 
@@ -181,6 +182,7 @@ def first_state(
       optimizers: from `choose_optimizers`.
       key: of heads, weighting and dropout.
       proportions: (K,) the training split's class proportions; uniform by default.
+      starts: what the heads give at first, see `training.init_state`.
     """
     return training.init_state(
         key,
@@ -193,6 +195,7 @@ def first_state(
         optimizers=optimizers,
         num_classes=config.num_classes,
         proportions=proportions,
+        starts=starts,
         spike_window=config.spike_window if config.skip_spikes else 0,
     )
 
@@ -219,7 +222,8 @@ def make_setup(
         corpus.categories["train"][corpus.categories["train"] >= 0], minlength=config.num_classes
     )
     scores = corpus.rows["train"].scores
-    tasks = make_tasks(config, losses.Labels(counts, scores[~np.isnan(scores)]))
+    scores = scores[~np.isnan(scores)]
+    tasks = make_tasks(config, losses.Labels(counts, scores))
     method = make_weighting(config, len(tasks))
     total_steps = steps_per_epoch * config.epochs
     optimizers = choose_optimizers(config, total_steps)
@@ -228,8 +232,15 @@ def make_setup(
     model.params = None
     proportions = counts / max(int(counts.sum()), 1)
     settings = model.module.config
+    # What is best to say of a text that nothing is known of; one more of each class, so that
+    # one that is not there has a logarithm.
+    starts = {
+        "regression": scores.mean(keepdims=True) if len(scores) else None,
+        "classification": np.log((counts + 1) / (counts.sum() + len(counts))),
+    }
+    starts = {task.name: starts[task.name] for task in tasks}
     state = first_state(
-        config, settings, theta, frozen, tasks, method, optimizers, key, proportions
+        config, settings, theta, frozen, tasks, method, optimizers, key, proportions, starts
     )
     if model.heads:
         # Copies, since the step donates the state.

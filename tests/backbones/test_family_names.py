@@ -1,9 +1,9 @@
 """A family's name stands in its own file alone: code anywhere else asks its entry.
 
 Docstrings and comments may name a family. Strings and identifiers of code may not, whatever
-their case, but for three kinds of data: a hub id (owner/name), the name of a shipped
-configuration, and the name of a benchmark's shape, which stand for a model, not a family. The
-shapes themselves are configurations, and so data, and lie in one file.
+their case, but for four kinds of data: a hub id (owner/name), the name of a shipped
+configuration, and the name of a benchmark's shape, which stand for a model, not a family; and the
+name of a JSON file, which another program chose. The shapes themselves are configurations, and so data, and lie in one file.
 """
 
 import ast
@@ -18,7 +18,7 @@ from experiments.benchmarks import shapes
 ROOT = Path(__file__).parents[2]
 OF_FAMILIES = ROOT / "dwa_jax" / "backbones" / "families"
 SHAPES = Path(shapes.__file__)
-HUB_ID = re.compile(r"\b[\w-]+/[\w.-]+")
+HUB_ID_OR_FILE = re.compile(r"\b[\w-]+/[\w.-]+|\b\w+\.json\b")
 
 
 def models():
@@ -57,7 +57,7 @@ def named(source):
     return [
         (line, word)
         for line, word in words(source)
-        if family.search(of_models.sub("", HUB_ID.sub("", word)))
+        if family.search(of_models.sub("", HUB_ID_OR_FILE.sub("", word)))
     ]
 
 
@@ -102,6 +102,7 @@ def test_a_name_in_code_is_found(line):
         "x = 1  # BERT",
         'backbone = "FacebookAI/roberta-large"',
         'shape = "qwen2-0.5b"',
+        'place / "sentence_bert_config.json"',
         "from configs import twitter_roberta_large",
     ],
 )

@@ -155,7 +155,8 @@ def test_a_mean_that_transformers_knows_is_exported(runs, tmp_path, monkeypatch)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sentence_transformers_gives_our_predictions(runs, ours, family, tmp_path, monkeypatch):
     run = runs(family)
-    for pooling in ("first", "last", "mean"):
+    # Where attention is causal, the first token is the same vector for every text.
+    for pooling in ("last", "mean") if run.pooling == "last" else ("first", "last", "mean"):
         changed = run
         if pooling != run.pooling:
             changed = saved.Trained(**{**vars(run), "pooling": pooling})
@@ -198,7 +199,7 @@ def test_what_differs_from_the_run_or_does_not_open_is_not_left_behind(runs, tmp
 
 def test_where_nothing_opens_it_no_numbers_are_claimed(runs, tmp_path, monkeypatch):
     told = []
-    monkeypatch.setattr(opened.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(opened, "_installed", lambda package: package != "torch")
     out = export.export(runs("llama"), "peft", tmp_path / "out", note=told.append)
     assert told == ["not opened: peft and torch are not installed here"]
     text = (out / "README.md").read_text()

@@ -56,7 +56,7 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
     Raises:
       ValueError: it cannot be opened, or differs by more than `TOLERANCE`.
     """
-    if any(importlib.util.find_spec(package) is None for package in form.packages):
+    if not all(map(_installed, form.packages)):
         return None
     package = form.packages[0].replace("_", "-")
     name = f"{package} {importlib.metadata.version(package)}"
@@ -87,6 +87,10 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
             "leaves out"
         )
     return Opened(name, len(texts), difference)
+
+
+def _installed(package):
+    return importlib.util.find_spec(package) is not None
 
 
 def _some_texts(run):

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from dwa_jax import backbones
+from dwa_jax.backbones import files
 from dwa_jax.finetune import inherited
 from dwa_jax.finetune.exports import pieces, to_transformers
 from dwa_jax.finetune.exports.form import ExportForm
@@ -90,7 +91,7 @@ def outputs(run: Trained, folder: Path, texts: Sequence[str]) -> dict[str, np.nd
     from peft import PeftModel
     from transformers import AutoModelForSequenceClassification
 
-    where = folder / _BASE if _brings_base(run) else Path(run.config.backbone).expanduser()
+    where = folder / _BASE if _brings_base(run) else files.locate(run.config.backbone)
     found = {}
     for task in run.tasks:
         base = AutoModelForSequenceClassification.from_pretrained(
