@@ -104,8 +104,11 @@ def _list_keys(app, what, name, obj, options, lines):
             lines += ["", f".. rubric:: {heading.split(':')[0]}", ""]
         default = getattr(keys.Config(), key)
         shown = "" if isinstance(default, keys.Scratch) else f" = {default!r}"
-        escaped = re.sub(r"([*|_`\\])", r"\\\1", meaning)
-        lines += [f"``{key}{shown}``", f"  {escaped}", ""]
+        # Values, in quotes, are code; | and * are no markup.
+        parts = re.split(r'("[^"]*")', meaning)
+        parts[::2] = [re.sub(r"([*|_\\])", r"\\\1", part) for part in parts[::2]]
+        parts[1::2] = [rf"\ ``{part}``\ " for part in parts[1::2]]
+        lines += [f"``{key}{shown}``", f"  {''.join(parts)}", ""]
 
 
 def _shorten_signature(app, what, name, obj, options, signature, return_annotation):

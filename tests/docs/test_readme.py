@@ -37,7 +37,7 @@ def test_the_first_example_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     exec(compile(first, "README.md", "exec"), names)
     printed = capsys.readouterr().out.splitlines()[-1]
     assert "score=" in printed and "probabilities=" in printed
-    assert names["model"].summary["test"]["r2"] > 0.5
+    assert names["model"].summary["test"]["r2"] > 0.3
     assert list(tmp_path.iterdir()) == []
 
 
