@@ -110,21 +110,26 @@ def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
     return params
 
 
-def start_at(params: dict, outputs: np.ndarray | None) -> dict:
-    """Makes a head give every text the same outputs, whatever vector it is shown.
+def start_at(params: dict, family: str, outputs: np.ndarray | None) -> dict:
+    """Makes a head begin near the same outputs for every text, whatever vector it is shown.
 
     A pooled vector of a pre-trained decoder may be fifty times as long as an encoder's: weights
-    drawn for the one shout at the other, and the first steps unlearn what the trunk knows.
+    drawn for the one shout at the other, and the first steps unlearn what the trunk knows. So the
+    last matrix is zero, unless it stands behind a tanh, which bounds what it sees; there weights
+    that are small and not zero let the trunk learn from the first step on.
 
     Args:
       params: what `init` returned.
+      family: a name in `backbones.FAMILIES`.
       outputs: (K,) what to give; only a head with a bias can, another gives zeros. None: zeros.
 
     Returns:
-      The head with a last matrix of zeros and that bias.
+      The head with that bias.
     """
     last = next(reversed(params))
-    module = {name: jnp.zeros_like(value) for name, value in params[last].items()}
+    module = dict(params[last])
+    if len(params) == 1 or _classifier(family).activation != "tanh":
+        module["kernel"] = jnp.zeros_like(module["kernel"])
     if outputs is not None and "bias" in module:
         module["bias"] = jnp.asarray(outputs, module["bias"].dtype)
     return {**params, last: module}

@@ -96,7 +96,7 @@ def init_state(
       num_classes: K.
       proportions: (K,) the training split's class proportions; uniform by default.
       starts: {task: (outputs,) what its head gives every text at first, or None for zeros}, see
-        `heads.start_at`; a task that is not named has a head of random weights.
+        `heads.start_at`; a task that is not named has a head as it is drawn.
       spike_window: last values of every loss and of the trunk's gradient norm that are
         kept for `skip_spikes` of the step; 0: none.
 
@@ -111,7 +111,9 @@ def init_state(
         task.name: heads.init(head_keys[index], family, width, task.outputs)
         for index, task in enumerate(tasks)
     }
-    psi |= {name: heads.start_at(psi[name], outputs) for name, outputs in (starts or {}).items()}
+    psi |= {
+        name: heads.start_at(psi[name], family, outputs) for name, outputs in (starts or {}).items()
+    }
     variables, carried = weighting.init(weighting_key)
     phi = {"loss": {task.name: task.loss.init() for task in tasks}, "weighting": variables}
     if proportions is None:

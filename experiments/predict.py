@@ -3,12 +3,14 @@
 python -m experiments.predict --workdir=DIR --input=FILE --output=FILE
 python -m experiments.predict --workdir=DIR < LINES > JSONL
 
-The input is a .csv, .jsonl or .parquet file, or several with the same columns, as a pattern or with
-commas between; the output, one file, has the same format, rows in the same order with all their
-columns, and behind them predicted_score, predicted_category (and
-predicted_name, where the run has names), probability_0 to probability_K-1. Without --input
-each line of standard input is a text; without --output JSON lines go to standard output. CSV
-and JSONL are compressed where a name ends in .gz, .bz2, .xz or .zst.
+The input is a .csv, .tsv, .txt, .json, .jsonl, .ndjson, .parquet or .xlsx file, or several with the
+same columns, as a pattern, a folder or with commas between; the output, one file, holds rows of the
+same kind (of Excel those of a CSV, of JSON an object a line) in the same order with all their
+columns, and behind them predicted_score, where the run has a score_range also predicted_in_range,
+predicted_category (and predicted_name, where the run has names), probability_0 to
+probability_K-1. Without --input each line of standard input is a text; without --output rows go to
+standard output, of lines as JSON. Text files are compressed where a name ends in .gz, .bz2, .xz or
+.zst; what comes out is UTF-8.
 """
 
 import contextlib
@@ -87,7 +89,9 @@ def _reader(args, predictor, added):
             sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
         return tables.LinesReader(sys.stdin, "standard input", to, wanted)
     # A file's own name may hold what would make it a pattern.
-    names = [args.input] if Path(args.input).is_file() else corpus.expand(args.input, "--input")
+    names = (
+        [args.input] if Path(args.input).is_file() else corpus.expand_names(args.input, "--input")
+    )
     if not names:
         raise ValueError(f"--input={args.input!r} names no file")
     config = predictor.run.config

@@ -5,7 +5,7 @@ import pytest
 import torch
 import transformers
 
-from dwa_jax import heads
+from dwa_jax import backbones, heads
 
 MASK = jnp.array([[1, 1, 1, 0], [0, 1, 1, 1], [0, 1, 0, 1]])
 HIDDEN = jnp.arange(24.0).reshape(3, 4, 2)
@@ -55,10 +55,28 @@ def test_a_decoder_head_is_one_matrix_without_bias():
     np.testing.assert_allclose(outputs[0], params["score"]["kernel"].sum(0), rtol=1e-6)
 
 
-def test_a_head_that_starts_at_its_outputs_gives_them_whatever_it_is_shown():
+def test_a_head_that_starts_at_its_outputs_cannot_shout():
     shown = 50 * jax.random.normal(jax.random.key(1), (3, 8))
     wanted = np.array([0.1, -0.2, 0.3, 0.0, 0.5])
-    with_bias = heads.start_at(heads.init(jax.random.key(0), "roberta", 8, 5), wanted)
-    np.testing.assert_allclose(heads.apply(with_bias, shown), np.tile(wanted, (3, 1)), atol=1e-7)
-    without = heads.start_at(heads.init(jax.random.key(0), "qwen2", 8, 5), wanted)
-    np.testing.assert_array_equal(heads.apply(without, shown), np.zeros((3, 5)))
+
+    def start(family):
+        return heads.start_at(heads.init(jax.random.key(0), family, 8, 5), family, wanted)
+
+    # Behind a tanh: at most eight numbers of 1 by weights of .02.
+    np.testing.assert_allclose(
+        heads.apply(start("roberta"), shown), np.tile(wanted, (3, 1)), atol=0.4
+    )
+    np.testing.assert_array_equal(heads.apply(start("qwen2"), shown), np.zeros((3, 5)))
+    config = backbones.BackboneConfig.from_huggingface(
+        {
+            "model_type": "distilbert",
+            "vocab_size": 10,
+            "dim": 8,
+            "n_layers": 1,
+            "n_heads": 2,
+            "hidden_dim": 8,
+            "max_position_embeddings": 8,
+        }
+    )
+    found = heads.apply(start("distilbert"), shown, config)
+    np.testing.assert_allclose(found, np.tile(wanted, (3, 1)), atol=1e-7)

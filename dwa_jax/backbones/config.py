@@ -10,9 +10,9 @@ No arrays, so no axis letters.
 import dataclasses
 from typing import Any
 
-from dwa_jax.backbones.messages import shown
 from dwa_jax.backbones.registry import FAMILIES
 from dwa_jax.backbones.rotary import Scaling
+from dwa_jax.messages import shown
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 

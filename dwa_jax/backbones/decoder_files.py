@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 
 from dwa_jax.backbones import fields, names
 from dwa_jax.backbones.config import BackboneConfig, BackboneError
-from dwa_jax.backbones.messages import shown
 from dwa_jax.backbones.rotary import Interpolation, Scaling
+from dwa_jax.messages import shown
 
 MATRICES = {
     ("attention", "query"): ("self_attn.q_proj", "query", "hidden"),

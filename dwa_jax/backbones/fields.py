@@ -9,7 +9,7 @@ No arrays, so no axis letters.
 import sys
 
 from dwa_jax.backbones.config import BackboneError
-from dwa_jax.backbones.messages import shown
+from dwa_jax.messages import shown
 
 # More layers than any model has: they are named one by one, so the number must be bounded.
 MAX_LAYERS = 10_000

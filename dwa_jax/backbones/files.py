@@ -22,7 +22,7 @@ import safetensors
 import safetensors.numpy
 
 from dwa_jax.backbones.config import BackboneError
-from dwa_jax.backbones.messages import one_line, shown
+from dwa_jax.messages import one_line, shown
 
 CONFIG = "config.json"
 SAFE = "model.safetensors"

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from dwa_jax.backbones import files, names
 from dwa_jax.backbones.config import BackboneConfig, BackboneError, find_family
 from dwa_jax.backbones.layers import Trunk
-from dwa_jax.backbones.messages import shown
+from dwa_jax.messages import shown
 
 # How many tensors an error names before it only counts the rest.
 NAMED = 10

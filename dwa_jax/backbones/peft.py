@@ -17,7 +17,7 @@ import numpy as np
 
 from dwa_jax.backbones import files, names
 from dwa_jax.backbones.config import BackboneConfig, BackboneError, find_family
-from dwa_jax.backbones.messages import shown
+from dwa_jax.messages import shown
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"

@@ -111,7 +111,7 @@ def score(
     if is_missing(cell):
         return None
     low, high = score_range
-    value = number(cell, written) if labels is None else mapped(cell, labels)
+    value = as_number(cell, written) if labels is None else mapped(cell, labels)
     if value is None:
         raise BadCell(f"score {quoted(cell)} is not a number{_key(cell)}")
     if not math.isfinite(value):
@@ -136,9 +136,9 @@ def _key(cell):
     # Which key would read it.
     if not isinstance(cell, str):
         return ""
-    if cell.strip().endswith("%") and number(cell, Written(True, True)) is not None:
+    if cell.strip().endswith("%") and as_number(cell, Written(True, True)) is not None:
         return " (see percent)"
-    if number(cell, Written(decimal_comma=True)) is not None:
+    if as_number(cell, Written(decimal_comma=True)) is not None:
         return " (see decimal_comma)"
     return " (see labels)" if cell.strip().isalpha() else ""
 
@@ -179,7 +179,7 @@ def as_label(cell: object) -> str:
     """Returns the form in which a cell is a label: "Positive " is "positive", 4.0 is "4"."""
     if isinstance(cell, bool):
         return str(cell).casefold()
-    value = number(cell)
+    value = as_number(cell)
     if value is not None and value == value // 1:
         return str(int(value))
     return " ".join(str(cell).split()).casefold()
@@ -221,7 +221,7 @@ def category(cell: object, names: Sequence[str] | None, num_classes: int | None)
         hint = f" (nearest: {near[0]!r})" if near else ""
         known = ", ".join(map(repr, names))
         raise BadCell(f"category {quoted(cell)} is not one of {known}{hint}")
-    value = number(cell)
+    value = as_number(cell)
     # 2.0 counts as 2: a table tool that meets an empty cell writes the whole column as floats.
     if value is None or not 0 <= value <= _MAX_CATEGORY or value != int(value):
         raise BadCell(f"category {quoted(cell)} is not an integer >= 0")
@@ -230,7 +230,7 @@ def category(cell: object, names: Sequence[str] | None, num_classes: int | None)
     return int(value)
 
 
-def number(cell: object, written: Written = PLAIN) -> float | None:
+def as_number(cell: object, written: Written = PLAIN) -> float | None:
     """Returns the cell as a float, None where it is missing or no number."""
     if isinstance(cell, str):
         # float() would take digit groups such as 1_000, which no data file means.
@@ -275,7 +275,7 @@ def time(cell: object) -> float:
     Raises:
         BadCell: it is none of them.
     """
-    value = number(cell)
+    value = as_number(cell)
     if value is not None and math.isfinite(value):
         return value
     found: Any = cell

@@ -50,7 +50,7 @@ def check(name: str) -> str:
     )
 
 
-def find(path: Path) -> str:
+def find_encoding(path: Path) -> str:
     """Tells how a text file is encoded.
 
     Args:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dwa_jax.data.columns import Columns
+from dwa_jax.data.rescaling import as_written
 from dwa_jax.data.rows import DataError, Rows
 
 
@@ -19,6 +20,7 @@ def from_columns(
     category_names: Sequence[str] | None = None,
     num_classes: int | None = None,
     score_range: tuple[float, float] | None = None,
+    labels: Mapping[str, float] | str | None = None,
 ) -> Rows:
     """Takes over columns, with the checks that the rows of a file meet.
 
@@ -31,6 +33,7 @@ def from_columns(
       category_names: K names, in order.
       num_classes: K; a category must be below it.
       score_range: (lowest, highest) score, rescaled linearly to [-1, 1].
+      labels: numbers by label word, of the scores, or of the categories where there are none.
 
     Raises:
       DataError: a text, score or category is not usable (names its place, counted from 0), or
@@ -56,6 +59,7 @@ def from_columns(
         num_classes=num_classes,
         score_range=score_range,
         unscored=True,
+        labels=labels if scores is not None or categories is not None else None,
     )
     return meaning.collect([(name, enumerate(records))], [])
 
@@ -93,12 +97,15 @@ def from_split(split: Any, name: str, **options: Any) -> Rows:
 def _cells(values, what):
     if isinstance(values, str | bytes | Mapping):
         raise DataError(f"{what} must be a list or a column, got {type(values).__name__}")
+    single = getattr(values, "dtype", None) == np.float32
     for method in ("to_pylist", "tolist"):  # pyarrow's; numpy's and pandas'
         if hasattr(values, method):
             values = getattr(values, method)()
             break
     try:
-        return [_cell(value) for value in values]
+        # What float32 holds of 0.2 is meant to be 0.2.
+        cells = map(_cell, values)
+        return [as_written(v) if single and v is not None else v for v in cells]
     except TypeError:
         raise DataError(f"{what} must be a list or a column, got {values!r:.60}") from None
 

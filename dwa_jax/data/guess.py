@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -105,7 +106,7 @@ def _peek(
         given.get("delimiter", ""), given.get("encoding", ""), given.get("columns", ())
     ).check()
     if ending != ".xlsx" and not form.encoding:
-        encoding = encodings.find(path)
+        encoding = encodings.find_encoding(path)
         if encoding != encodings.UTF_8:
             found.keys["encoding"] = encoding
             found.reasons.append(f"it is no UTF-8, and reads as {encoding}")
@@ -114,8 +115,6 @@ def _peek(
         form = _find_layout(path, ending, form, found)
     wanted = tables.Wanted("", optional=("",), whole=True)
     reader = tables.open_table(source, wanted, form)
-    if isinstance(reader, tables.LinesReader):
-        raise DataError(f"{source}: has one column, and no labels beside its texts")
     records = [
         row
         for _, row, cells_, _ in itertools.islice(reader.records(), _ROWS)
@@ -174,7 +173,7 @@ def _find_layout(path, ending, form, found):
 def _is_header(records):
     first, rest = records[0], [row for row in records[1:] if len(row) == len(records[0])]
     names = [name.strip().casefold() for name in first]
-    if any(cells.number(cell) is not None for cell in first if cell.strip()):
+    if any(cells.as_number(cell) is not None for cell in first if cell.strip()):
         return False
     if any(name in _TEXTS or name in _SCORES for name in names):
         return True
@@ -182,7 +181,7 @@ def _is_header(records):
         return False
     below = list(zip(*rest, strict=True))
     return any(
-        all(cells.number(c) is not None for c in column if c.strip())
+        all(cells.as_number(c) is not None for c in column if c.strip())
         and any(map(str.strip, column))
         for column in below
     ) or not any(cell in set(column) for cell, column in zip(first, below, strict=True))
@@ -203,7 +202,7 @@ def _name(records):
 def _words(values):
     texts = [" ".join(v) if isinstance(v, list) else v for v in values]
     texts = [t for t in texts if isinstance(t, str)]
-    if not texts or any(cells.number(t) is not None for t in texts[:20]):
+    if not texts or any(cells.as_number(t) is not None for t in texts[:20]):
         return 0.0
     return sum(len(t.split()) for t in texts) / len(values)
 
@@ -257,8 +256,9 @@ _EITHER = cells.Written(decimal_comma=True, percent=True)
 
 
 def _number(value):
-    plain = cells.number(value)
-    return plain if plain is not None else cells.number(value, _EITHER)
+    plain = cells.as_number(value)
+    found = plain if plain is not None else cells.as_number(value, _EITHER)
+    return found if found is not None and math.isfinite(found) else None
 
 
 def _label_column(source, given, columns, taken, found):
@@ -281,11 +281,19 @@ def _label_column(source, given, columns, taken, found):
         if name != "score":
             found.keys["score_column"] = name
         return None
+    stars = labels.propose_stars(words)
+    if stars and not given.get("labels"):
+        found.keys |= {"labels": labels.write_map(stars), "score_column": name}
+        found.keys["score_range"] = labels.propose_range(min(stars.values()), max(stars.values()))
+        found.reasons.append(f"the words of {name!r} count stars")
+        _classes(given, found, len(stars))
+        return None
     if len(words) > _MOST_LABELS:
         raise DataError(
             f"{source}: column {name!r} holds {len(words)} different words, no scores or categories"
         )
     found.keys |= {"score_column": "", "category_column": name, "tasks": ("classification",)}
+    found.keys["monitor"] = "f1_macro"
     found.keys["category_names"] = tuple(dict.fromkeys(str(value).strip() for value in values))
     found.reasons.append(
         f"the words of {name!r} have no known order; put category_names into theirs"
@@ -304,7 +312,10 @@ def _numbers(given, found, name, values):
         found.keys["decimal_comma"] = True
         found.reasons.append(f"{name!r} has decimal commas")
     written = cells.Written("decimal_comma" in found.keys, "percent" in found.keys)
-    numbers = [n for value in values if (n := cells.number(value, written)) is not None]
+    found_numbers = (cells.as_number(value, written) for value in values)
+    numbers = [n for n in found_numbers if n is not None and math.isfinite(n)]
+    if not numbers:
+        raise DataError(f"column {name!r} is written in several ways: {cells.quoted(values[0])}")
     if not given.get("score_range") and not given.get("labels"):
         proposed = labels.propose_range(min(numbers), max(numbers))
         if proposed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable
 
 from dwa_jax.data import cells
@@ -14,6 +15,7 @@ _NEUTRAL = "neutral neu mixed hold none objective flat neither"
 _STRONG = ("very", "extremely", "strong", "strongly", "highly")
 _WEAK = ("somewhat", "slightly", "weakly", "mildly", "moderately")
 
+_STARS = re.compile(r"(\d{1,2})(?:\.0)?[ -]?(?:stars?|\*|out of \d+|/ ?\d+)")
 # Ranges that scales have; the first that holds all scores and is not much wider is proposed.
 _RANGES = (
     *((0, 1), (-1, 1), (1, 3), (0, 2), (-2, 2), (0, 3), (0, 4), (1, 5), (0, 5), (-3, 3), (1, 7)),
@@ -67,6 +69,19 @@ def propose_map(words: Iterable[str]) -> dict[str, float] | None:
         word: value / scale
         for word, value in sorted(found.items(), key=lambda item: (item[1], item[0]))
     }
+
+
+def propose_stars(words: Iterable[str]) -> dict[str, float] | None:
+    """Returns numbers for labels such as "4 stars", None where one is another.
+
+    Args:
+      words: distinct labels, as `cells.as_label` writes them.
+    """
+    found = {word: _STARS.fullmatch(word) for word in words}
+    if len(found) < 2 or not all(found.values()):
+        return None
+    numbers = {word: float(match[1]) for word, match in found.items() if match}
+    return dict(sorted(numbers.items(), key=lambda item: item[1]))
 
 
 def propose_range(low: float, high: float) -> tuple[float, float] | None:

@@ -90,6 +90,7 @@ def _options(config):
         "category_names": config.category_names or None,
         "num_classes": config.num_classes,
         "score_range": config.score_range or None,
+        "labels": config.labels or None,
     }
 
 

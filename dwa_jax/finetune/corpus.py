@@ -43,7 +43,7 @@ class Corpus:
     thresholds_from: str = ""
 
 
-def expand(text: str, key: str) -> list[str]:
+def expand_names(text: str, key: str) -> list[str]:
     """Returns the files that a text names.
 
     Args:
@@ -117,7 +117,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
 
     def read(key, files=None):
         rows, skipped = data.read(
-            files or expand(getattr(config, key), key),
+            files or expand_names(getattr(config, key), key),
             text_column=config.text_column,
             score_column=config.score_column or None,
             category_column=config.category_column or None,
@@ -144,6 +144,11 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         return rows
 
     if given is not None:
+        for key in ("split_column", "group_column", "time_column"):
+            if getattr(config, key):
+                raise ValueError(
+                    f"{key}={getattr(config, key)!r} names a column of files; these rows are none"
+                )
         everything = given["train"]
     elif config.train == IN_MEMORY:
         raise ValueError(
@@ -166,7 +171,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
     for split in ("train", "validation"):
         if not len(rows[split]):
             raise ValueError(f"the {split} split has no row")
-    for name in expand(config.also_test, "also_test"):
+    for name in expand_names(config.also_test, "also_test"):
         rows[name] = read("also_test", [name])
         rows[name], dropped = data.check_disjoint(
             rows[name], rows["train"], rows["validation"], normalize=normalize

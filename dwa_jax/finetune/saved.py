@@ -13,7 +13,6 @@ import numpy as np
 
 from dwa_jax import backbones, data, heads, lora, sharding, training, trunk
 from dwa_jax.atomic_files import whole_folder
-from dwa_jax.backbones.messages import shown
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import inherited, plots, predictions_file, run_folder
 from dwa_jax.finetune.config import Config, without_gone
@@ -22,6 +21,7 @@ from dwa_jax.finetune.model import Model, Start, load_model, module_options, use
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.records import MetricsFile
 from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, make_weighting
+from dwa_jax.messages import shown
 
 # What trained, of a model that was saved without its run's checkpoints.
 WEIGHTS = "model.safetensors"

@@ -4,6 +4,7 @@ Of a file that it has not been told about it guesses what it holds, shows three 
 understands them, and prints the whole command that trains on it.
 """
 
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -14,10 +15,10 @@ import numpy as np
 from dwa_jax.data import cells
 from dwa_jax.data.guess import guess
 from dwa_jax.finetune import corpus as corpora
-from dwa_jax.finetune import saved
+from dwa_jax.finetune import loop, run, saved, writers
 from dwa_jax.finetune.config import Config, changed
 from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, read_corpus
-from dwa_jax.finetune.setup import make_batches
+from dwa_jax.finetune.setup import make_batches, make_setup, make_tasks, make_weighting
 from experiments.terminal.console import Terminal
 
 _BINS = 8
@@ -25,7 +26,15 @@ _BAR = 40
 _SHOWN_ROWS = 3
 # What the guess may fill in.
 _GUESSED = (
-    *("text_column", "score_column", "category_column", "category_names", "labels", "tasks"),
+    *(
+        "text_column",
+        "score_column",
+        "category_column",
+        "category_names",
+        "labels",
+        "tasks",
+        "monitor",
+    ),
     *("score_range", "num_classes", "delimiter", "encoding", "columns", "decimal_comma"),
     *("percent", "split_column", "group_column", "time_column"),
 )
@@ -49,13 +58,20 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
     if config.train and config.train != IN_MEMORY:
         keys = _guess(config, arguments, console)
         config = Config.of(config, **keys)
+    # Whatever the run would refuse before its first step is refused here.
+    writers.choose(config.writers)
+    make_weighting(config, len(make_tasks(config)))
     corpus = read_corpus(config)
+    loop.check_monitor(config, corpus)
     if config.train:
         console.table("rows as understood", as_understood(corpus, config))
         console.note("to train: " + command_of(arguments, keys))
-    # The key that a run would take, so that a trunk from scratch has its tokenizer.
-    model = saved.begin(config, corpus, jax.random.split(jax.random.key(config.seed))[0])
+    # The keys that a run would take, so that a trunk from scratch has its tokenizer.
+    model_key, state_key = jax.random.split(jax.random.key(config.seed))
+    model = saved.begin(config, corpus, model_key)
     batches, notes = make_batches(config, corpus, model)
+    setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
+    run.check_step(setup, batches["train"])
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
     rows = {}
@@ -67,7 +83,7 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
         rows["thresholds"] = ", ".join(f"{value:+.3f}" for value in corpus.thresholds)
     console.table("rows", rows)
     train = batches["train"]
-    console.table("tokens of a training text", histogram(train.lengths))
+    console.table("tokens of a training text", length_histogram(train.lengths))
     real, computed = train.token_counts(0)
     steps = len(train)
     console.table(
@@ -89,7 +105,7 @@ def _guess(config, arguments, console):
         if argument.startswith("--config.") and key in _GUESSED:
             said.add(key)
     given = {key: getattr(config, key) for key in said}
-    found = guess(corpora.expand(config.train, "train")[0], given)
+    found = guess(corpora.expand_names(config.train, "train")[0], given)
     for reason in found.reasons:
         console.note(f"note: guessed: {reason}")
     return {key: value for key, value in found.keys.items() if key not in said}
@@ -130,11 +146,11 @@ def as_understood(corpus: Corpus, config: Config) -> dict[str, str]:
         if category >= 0:
             name = config.category_names[category] if config.category_names else ""
             parts.append(f"category {category} {name}".strip())
-        told[f"{file}, row {number}"] = ", ".join(parts)
+        told[f"{os.path.basename(file)}, row {number}"] = ", ".join(parts)
     return told
 
 
-def histogram(lengths: np.ndarray) -> dict[str, str]:
+def length_histogram(lengths: np.ndarray) -> dict[str, str]:
     """Returns rows of a histogram for a terminal: range of lengths -> bar and count.
 
     Args:

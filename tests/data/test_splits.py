@@ -1,5 +1,6 @@
 """Splits: nothing lost, nothing on two sides, the same every time."""
 
+import dataclasses
 import math
 from collections import Counter
 from pathlib import Path
@@ -9,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwa_jax.data import DataError, Rows, check_disjoint, normalize_text, read, split
+from dwa_jax.data import (
+    DataError,
+    Rows,
+    check_disjoint,
+    count_shared,
+    normalize_text,
+    normalize_tweet,
+    read,
+    split,
+)
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 REPRODUCIBLE = settings(max_examples=150, deadline=None, derandomize=True, database=None)
@@ -141,3 +151,117 @@ def test_repeated_tweets_do_not_leak():
     assert not texts["validation"] & texts["test"]
     assert sum(len(side) for side in sides.values()) == len(rows) == 4200
     assert len(set().union(*texts.values())) < 4200, "the data does hold repeated texts"
+
+
+# What the model reads alike
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("up http://a.b/c", "up https://t.co/xyz"),
+        ("@somebody so good", "@SomebodyElse So  Good"),
+        ("caf\u00e9", "cafe"),  # as uncased BERT reads it
+        ("zero\u200bwidth", "zerowidth"),
+    ],
+)
+def test_texts_that_a_model_reads_alike_are_one(one, other):
+    texts = [one, other] + [f"text {i}" for i in range(30)]
+    for seed in range(10):
+        sides = split(make_rows(texts), seed=seed, normalize=normalize_tweet)
+        assert sum(one in side.texts for side in sides.values()) == 1
+        assert any({one, other} <= set(side.texts) for side in sides.values())
+    cleaned, dropped = check_disjoint(
+        make_rows(texts[:1] + texts[2:]), make_rows([other]), normalize=normalize_tweet
+    )
+    assert dropped == 1 and one not in cleaned.texts
+    assert count_shared(make_rows([one]), make_rows([other]), normalize=normalize_tweet) == 1
+
+
+def test_what_remembers_texts_learns_nothing_of_random_scores():
+    # Tweets of which each is there five times, with another link and another user.
+    rng = np.random.default_rng(0)
+    texts = [f"@user{i} tweet {i % 200} http://t.co/{i}" for i in range(1000)]
+    scores = rng.uniform(-1, 1, 200)[np.arange(1000) % 200]
+    rows = Rows(texts, scores, np.full(1000, -1, np.int32), [("a.csv", i) for i in range(1000)])
+
+    def r2(normalize):
+        sides = split(rows, seed=3, normalize=normalize)
+        known = {}
+        for text, score in zip(sides["train"].texts, sides["train"].scores, strict=True):
+            known[normalize_tweet(text)] = score
+        middle = sides["train"].scores.mean()
+        test = sides["test"]
+        found = [known.get(normalize_tweet(text), middle) for text in test.texts]
+        return 1 - np.mean((test.scores - found) ** 2) / np.var(test.scores)
+
+    assert r2(normalize_tweet) <= 0.05
+    assert r2(None) > 0.9, "the texts as written leak, so the test can fail"
+
+
+# Like shares of everything on each side
+
+
+@pytest.mark.parametrize("count", [10, 13, 25])
+def test_no_class_of_ten_rows_is_missing_from_a_split(count):
+    categories = np.zeros(1000, np.int32)
+    categories[:count] = 3
+    texts = [f"text {i}" for i in range(1000)]
+    missing = missing_by_chance = 0
+    for seed in range(20):
+        rows = Rows(texts, np.full(1000, np.nan), categories, [("f", i) for i in range(1000)])
+        for stratify in (True, False):
+            sides = split(rows, seed=seed, stratify=stratify)
+            absent = sum(3 not in side.categories for side in sides.values())
+            if stratify:
+                missing += absent
+                assert [len(side) for side in sides.values()] == [800, 100, 100]
+            else:
+                missing_by_chance += absent
+    assert missing == 0
+    assert count > 10 or missing_by_chance > 0
+
+
+def test_scores_are_spread_over_the_sides_and_yet_at_random():
+    scores = np.random.default_rng(0).normal(0, 0.3, 500).clip(-1, 1)
+    origin = [("f", i) for i in range(500)]
+    rows = Rows([f"t{i}" for i in range(500)], scores, np.full(500, -1, np.int32), origin)
+    order = np.argsort(scores)
+    tested = Counter()
+    for seed in range(200):
+        sides = split(rows, seed=seed)
+        assert [len(side) for side in sides.values()] == [400, 50, 50]
+        held = {row for _, row in sides["test"].origin}
+        tested.update(held)
+        # Of any twenty neighbours at least one is tested.
+        places = np.flatnonzero([row in held for row in order])
+        assert np.diff(places, prepend=-1, append=500).max() <= 20
+    # Binomial(200, 1/10): mean 20, standard deviation 4.2.
+    assert len(tested) == 500 and max(tested.values()) < 45
+
+
+def test_groups_stay_together_by_way_of_others_too():
+    rng = np.random.default_rng(1)
+    count = 300
+    rows = make_rows([f"text {rng.integers(250)}" for _ in range(count)])
+    groups = [str(g) if g < 60 else None for g in rng.integers(0, 70, count)]
+    rows = dataclasses.replace(rows, groups=groups)
+    sides = split(rows, seed=0)
+    seen = [
+        {*side.texts, *(("group", g) for g in side.groups if g is not None)}
+        for side in sides.values()
+    ]
+    assert sum(map(len, seen)) == len(set().union(*seen))
+    assert sorted(o for side in sides.values() for o in side.origin) == sorted(rows.origin)
+
+
+def test_the_past_is_trained_on_and_what_came_after_is_tested():
+    times = np.random.default_rng(2).permutation(200).astype(float)
+    rows = dataclasses.replace(make_rows([f"text {i}" for i in range(200)]), times=times)
+    sides = split(rows, seed=0)
+    assert sides["train"].times.max() < sides["validation"].times.min()
+    assert sides["validation"].times.max() < sides["test"].times.min()
+    assert [len(side) for side in sides.values()] == [160, 20, 20]
+    # A text of both times counts by its last.
+    again = dataclasses.replace(rows, texts=["same" if t in (3, 197) else f"{t}" for t in times])
+    assert "same" in split(again, seed=0)["test"].texts

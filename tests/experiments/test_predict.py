@@ -1,7 +1,9 @@
 """Predicting with a trained run: files in, the same files with more columns out."""
 
 import contextlib
+import copy
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -23,6 +25,7 @@ from dwa_jax import backbones, stratify
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.data import compression, tables
 from dwa_jax.finetune import occlusion, saved
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.predictor import Predictor
 from dwa_jax.finetune.setup import (
     choose_optimizers,
@@ -351,7 +354,7 @@ def test_bad_rows_can_be_left_out(shared, folder, tmp_path, capsys):
         b'{"text": "up"}\nnonsense\n{"text": null}\n{"text": "\xff"}\n{"text": "down"}\n'
     )
     files = f"--input={tmp_path}/in.jsonl", f"--output={tmp_path}/out.jsonl"
-    program(folder, *files, "--on_bad_row=skip")
+    program(folder, *files, "--on_bad_row=skip", "--encoding=utf-8")
     lines = (tmp_path / "out.jsonl").read_text().splitlines()
     assert [json.loads(line)["text"] for line in lines] == ["up", "down"]
     said = capsys.readouterr().err
@@ -405,6 +408,29 @@ def test_several_files_come_out_as_one_in_their_order(shared, folder, tested, tm
     with pytest.raises(ValueError, match="z.*matches no file"):
         program(folder, f"--input={tmp_path}/z*{suffix}", f"--output={out}", "--overwrite")
     assert read(out) == found
+
+
+def test_scores_come_back_in_the_files_own_range(predictor, folder, tested, tmp_path, monkeypatch):
+    scaled = copy.copy(predictor)
+    config = Config.of(predictor.run.config, score_range=(0, 10))
+    scaled.run = dataclasses.replace(predictor.run, config=config)
+    monkeypatch.setattr(predict.Predictor, "load", lambda *args: scaled)
+    texts = [row["text"] for row in tested]
+    # Lines of text, and tabs in another encoding without a header.
+    (tmp_path / "in.txt").write_text("\n".join(texts) + "\n")
+    (tmp_path / "in.tsv").write_text("".join(f"{text}\té\n" for text in texts), "utf-16")
+    options = {"in.txt": [], "in.tsv": ["--columns=text,mark"]}
+    for name, more in options.items():
+        out = tmp_path / name.replace("in", "out").replace(".txt", ".csv")
+        program(folder, f"--input={tmp_path / name}", f"--output={out}", *more)
+        with out.open(newline="", encoding="utf-8") as file:
+            found = list(csv.DictReader(file, delimiter="," if out.suffix == ".csv" else "\t"))
+        check(found, tested)
+        assert [row["text"] for row in found] == texts
+        assert {row.get("mark", "é") for row in found} == {"é"}
+        for row in found:
+            score = float(row["predicted_score"])
+            assert float(row["predicted_in_range"]) == pytest.approx(5 * (score + 1), rel=1e-12)
 
 
 def test_files_of_two_types_have_no_one_output(tmp_path):

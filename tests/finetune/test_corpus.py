@@ -13,7 +13,7 @@ from dwa_jax import stratify
 from dwa_jax.data import vader
 from dwa_jax.finetune import card
 from dwa_jax.finetune.config import Config
-from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.corpus import expand_names, read_corpus
 
 
 def test_patterns_name_files_and_a_slice_of_a_hub_data_set_is_none(tmp_path, monkeypatch):
@@ -113,3 +113,57 @@ def test_a_run_whose_rows_all_have_scores_says_that_nothing_was_done(config):
     corpus = read_corpus(config)
     assert corpus.machine_scored == {}
     assert corpus.notes == ["label_with='vader' gave no score: every row has one"]
+
+
+def table_of(tmp_path, count=40):
+    """Tweets of which every fourth is the one before it with another link."""
+    lines = ["text,score,part,day"]
+    for i in range(count):
+        text = f"@user{i} tweet {i - (i % 4 == 3)} http://x.y/{i}"
+        part = ("train", "train", "dev", "test")[i % 4]
+        lines.append(f"{text},{(i % 9) / 4 - 1},{part},2024-01-{1 + i % 28:02d}")
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    return Config(train=f"{tmp_path}/a.csv", stratifier="equal_width")
+
+
+def test_a_column_may_say_what_is_held_out(tmp_path):
+    config = table_of(tmp_path)
+    found = read_corpus(Config.of(config, split_column="part"))
+    assert {name: len(rows) for name, rows in found.rows.items()} == {
+        "train": 20,
+        "test": 10,
+        "validation": 10,
+    }
+    tweets = Config.of(config, split_column="part", normalize_tweets=True)
+    found = read_corpus(tweets)
+    # The test's tweets are those of dev with another link: said, and left alone.
+    assert "validation: 10 rows have a text of the test split, and stay" in found.notes
+    with pytest.raises(ValueError, match="both say what is held out"):
+        read_corpus(Config.of(tweets, test=config.train))
+    (tmp_path / "b.csv").write_text("text,score,part\na,0,train\nb,0,train\n")
+    with pytest.raises(ValueError, match="says train alone; train and validation or test are"):
+        read_corpus(Config.of(tweets, train=f"{tmp_path}/b.csv"))
+
+
+def test_given_files_are_checked_for_what_a_model_reads_alike(tmp_path):
+    config = Config.of(table_of(tmp_path), normalize_tweets=True)
+    (tmp_path / "test.csv").write_text("text,score\n@me tweet 2 http://other,0\nnew,1\n")
+    found = read_corpus(Config.of(config, test=f"{tmp_path}/test.csv"))
+    # Rows 2 and 3 are one tweet.
+    assert "train: 2 rows left out, whose text a held-out file has too" in found.notes
+
+
+def test_the_past_is_trained_on(tmp_path):
+    found = read_corpus(Config.of(table_of(tmp_path), time_column="day"))
+    assert found.rows["train"].times.max() <= found.rows["test"].times.min()
+    assert "split by 'day': what is trained on came first" in found.notes
+    rows = {"train": found.rows["train"]}
+    with pytest.raises(ValueError, match="time_column='day' names a column of files"):
+        read_corpus(Config(time_column="day", train="memory:"), rows)
+
+
+def test_several_names_come_as_a_list_and_labels_as_a_mapping():
+    config = Config(train=["a, b.csv", "c.csv"], labels={"neg": -1, "pos": 1})
+    assert expand_names(config.train, "train") == ["a, b.csv", "c.csv"]
+    assert config.labels == '{"neg": -1, "pos": 1}'
+    assert Config.of(config.to_dict()) == config

@@ -33,7 +33,7 @@ from dwa_jax.backbones.layers import (
     rotary_angles,
     rotate,
 )
-from dwa_jax.backbones.messages import shown
+from dwa_jax.messages import shown
 
 _KINDS = ("sliding_attention", "full_attention")
 _EVERY = 3  # one global layer in so many

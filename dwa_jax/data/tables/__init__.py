@@ -100,8 +100,10 @@ def open_table(source: str | Path, wanted: Wanted, layout: Layout = FIND) -> Tab
     if lines:
         return JsonReader(path, wanted, layout)
     table = DelimitedReader(path, wanted, layout)
-    if suffix == ".txt" and wanted.whole and not table.has_header():
-        return LinesReader(table.lines(), str(path), ".csv", wanted)
+    if suffix == ".txt" and wanted.whole and wanted.text and not table.has_header():
+        texts = LinesReader(table.lines(), str(path), ".csv", wanted)
+        texts.notes.append(f"no header names {wanted.text!r}; each line is a text")
+        return texts
     return table
 
 

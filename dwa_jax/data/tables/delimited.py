@@ -55,7 +55,7 @@ class DelimitedReader(TableReader):
         required = [name for name in wanted.columns if name not in wanted.optional]
         ending = compression.suffixes(self.source)[0]
         usual = "\t" if ending in (".tsv", ".txt") else ","
-        return layout.find(self.source, self._given, usual, required)
+        return layout.find_layout(self.source, self._given, usual, required)
 
     def records(self) -> Iterator[Record]:
         found = self._find()
@@ -131,7 +131,7 @@ def _plain(file, found):
     width = len(found.columns) if found.columns else 0
     for number, line in enumerate(file, 1):
         if line.strip("\r\n"):
-            cells = layout.split(line, found.delimiter, width)
+            cells = layout.split_line(line, found.delimiter, width)
             width = width or len(cells)
             yield number, cells
 

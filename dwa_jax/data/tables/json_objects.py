@@ -38,7 +38,7 @@ class JsonReader(TableReader):
         self._given = given
 
     def records(self) -> Iterator[Record]:
-        encoding = self._given.encoding or encodings.find(self.source)
+        encoding = self._given.encoding or encodings.find_encoding(self.source)
         if encoding not in (self._given.encoding, encodings.UTF_8):
             self.notes.append(f"read as {encoding}")
         self._encoding = encoding
@@ -60,7 +60,7 @@ class JsonReader(TableReader):
                 yield number, text, self._checked(value, cells), share()
         # Only the last row tells whether a key is in no object at all.
         if objects:
-            self.check_columns(list(seen))
+            self.check_columns(list(seen), exact=True)
 
     def _objects(self, file):
         begun = ""
@@ -138,7 +138,7 @@ class _Array:
                 end = self._find_end()
                 text = self._text[self._at : end]
                 # Line ends stand between tokens; in a string they would be no JSON.
-                yield self._line, re.sub("[\r\n]+", " ", text)
+                yield self._line, re.sub("[\r\n]+[ \t]*", " ", text)
                 self._line += _line_ends(text)
                 self._at = end
                 mark = self._space()

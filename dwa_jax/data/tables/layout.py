@@ -72,7 +72,7 @@ class Found(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def find(path: Path, given: Layout, usual: str, wanted: Sequence[str]) -> Found:
+def find_layout(path: Path, given: Layout, usual: str, wanted: Sequence[str]) -> Found:
     """Finds what is not given of a file's layout.
 
     Args:
@@ -85,7 +85,7 @@ def find(path: Path, given: Layout, usual: str, wanted: Sequence[str]) -> Found:
       DataError: the file cannot be read.
     """
     notes = []
-    encoding = given.encoding or encodings.find(path)
+    encoding = given.encoding or encodings.find_encoding(path)
     if not given.encoding and encoding != encodings.UTF_8:
         notes.append(f"read as {encoding}")
     with open_text(path, encoding) as (file, _):
@@ -120,7 +120,7 @@ def find(path: Path, given: Layout, usual: str, wanted: Sequence[str]) -> Found:
     return Found(encoding, best, quoted, columns, indexed, tuple(notes))
 
 
-def split(line: str, delimiter: str, width: int) -> list[str]:
+def split_line(line: str, delimiter: str, width: int) -> list[str]:
     """Splits a line in whose cells quotes mean nothing; from the right but for tabs.
 
     Args:
@@ -183,7 +183,7 @@ def sampled(
     if not quoted:
         for line in lines:
             if line.strip("\r\n"):
-                found.append(split(line, delimiter, width))
+                found.append(split_line(line, delimiter, width))
     else:
         with long_cells():
             reader = csv.reader(lines, delimiter=delimiter, strict=True)

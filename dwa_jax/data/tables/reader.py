@@ -131,8 +131,12 @@ class TableReader:
         """Yields each row by itself, for readers whose `chunks` are made of them."""
         raise NotImplementedError
 
-    def check_columns(self, there: Sequence[str]) -> None:
+    def check_columns(self, there: Sequence[str], exact: bool = False) -> None:
         """Checks the names of a table's columns.
+
+        Args:
+          there: the names.
+          exact: whether they are paths, of which the first part is not enough.
 
         Raises:
           MissingColumn: one that was asked for is not there.
@@ -145,7 +149,8 @@ class TableReader:
                     f"{self.name}: column {column!r} is there {times} times; "
                     f"say which by '{column}#1' to '{column}#{times}'"
                 )
-            if owner(column, named) is None and column not in self.wanted.optional:
+            known = column in named if exact else owner(column, named) is not None
+            if not known and column not in self.wanted.optional:
                 raise MissingColumn(f"{self.name}: no column {column!r}; {_listed(there, column)}")
         for column in self.wanted.added:
             if column in there:
