@@ -1,4 +1,4 @@
-"""B8: Qwen2-0.5B, both tasks under DWA, all of it trained.
+"""B6: Qwen2-0.5B, both tasks under DWA, all of it trained.
 
 python -m experiments.main --config=configs/qwen_dwa.py
 """

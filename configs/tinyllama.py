@@ -1,4 +1,4 @@
-"""B7: TinyLlama-1.1B, DWA, LoRA of rank 128.
+"""B8: TinyLlama-1.1B, DWA, LoRA of rank 128.
 
 python -m experiments.main --config=configs/tinyllama.py
 """

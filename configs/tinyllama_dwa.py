@@ -1,4 +1,4 @@
-"""B6: TinyLlama-1.1B, both tasks under DWA, all of it trained.
+"""B5: TinyLlama-1.1B, both tasks under DWA, all of it trained.
 
 python -m experiments.main --config=configs/tinyllama_dwa.py
 """

@@ -1,4 +1,4 @@
-"""B5: Twitter-RoBERTa-large, DWA, LoRA of rank 128.
+"""B7: Twitter-RoBERTa-large, DWA, LoRA of rank 128.
 
 python -m experiments.main --config=configs/twitter_roberta_large_dwa_lora.py
 """

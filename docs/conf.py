@@ -91,6 +91,30 @@ def _prepare_docstring(app, what, name, obj, options, lines):
             lines[number + 1] = " " * indent + ": " + lines[number + 1].lstrip()
 
 
+def _list_keys(app, what, name, obj, options, lines):
+    # The configuration's keys stand in its fields' metadata.
+    if name != "dwa_jax.Config":
+        return
+    from dwa_jax.finetune import config as keys
+
+    heading = ""
+    for key, section, meaning in keys.meanings():
+        if section != heading:
+            heading = section
+            lines += ["", f".. rubric:: {heading.split(':')[0]}", ""]
+        default = getattr(keys.Config(), key)
+        shown = "" if isinstance(default, keys.Scratch) else f" = {default!r}"
+        # Values, in quotes, are code; | and * are no markup.
+        parts = re.split(r'("[^"]*")', meaning)
+        parts[::2] = [re.sub(r"([*|_\\])", r"\\\1", part) for part in parts[::2]]
+        parts[1::2] = [rf"\ ``{part}``\ " for part in parts[1::2]]
+        lines += [f"``{key}{shown}``", f"  {''.join(parts)}", ""]
+
+
+def _shorten_signature(app, what, name, obj, options, signature, return_annotation):
+    return ("(**keys)", return_annotation) if name == "dwa_jax.Config" else None
+
+
 def _skip_fields(app, what, name, obj, skip, options):
     # "Alias for field number 0": the class's docstring says what a field is.
     return True if type(obj).__name__ == "_tuplegetter" else None
@@ -100,6 +124,8 @@ def setup(app):
     """Registers equations as MathML, which every browser draws, and the links to reports."""
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
     app.connect("autodoc-process-docstring", _prepare_docstring, priority=400)
+    app.connect("autodoc-process-docstring", _list_keys, priority=900)
+    app.connect("autodoc-process-signature", _shorten_signature)
     app.connect("autodoc-skip-member", _skip_fields)
     app.connect("doctree-read", _link_to_reports)
 

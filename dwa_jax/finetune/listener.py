@@ -121,7 +121,11 @@ class ProgressBar(Listener):
     @contextlib.contextmanager
     def progress(self, total: int, done: int) -> Iterator[StepListener]:
         """Shows a bar of `total` steps, of which some are done."""
-        if not (self._rich.is_terminal or self._rich.is_jupyter):
+        if self._rich.is_jupyter:
+            with _NotebookBar(total, done) as notebook:
+                yield notebook
+            return
+        if not self._rich.is_terminal:
             yield _Lines(self.note, total, done)
             return
         columns = (
@@ -172,6 +176,62 @@ class _Bar(StepListener):
         self._progress.update(self._task, values=text)
         yield
         self._progress.update(self._task, values=before)
+
+
+# Seconds between two pictures of a notebook's bar, and its characters.
+_BETWEEN_PICTURES = 0.5
+_WIDTH = 20
+
+
+class _NotebookBar(StepListener):
+    # Rich's own needs ipywidgets in a notebook, and warns where it is missing; an output that is
+    # updated in place needs nothing.
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        self._started, self._done_before = time.monotonic(), done
+        self._rate, self._words = "", ""
+
+    def __enter__(self) -> "_NotebookBar":
+        # Only a notebook asks, so it is there.
+        from IPython.display import display
+
+        self._shown = time.monotonic()
+        self._handle = display(self._drawn(), raw=True, display_id=True)
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._update(at_once=True)
+
+    def advance(self):
+        self._done += 1
+        self._update()
+
+    def show(self, record):
+        self._rate, self._words = _rate(record), _losses(record)
+        self._update()
+
+    @contextlib.contextmanager
+    def telling(self, text):
+        before, self._words = self._words, text
+        self._update(at_once=True)
+        yield
+        self._words = before
+        self._update(at_once=True)
+
+    def _update(self, at_once=False):
+        now = time.monotonic()
+        if at_once or now - self._shown >= _BETWEEN_PICTURES:
+            self._shown = now
+            self._handle.update(self._drawn(), raw=True)
+
+    def _drawn(self):
+        full = _WIDTH * self._done // max(self._total, 1)
+        line = f"training {'━' * full}{'·' * (_WIDTH - full)} {self._done}/{self._total}"
+        made = self._done - self._done_before
+        if made:
+            left = (time.monotonic() - self._started) / made * (self._total - self._done)
+            line += f" {left // 60:.0f}:{left % 60:02.0f} left"
+        return {"text/plain": f"{line} {self._rate}\n{self._words}".rstrip()}
 
 
 class _Lines(StepListener):

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+import dwa_jax
 from configs import base
 from experiments import export, predict
 
@@ -50,10 +51,14 @@ def execute(name, monkeypatch, tmp_path):
 
 def test_the_notebook_that_fine_tunes(monkeypatch, tmp_path, pictures, capsys):
     names = execute("fine_tune_on_your_csv", monkeypatch, tmp_path)
-    assert names["summary"]["test"]["r2"] > 0.7
-    soars, slips, little = (found.score for found in names["predictor"](names["texts"]))
+    assert names["model"].summary["test"]["r2"] > 0.7
+    soars, slips, little = (found.score for found in names["model"](names["texts"]))
     assert soars > little > slips
     assert "category" in capsys.readouterr().out
+    assert names["again"](names["texts"]) == names["model"](names["texts"])
+    # A notebook of someone who has the package alone.
+    source = (DOCS / "notebooks" / "fine_tune_on_your_csv.ipynb").read_text("utf-8")
+    assert not re.search(r"import configs|import experiments|from (configs|experiments)", source)
     (lines,) = pictures
     assert len(lines[1]) == len(names["rows"]) > 30
 
@@ -100,6 +105,17 @@ def test_getting_started_as_it_is_written(tmp_path):
             assert predict.parse(argv[3:]).input == "mine.csv"
         if argv[2].endswith("export"):
             assert export.parse(argv[3:]).format == "transformers"
+
+
+def test_the_reference_has_a_page_for_each_public_name():
+    pages = {path.stem: path.read_text("utf-8") for path in (DOCS / "api").glob("*.rst")}
+    listed = re.findall(r"^   (\w+)$", pages.pop("index"), re.MULTILINE)
+    assert sorted(listed) == sorted(pages)
+    public = [name for name in dir(dwa_jax) if name in dwa_jax.__all__]
+    assert len(public) == len(dwa_jax.__all__) > 15
+    for name in public:
+        path = re.compile(rf"^\.\. auto\w+:: dwa_jax\.{name}$", re.MULTILINE)
+        assert len([page for page, text in pages.items() if path.search(text)]) == 1, name
 
 
 def test_every_key_and_file_that_a_page_names_is_there():
