@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dwa_jax.backbones.messages import shown
+from dwa_jax.messages import shown
 
 # Numbers of rows, steps or bytes: whole in every program that reads JSON.
 _MOST = 2**53
