@@ -95,7 +95,7 @@ def judge(
     if isinstance(window, Window):
         spike, moved = _watch(window, values.astype(window.values.dtype), present, sigmas)
         good = finite & ~spike
-        window = choose(finite, moved, window)
+        window = keep_if(finite, moved, window)
     bad = 1 - good.astype(jnp.int32)
     return good, Guard(guard.skipped + bad, (guard.in_a_row + 1) * bad, window)
 
@@ -112,6 +112,6 @@ def _watch(window, values, present, sigmas):
     return high.any(), Window(rings, window.counts + present)
 
 
-def choose(good: jax.Array, new: Any, old: Any) -> Any:
+def keep_if(good: jax.Array, new: Any, old: Any) -> Any:
     """Returns `new` where `good`, else `old`: trees of one structure."""
     return jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)

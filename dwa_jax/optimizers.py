@@ -126,7 +126,7 @@ def adamw(
             gradient = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradient)
         _, moved = adam.update(gradient, state)
         rate = schedule(state.count)
-        state = guard.choose(good, moved, state)
+        state = guard.keep_if(good, moved, state)
         mean = optax.tree.bias_correction(state.mu, b1, state.count)
         square = optax.tree.bias_correction(state.nu, b2, state.count)
 

@@ -59,7 +59,7 @@ def plan(
     if not sites or outputs > sum(leaf.size for leaf in jax.tree.leaves(theta)):
         return None
     columns = norms.columns if norms.kind == "sketch" else 0
-    return {site: records.choose(site, losses, columns, additive=additive) for site in sites}
+    return {site: records.choose_way(site, losses, columns, additive=additive) for site in sites}
 
 
 class Recorded(Whole):
@@ -147,7 +147,7 @@ class Recorded(Whole):
             ]
             return paths.unflatten(whole | _assembled(mixed, self.leaves)), psi, phi
 
-        return records.matrix(_sum(products)), theta_of
+        return records.matrix_record(_sum(products)), theta_of
 
 
 class Sketched(Accumulated):
@@ -187,7 +187,7 @@ class Sketched(Accumulated):
 
     def scoped(self, scope: str) -> tuple[jax.Array, Callable]:
         products = [records.inner(one, one) for one in self.features.values()]
-        return records.matrix(_sum(products)), self.mix_at_representation
+        return records.matrix_record(_sum(products)), self.mix_at_representation
 
 
 def _sum(products):

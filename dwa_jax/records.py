@@ -128,7 +128,7 @@ def records(sites: Sequence[Site], inputs: dict, cotangents: Any) -> list[Record
     return found
 
 
-def choose(site: Site, losses: int, columns: int, *, additive: bool = False) -> str:
+def choose_way(site: Site, losses: int, columns: int, *, additive: bool = False) -> str:
     """Chooses the way to a matrix's inner products that multiplies least.
 
     Args:
@@ -147,12 +147,12 @@ def choose(site: Site, losses: int, columns: int, *, additive: bool = False) -> 
         return "rows"
     if additive:
         return "sketch"
-    costs = multiplications(site, losses, columns)
+    costs = way_multiplications(site, losses, columns)
     costs["direct"] += losses * _TOUCH * site.given[-1] * site.outputs
     return min(costs, key=lambda way: costs[way])
 
 
-def multiplications(site: Site, losses: int, columns: int) -> dict[str, int]:
+def way_multiplications(site: Site, losses: int, columns: int) -> dict[str, int]:
     """Counts what each way costs at a dense site, the mixed gradient's product included.
 
     Args:
@@ -235,7 +235,7 @@ def inner(left: Any, right: Any) -> Any:
     return left @ right.T
 
 
-def matrix(total: Any) -> jax.Array:
+def matrix_record(total: Any) -> jax.Array:
     """Makes an (N, N) Gramian of a sum of what `inner` returns."""
     if not isinstance(total, dict):
         return total

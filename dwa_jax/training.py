@@ -331,14 +331,14 @@ def make_step(
         psi, psi_state = optimizers.psi.apply(result.psi, state.optimizers["psi"], state.psi, good)
         small = {"phi": phi, "weighting": decision.state, "proportions": average}
         old = {name: getattr(state, name) for name in small}
-        phi_state = guard.choose(good, phi_state, state.optimizers["phi"])
+        phi_state = guard.keep_if(good, phi_state, state.optimizers["phi"])
         new_state = state._replace(
             step=state.step + 1,
             theta=theta,
             psi=psi,
             optimizers={"theta": theta_state, "psi": psi_state, "phi": phi_state},
             guard=watch,
-            **guard.choose(good, small, old),
+            **guard.keep_if(good, small, old),
         )
         cross_entropy = result.aux @ own.astype(result.aux.dtype)
         learning_rate = optimizers.learning_rate(made)

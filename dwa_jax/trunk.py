@@ -41,7 +41,7 @@ def split_parameters(
     return {"params": theta}, ({"params": frozen} if frozen else {})
 
 
-def variables(theta: dict, frozen: dict, lora_scale: float = 1.0) -> dict:
+def joined_variables(theta: dict, frozen: dict, lora_scale: float = 1.0) -> dict:
     """Joins trained and frozen leaves into what the backbone's `apply` takes."""
     joined = paths.combine(theta, frozen)
     if "lora" in joined:
@@ -81,7 +81,7 @@ def make_trunk(
     def trunk(theta, frozen, batch, key=None):
         ids, mask = batch["input_ids"], batch["attention_mask"]
         hidden: Any = module.apply(
-            variables(theta, frozen, lora_scale), ids, mask, **_keywords(key)
+            joined_variables(theta, frozen, lora_scale), ids, mask, **_keywords(key)
         )
         return heads.pool(hidden, mask, pooling)
 
@@ -116,7 +116,7 @@ def make_recorded_trunk(
             h, above = split.upper(split.last(theta), x, batch, probes["upper"])
             return h, paths.flatten({"lower": below, "upper": above})
         ids, mask = rows["input_ids"], rows["attention_mask"]
-        joined = variables(theta, frozen, lora_scale)
+        joined = joined_variables(theta, frozen, lora_scale)
         hidden, sown = module.apply(
             {**joined, "probes": probes["whole"]},
             ids,
@@ -189,7 +189,7 @@ def make_split_trunk(
     # With probes each of the two also returns what its matrices were given.
     def run_lower(theta, batch, probes=None):
         rows, key = batch
-        joined, options = variables(theta, frozen, lora_scale), _keywords(key)
+        joined, options = joined_variables(theta, frozen, lora_scale), _keywords(key)
         if probes is not None:
             joined, options = {**joined, "probes": probes}, {**options, "mutable": ["records"]}
         found = lower(joined, rows["input_ids"], rows["attention_mask"], **options)
@@ -198,7 +198,7 @@ def make_split_trunk(
     def run_upper(top_theta, x, batch, probes=None):
         rows, key = batch
         ids, mask = rows["input_ids"], rows["attention_mask"]
-        joined = variables(top_theta, top(frozen), lora_scale)
+        joined = joined_variables(top_theta, top(frozen), lora_scale)
         after = {name: tree.get("after", {}) for name, tree in joined.items()}
         layer = {name: tree["layer"] for name, tree in joined.items()}
         # A key of its own: the same one would repeat the first layer's dropout.

@@ -56,7 +56,7 @@ def _timed(args, console, rows, methods):
         if row.dtype not in rates:
             rates[row.dtype] = cost.matrix_rate(jnp.dtype(row.dtype))
             console.note(f"matrix products, {row.dtype}: {rates[row.dtype] / 1e9:,.0f} GFLOP/s")
-        result = suites.compare(
+        result = suites.compare_contenders(
             row, methods, from_torch, args.rounds, rates[row.dtype], console.note
         )
         results.append(result | {"matrix_rate": rates[row.dtype]})
@@ -117,7 +117,7 @@ def padding_suite(args, console) -> list[dict]:
     config = _config(args)
     if not args.backbone:
         config.scratch.max_positions = padding.PADDED_TO
-    result = padding.measure(config, min(args.rounds, 5))
+    result = padding.measure_padding(config, min(args.rounds, 5))
     buckets = ", ".join(f"{length}: {count}" for length, count in result["buckets"].items())
     console.table(
         f"{args.train or 'generated headlines'}, batches of 8",
@@ -274,7 +274,7 @@ def main(argv: list[str]) -> None:
             if name in ("step", "lora") and results:
                 drawn = picture_of(output, name)
                 with atomic_files.whole_file(drawn, overwrite=args.overwrite) as partial:
-                    picture.draw(partial, results)
+                    picture.draw_ratios(partial, results)
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def _configurations():
-    return ", ".join(map(str, usage.configurations()))
+    return ", ".join(map(str, usage.configuration_files()))
 
 
 def _last_line(error):

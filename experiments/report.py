@@ -48,7 +48,7 @@ def write(workdirs: Sequence[Path], output: Path | None = None, *, overwrite: bo
             "--output, or --overwrite"
         )
     atomic_files.check_file(path, overwrite=ours)
-    text = page(runs)
+    text = report_page(runs)
     with atomic_files.whole_file(path, overwrite=ours) as partial:
         partial.write_text(text, "utf-8")
         if ours and not overwrite and path.exists() and not document.is_page(path, _MADE_BY):
@@ -56,7 +56,7 @@ def write(workdirs: Sequence[Path], output: Path | None = None, *, overwrite: bo
     return path
 
 
-def page(runs: Sequence[RunFolder]) -> str:
+def report_page(runs: Sequence[RunFolder]) -> str:
     """Returns the page.
 
     Args:

@@ -110,7 +110,7 @@ def chosen(options) -> tuple[Path, Sweep]:
     return path, sweep
 
 
-def weights(given: list[str], sweep: Sweep) -> dict[str, str]:
+def find_weights(given: list[str], sweep: Sweep) -> dict[str, str]:
     """Returns {backbone: folder of its weights}, as --weights has it.
 
     Raises:
@@ -160,7 +160,7 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     root = Path(options.workdir)
     cells, folder = root / "cells", root / path.stem
     places = {"data": options.data, "streams": str(root / "streams")}
-    local = weights(options.weights, sweep)
+    local = find_weights(options.weights, sweep)
     if not options.overwrite:  # before hours of runs
         own_files.check_own(folder, _WRITTEN)
     if not options.report_only:
@@ -184,7 +184,7 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
         run_folder.write_json(place / "results.json", results)
         run_folder.write_json(place / "timing.json", timing)
         report.write(results, timing, place)
-    console.note(report.summarize(results))
+    console.note(report.summary_section(results))
     failed = [run["id"] for run in results["runs"] if run["status"] == "failed"]
     if failed:
         console.note(f"{len(failed)} runs failed: {', '.join(failed)}")

@@ -9,6 +9,10 @@ ROOT = Path(__file__).parents[1]
 # configuration and sweep has.
 IDIOMS = {
     *("apply", "from_huggingface", "get", "init", "load", "names", "read", "save", "write"),
+    # What every form of an export offers.
+    *("opening", "outputs", "refusal"),
+    # What every layout of a family's files offers.
+    "tensors",
     *("get_config", "get_sweep", "main", "parse"),
 }
 

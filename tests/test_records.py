@@ -159,7 +159,7 @@ def test_a_sketch_is_right_on_average():
     def draw(key):
         drawn = records.signs(key, [site], 8, jnp.float32)["a", None]
         parts = records.features(record, "sketch", drawn)
-        return sum(records.matrix(records.inner(part, part)) for part in parts)
+        return sum(records.matrix_record(records.inner(part, part)) for part in parts)
 
     found = jax.jit(jax.vmap(draw))(jax.random.split(keys[3], 300))
     whole = [jnp.concatenate([x, jnp.ones((7, 1))], 1).T @ bar for bar in bars]
@@ -199,7 +199,7 @@ def test_signs_are_signs_and_change_with_the_key():
 def test_the_way_follows_the_shapes(tokens, num_in, num_out, columns, way):
     given = (tokens, num_in)
     site = records.Site("a", "dense", "w", None, None, False, given, num_out, jnp.float32)
-    assert records.choose(site, 2, columns) == way
+    assert records.choose_way(site, 2, columns) == way
 
 
 def test_long_texts_and_single_losses_take_whole_gradients():

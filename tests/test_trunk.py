@@ -51,7 +51,7 @@ def test_one_token_of_the_last_layer_is_that_token_of_the_whole_trunk(family, ma
     scale = jnp.arange(3 * 16.0).reshape(3, 16)
 
     def whole(theta):
-        variables = trunk.variables(theta, frozen, 0.5)
+        variables = trunk.joined_variables(theta, frozen, 0.5)
         hidden = module.apply(variables, batch["input_ids"], batch["attention_mask"])
         return jnp.sum(jnp.sin(heads.pool(hidden, batch["attention_mask"], pooling)) * scale)
 

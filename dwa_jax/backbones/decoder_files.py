@@ -33,7 +33,7 @@ REST = (
 ScalingReader = Callable[[dict], Scaling]
 
 
-def linear(source: dict) -> Scaling:
+def linear_rope(source: dict) -> Scaling:
     """Reads the rope type "linear"."""
     return Interpolation("linear", float(fields.number(source, "factor", 1.0)))
 
@@ -69,7 +69,9 @@ def read(
         "head_dim": head_dim or max(1, hidden_size // num_heads),
     }
     derived |= {field: source[field] for field in derived if source.get(field) is not None}
-    theta, scaling = read_rope(source, {"linear": linear} if rope_types is None else rope_types)
+    theta, scaling = read_rope(
+        source, {"linear": linear_rope} if rope_types is None else rope_types
+    )
     return BackboneConfig(
         family=source["model_type"],
         vocab_size=fields.size(source, "vocab_size"),

@@ -62,7 +62,7 @@ def multiplications(
     return Multiplications(once, inputs, through_u + through_v)
 
 
-def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
+def choose_order(rows: int, num_in: int, num_out: int, rank: int) -> Order:
     """Chooses the order that multiplies least in a pass forward and one backward.
 
     Args:
@@ -80,7 +80,7 @@ def choose(rows: int, num_in: int, num_out: int, rank: int) -> Order:
 
 def order_for(rows: int, num_in: int, num_out: int, rank: int, dtype: DTypeLike) -> Order:
     """As `choose`, but never merged in half precision, which would round U V away."""
-    order = choose(rows, num_in, num_out, rank)
+    order = choose_order(rows, num_in, num_out, rank)
     return order if jnp.finfo(dtype).bits >= 32 else order._replace(merged=False)
 
 

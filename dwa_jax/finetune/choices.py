@@ -68,7 +68,7 @@ def _fits(value):
     return value is None or isinstance(value, bool | str)
 
 
-def choose(registry: dict, name: str, options: dict, key: str) -> Any:
+def make_choice(registry: dict, name: str, options: dict, key: str) -> Any:
     """Calls the factory that a choice names with its options.
 
     Args:

@@ -429,12 +429,12 @@ def meanings() -> Iterator[tuple[str, str, str]]:
         yield field.name, heading, field.metadata["key"].meaning
 
 
-def flatten(config: Mapping, prefix: str = "") -> dict[str, Any]:
+def flatten_keys(config: Mapping, prefix: str = "") -> dict[str, Any]:
     """Flattens {key: value or such a dictionary} to {"seed": 0, "scratch.width": 128, ...}."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         inner = isinstance(value, Mapping)
-        flat |= flatten(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
+        flat |= flatten_keys(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value}
     return flat
 
 
@@ -459,8 +459,8 @@ def without_gone(stored: Mapping, *, whatever: bool = False) -> dict[str, Any]:
 
 def changed(config: Config) -> dict[str, Any]:
     """Returns the keys, flattened, whose value is not the default's."""
-    defaults = flatten(Config().to_dict())
-    return {k: value for k, value in flatten(config.to_dict()).items() if defaults[k] != value}
+    defaults = flatten_keys(Config().to_dict())
+    return {k: value for k, value in flatten_keys(config.to_dict()).items() if defaults[k] != value}
 
 
 def _nearest(key, known):

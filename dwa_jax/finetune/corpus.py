@@ -219,7 +219,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
 
 def _inherited(config, notes):
     # The thresholds of a trained model that is the backbone: what its heads learned to tell.
-    found = inherited.thresholds(config.backbone)
+    found = inherited.inherited_thresholds(config.backbone)
     if found is None:
         return None
     if len(found) != config.num_classes - 1:

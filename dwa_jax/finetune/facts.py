@@ -93,7 +93,7 @@ def _ways(config, train, model, setup):
         return ""
     rows, tokens = train.shapes[-1]
     rows //= setup.mesh.size * config.microbatches
-    plan = memory.records(model, setup, rows, tokens)
+    plan = memory.record_bytes(model, setup, rows, tokens)
     if plan is None:
         return ", a whole gradient a task"
     counts: Counter[str] = Counter()

@@ -112,7 +112,7 @@ def _tasks(backbone):
     }
 
 
-def thresholds(backbone: str) -> list[float] | None:
+def inherited_thresholds(backbone: str) -> list[float] | None:
     """Returns the thresholds that an export or a run has; None for any other backbone.
 
     A folder that is damaged has none; where its weights are read it is said why.
@@ -152,7 +152,7 @@ def offered(backbone: str, trunk: Path, settings: backbones.BackboneConfig) -> O
             head = _of_classifier(folder, settings, notes)
         if head is None:
             continue
-        outputs = size(head)
+        outputs = num_outputs(head)
         kind = _json(folder / files.CONFIG).get("problem_type")
         if kind == "multi_label_classification":
             notes.append("its head is not taken: it gives several labels a text")
@@ -162,7 +162,7 @@ def offered(backbone: str, trunk: Path, settings: backbones.BackboneConfig) -> O
     return Offered(found, pooling, notes)
 
 
-def size(head: Mapping) -> int:
+def num_outputs(head: Mapping) -> int:
     """Returns how many outputs a head has."""
     return head["score" if "score" in head else "out_proj"]["kernel"].shape[-1]
 
@@ -201,8 +201,9 @@ def pick_heads(
             taken[task] = head
             notes.append(f"the head for {task} starts from that of backbone={backbone}")
         else:
+            there = num_outputs(head)
             notes.append(
-                f"the head for {task} of backbone={backbone} is not taken: it has {size(head)} "
+                f"the head for {task} of backbone={backbone} is not taken: it has {there} "
                 f"outputs, here there are {count}; it starts afresh"
             )
     for task in [name for name in given.heads if name not in outputs]:

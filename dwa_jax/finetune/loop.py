@@ -180,7 +180,7 @@ def evaluate_split(
     return result, predictions
 
 
-def train(
+def train_loop(
     config: Config,
     setup: Setup,
     corpus: Corpus,

@@ -47,7 +47,7 @@ def estimate(
     each = setup.uses_gramian and config.gradient_scope == "trainable"
     rows, tokens = shapes[-1]
     rows //= setup.mesh.size * config.microbatches
-    plan = records(model, setup, rows, tokens) if each else None
+    plan = record_bytes(model, setup, rows, tokens) if each else None
     copies = len(setup.tasks) if each and not plan else 1
     copies *= 2 if config.microbatches > 1 else 1
     # Of records the outputs' cotangents, one a task.
@@ -74,7 +74,7 @@ def estimate(
     }
 
 
-def records(model: Model, setup: Setup, rows: int, tokens: int) -> dict | None:
+def record_bytes(model: Model, setup: Setup, rows: int, tokens: int) -> dict | None:
     """How a step finds gradients' inner products, see `training.plan_records`."""
     return training.plan_records(
         model.module, setup.state, setup.tasks, setup.options, rows, tokens

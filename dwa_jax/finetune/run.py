@@ -109,7 +109,7 @@ def _finish(config, folder, given, listener, listen, started, held):
     host_memory.keep()
     before = time.perf_counter()
     try:
-        state, progress = loop.train(
+        state, progress = loop.train_loop(
             config, setup, corpus, batches, checkpoints, log, listener, listen
         )
     finally:
@@ -194,7 +194,7 @@ def check_choices(config: Config) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are heard in `prepare`
         make_weighting(config, len(make_tasks(config)))
-    return dict(writers.choose(config.writers))
+    return dict(writers.choose_writers(config.writers))
 
 
 def prepare(
@@ -213,7 +213,7 @@ def prepare(
     model_key, state_key = jax.random.split(jax.random.key(config.seed))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        model = saved.begin(config, corpus, model_key)
+        model = saved.begin_model(config, corpus, model_key)
         batches, notes = make_batches(config, corpus, model)
         setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
     notes += [str(item.message) for item in caught if item.category is UserWarning]

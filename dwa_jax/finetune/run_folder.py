@@ -27,7 +27,7 @@ import numpy as np
 
 from dwa_jax import regular_files
 from dwa_jax.atomic_files import is_partial, replacing
-from dwa_jax.finetune.config import Config, flatten, without_gone
+from dwa_jax.finetune.config import Config, flatten_keys, without_gone
 
 _PACKAGES = (
     "dwa_jax",
@@ -84,7 +84,7 @@ def write_json(path: Path, value: Any) -> None:
         partial.write_text(text, "utf-8")
 
 
-def read_json(path: Path) -> dict:
+def read_object(path: Path) -> dict:
     """Reads a JSON file that holds an object.
 
     Raises:
@@ -213,7 +213,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
             write_json(path, {"config": config, "data": data, "versions": versions()})
         return []
     try:
-        file = read_json(path)
+        file = read_object(path)
         stored, rows, began = dict(file["config"]), file["data"], dict(file["versions"])
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged; give a new --workdir, or remove the folder") from None
@@ -222,9 +222,9 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         for package, version in versions().items()
         if began.get(package) != version
     ]
-    stored, config = flatten(without_gone(stored)), flatten(config)
+    stored, config = flatten_keys(without_gone(stored)), flatten_keys(config)
     # A key that there was not yet when the run began: its default is what the run did then.
-    defaults = flatten(plain(Config().to_dict()))
+    defaults = flatten_keys(plain(Config().to_dict()))
     newer = {key: value for key, value in defaults.items() if key in config and key not in stored}
     stored, missing = newer | stored, object()
     keys = [key for key in {**stored, **config} if stored.get(key, missing) != config.get(key)]

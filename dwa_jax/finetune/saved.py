@@ -27,7 +27,7 @@ from dwa_jax.finetune.config import Config, without_gone
 from dwa_jax.finetune.corpus import Corpus
 from dwa_jax.finetune.model import Model, Start, load_model, module_options, uses_lora
 from dwa_jax.finetune.predictions_file import SplitPredictions
-from dwa_jax.finetune.records import MetricsFile
+from dwa_jax.finetune.run_records import MetricsFile
 from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, make_weighting
 from dwa_jax.messages import shown
 
@@ -182,7 +182,7 @@ def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained
         # No more than what a run writes: the rest of the file may be anything.
         about |= {
             key: value
-            for key, value in run_folder.read_json(trained.folder / "config.json").items()
+            for key, value in run_folder.read_object(trained.folder / "config.json").items()
             if key in ("data", "versions")
         }
     with whole_folder(folder, _MARKER, overwrite=overwrite) as place:
@@ -200,7 +200,9 @@ def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained
     return dataclasses.replace(trained, folder=folder)
 
 
-def begin(config: Config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None) -> Model:
+def begin_model(
+    config: Config, corpus: Corpus | None, key: jax.Array, tokenizer: Any = None
+) -> Model:
     """Makes what a run starts from; its backbone may be another run.
 
     Args:
@@ -221,7 +223,8 @@ def _begin(config, corpus, key, tokenizer, through):
         return load_model(config, corpus, key, tokenizer)
     run = _load(Path(config.backbone).expanduser(), through)
     params = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float32), trunk.variables(run.theta, run.frozen)["params"]
+        lambda leaf: np.asarray(leaf, np.float32),
+        trunk.joined_variables(run.theta, run.frozen)["params"],
     )
     if run.adapter is not None:
         params = jax.tree.map(np.asarray, lora.merge(params, run.adapter))
@@ -293,7 +296,7 @@ def _read_config(folder):
     path = folder / "config.json"
     if not regular_files.check_regular(path):
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    content = run_folder.read_json(path).get("config")
+    content = run_folder.read_object(path).get("config")
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it has no config")
     config = run_folder.stored_config(path, without_gone(content, whatever=True))
@@ -314,7 +317,7 @@ def _read_summary(folder, num_classes):
             f"the run in {folder} is not finished: there is no summary.json; the command that "
             "began it continues it"
         )
-    summary = run_folder.read_json(path)
+    summary = run_folder.read_object(path)
     stored.check_summary(summary, path, num_classes)
     return summary
 
@@ -322,7 +325,7 @@ def _read_summary(folder, num_classes):
 def _read_backbone(folder):
     path = folder / "backbone.json"
     try:
-        shape = run_folder.read_json(_existing(path))
+        shape = run_folder.read_object(_existing(path))
         return shape, backbones.BackboneConfig.from_huggingface(shape)
     except backbones.BackboneError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -437,7 +440,7 @@ def _restore(folder, config, settings, tasks, theta, frozen, mesh):
         everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         target = jax.tree.map(lambda leaf: _target(leaf, everywhere), shapes)
         about = _existing(path / str(latest) / "checkpoint.json")
-        best = run_folder.read_json(about).get("progress", {}).get("best_step")
+        best = run_folder.read_object(about).get("progress", {}).get("best_step")
         if best is not None and type(best) is not int:
             raise ValueError(f"{about} is damaged: best_step is {shown(best)}, no step")
         step = best or latest

@@ -89,7 +89,7 @@ def make_tasks(config: Config, labels: losses.Labels | None = None) -> list[trai
             if "labels" in options:
                 raise ValueError(f"{key}={choice}: its labels are the training split's, no option")
             options = {**options, "labels": labels}
-        loss = choices.choose(registry, choice, options, key)
+        loss = choices.make_choice(registry, choice, options, key)
         tasks.append(training.Task(name, outputs, loss, _TASKS[name]))
     return tasks
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dwa_jax.losses.protocol import Labels, TaskLoss, labelled_mean
-from dwa_jax.losses.regression import check_scores, masked_errors, score_histogram
+from dwa_jax.losses.regression import check_training_scores, masked_errors, score_histogram
 
 # Half of the scores' range: more noise than scores in [-1, 1] can have. Without a bound
 # it grows as long as the predictions are no better than a constant.
@@ -152,7 +152,7 @@ def fit_mixture(
     if not isinstance(num_components, int) or num_components < 1:
         raise ValueError(f"num_components={num_components} must be an integer of at least 1")
     # Repeated scores once, with their counts: scored texts often have few distinct ones.
-    points, counts = np.unique(check_scores(scores), return_counts=True)
+    points, counts = np.unique(check_training_scores(scores), return_counts=True)
     shares = counts / counts.sum()
     means = np.quantile(scores, (np.arange(num_components) + 0.5) / num_components)
     variances = np.full(num_components, np.var(scores) / num_components**2 + floor)

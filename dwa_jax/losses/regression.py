@@ -60,13 +60,13 @@ def score_histogram(scores: np.ndarray, num_bins: int) -> tuple[np.ndarray, np.n
     """
     if not isinstance(num_bins, int) or num_bins < 2:
         raise ValueError(f"num_bins={num_bins} must be an integer of at least 2")
-    scores = check_scores(scores).astype(np.float32)
+    scores = check_training_scores(scores).astype(np.float32)
     edges = np.linspace(-1, 1, num_bins + 1).astype(np.float32)
     bins = np.searchsorted(edges[1:-1], scores, side="right")
     return edges, np.bincount(bins, minlength=num_bins)
 
 
-def check_scores(scores: np.ndarray) -> np.ndarray:
+def check_training_scores(scores: np.ndarray) -> np.ndarray:
     """Returns the training scores in float64; a ValueError where there is none."""
     scores = np.asarray(scores, np.float64)
     if not scores.size:

@@ -19,6 +19,6 @@ from dwa_jax.stratify.objective import categorize as categorize
 from dwa_jax.stratify.objective import das_objective as das_objective
 from dwa_jax.stratify.objective import quantile_thresholds as quantile_thresholds
 from dwa_jax.stratify.objective import stratum_counts as stratum_counts
-from dwa_jax.stratify.registry import STRATIFIERS as STRATIFIERS
-from dwa_jax.stratify.registry import fit as fit
-from dwa_jax.stratify.registry import names as names
+from dwa_jax.stratify.stratifiers import STRATIFIERS as STRATIFIERS
+from dwa_jax.stratify.stratifiers import fit as fit
+from dwa_jax.stratify.stratifiers import names as names

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax.weighting.common import cosines, gramian_method, matvec, mean_weights, unit_trace
-from dwa_jax.weighting.dwa import equal_gradient
+from dwa_jax.weighting.dwa import balanced_lambda
 from dwa_jax.weighting.protocol import Weighting
 from dwa_jax.weighting.spectral import eigh, pseudo_solve, rank_tolerance
 
@@ -30,7 +30,7 @@ def imtl_g(num_tasks: int = 2) -> Weighting:
         angles = cosines(unit_trace(gramian)[0])
         usable = angles.usable
         if num_tasks == 2:
-            return equal_gradient(angles.norms, usable)
+            return balanced_lambda(angles.norms, usable)
         weights = usable * pseudo_solve(angles.matrix, usable) / angles.norms
         total = weights.sum()
         # Gradients that cancel leave nothing but rounding to divide by.

@@ -24,7 +24,7 @@ class DwaState(NamedTuple):
     norms: jax.Array
 
 
-def equal_gradient(norms: jax.Array, present: jax.Array) -> jax.Array:
+def balanced_lambda(norms: jax.Array, present: jax.Array) -> jax.Array:
     """Weights that make every task's weighted gradient equally long (equation 6).
 
     lambda_t is proportional to 1 / norm_t, which for two tasks is
@@ -140,7 +140,7 @@ def dwa(
         state = DwaState(norms=average.astype(state.norms.dtype))
         if not balance_gradients:
             return mean_weights(present), state
-        return equal_gradient(used, present), state
+        return balanced_lambda(used, present), state
 
     def inputs(weighted_losses, signals):
         if not class_inputs:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from dwa_jax.gramian import gradient_norms
 from dwa_jax.weighting.common import gramian_method, masked_softmax, safe_gramian, weighed
-from dwa_jax.weighting.dwa import equal_gradient as inverse_norms
+from dwa_jax.weighting.dwa import balanced_lambda as inverse_norms
 from dwa_jax.weighting.from_losses import SMALLEST_LOSS
 from dwa_jax.weighting.protocol import Weighting
 

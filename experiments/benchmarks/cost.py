@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from dwa_jax import lora, paths, records, training
 from dwa_jax.backbones import low_rank
-from experiments.benchmarks.ours import Method, Model
+from experiments.benchmarks.ours import BenchmarkModel, Method
 
 # A site of any matrix, and the library's own number of columns.
 _SITE = records.Site("", "dense", "", None, None, False, (), 0, jnp.float32)
@@ -28,7 +28,7 @@ def backward_passes(method: Method, num_tasks: int = 2) -> int:
     return num_tasks
 
 
-def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
+def step_flops(model: BenchmarkModel, method: Method, rows: int, tokens: int) -> float:
     """Returns the floating-point operations of a step's matrix products.
 
     Args:
@@ -76,8 +76,8 @@ def step_flops(model: Model, method: Method, rows: int, tokens: int) -> float:
             if not factors and recorded:
                 found = {"kind": "dense", "given": (count, num_in), "outputs": num_out}
                 site = _SITE._replace(**found)
-                way = records.choose(site, passes, columns)
-                products += records.multiplications(site, passes, columns)[way]
+                way = records.choose_way(site, passes, columns)
+                products += records.way_multiplications(site, passes, columns)[way]
             elif not factors:
                 products += count * num_in * num_out * passes
             elif f"{name}/u" in factors:

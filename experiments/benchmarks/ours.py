@@ -37,7 +37,7 @@ METHODS = {
 }
 
 
-class Model(NamedTuple):
+class BenchmarkModel(NamedTuple):
     """Weights that both frameworks start from.
 
     Attributes:
@@ -57,7 +57,9 @@ class Model(NamedTuple):
     dtype: jnp.dtype
 
 
-def make_model(shape: str, rank: int, dtype=jnp.float32, layers: int | None = None) -> Model:
+def make_model(
+    shape: str, rank: int, dtype=jnp.float32, layers: int | None = None
+) -> BenchmarkModel:
     """Makes a model with random weights.
 
     Args:
@@ -79,10 +81,10 @@ def make_model(shape: str, rank: int, dtype=jnp.float32, layers: int | None = No
         )
         adapter = lora.replace_factors(adapter, factors)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
-    return Model(shape, config, params, adapter, rank, dtype)
+    return BenchmarkModel(shape, config, params, adapter, rank, dtype)
 
 
-def setup(model: Model, method: Method, *, unroll: int = 0):
+def setup(model: BenchmarkModel, method: Method, *, unroll: int = 0):
     """Makes a state and its train step.
 
     Args:
@@ -135,7 +137,7 @@ def setup(model: Model, method: Method, *, unroll: int = 0):
     return state, step
 
 
-def peer_state(model: Model, peer: str):
+def peer_state(model: BenchmarkModel, peer: str):
     """Returns the state whose heads, losses and network a PyTorch method starts from."""
     return setup(model, METHODS["constant" if peer == "constant" else "dwa trainable"])[0]
 
@@ -157,7 +159,7 @@ def make_batch(shape: str, rows: int, tokens: int) -> dict[str, np.ndarray]:
 class Runner:
     """A state that is stepped on with one batch."""
 
-    def __init__(self, model: Model, method: Method, batch: dict, *, unroll: int = 0):
+    def __init__(self, model: BenchmarkModel, method: Method, batch: dict, *, unroll: int = 0):
         self.state, self.step = setup(model, method, unroll=unroll)
         self.batch = jax.device_put(batch)
         self.metrics: dict = {}

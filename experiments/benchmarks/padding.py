@@ -14,7 +14,7 @@ from experiments.benchmarks import timing
 PADDED_TO = 512
 
 
-def measure(config: Config, rounds: int) -> dict:
+def measure_padding(config: Config, rounds: int) -> dict:
     """Times a train step at every bucket's length and at `PADDED_TO`, for a run's own data.
 
     Args:
@@ -37,7 +37,7 @@ def measure(config: Config, rounds: int) -> dict:
     contenders = {}
     for length in [longest, *sorted(steps)]:
         stepper = _Stepper(run, _stretched(one, length, model.tokenizer.pad_token_id))
-        contenders[length] = timing.prepare(stepper)
+        contenders[length] = timing.prepare_contender(stepper)
     times = timing.interleave(contenders, rounds)
     epoch = sum(times[length]["ms"] * count for length, count in steps.items()) / 1000
     padded = times[longest]["ms"] * len(batches) / 1000

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from dwa_jax import backbones, heads
-from experiments.benchmarks.ours import TOTAL_STEPS, WARMUP_STEPS, Model
+from experiments.benchmarks.ours import TOTAL_STEPS, WARMUP_STEPS, BenchmarkModel
 
 try:
     import peft
@@ -123,7 +123,7 @@ class _DwaAggregation(torchjd.aggregation.Weighting):
         return self.weigh(torch.sqrt(torch.diagonal(gramian)))
 
 
-def _trunk(model: Model, where: torch.device) -> nn.Module:
+def _trunk(model: BenchmarkModel, where: torch.device) -> nn.Module:
     config = transformers.AutoConfig.for_model(**model.config.to_huggingface())
     config._attn_implementation = "sdpa"
     of = transformers.MODEL_MAPPING[type(config)]
@@ -179,7 +179,9 @@ class Peer:
 
     count = 1
 
-    def __init__(self, model: Model, state, batch: dict, method: str, *, compiled: bool = False):
+    def __init__(
+        self, model: BenchmarkModel, state, batch: dict, method: str, *, compiled: bool = False
+    ):
         where = device()
         family = model.config.family
         self.takes_first = heads.default_pooling(model.config) == "first"

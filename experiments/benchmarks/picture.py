@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 _OURS, _PEERS = "#0072b2", "#999999"
 
 
-def draw(path: Path, results: list[dict]) -> None:
+def draw_ratios(path: Path, results: list[dict]) -> None:
     """Draws milliseconds a step with their quartiles, ours in colour.
 
     Args:

@@ -63,7 +63,7 @@ def lora_rows(gpu: bool) -> list[Row]:
     ]
 
 
-def compare(
+def compare_contenders(
     row: Row,
     methods: Iterable[str],
     peers: Iterable[tuple[str, bool]],
@@ -90,7 +90,7 @@ def compare(
     contenders = {}
     for name in methods:
         runner = Runner(model, METHODS[name], batch)
-        contenders[name] = timing.prepare(runner.run)
+        contenders[name] = timing.prepare_contender(runner.run)
     states: dict[bool, object] = {}
     for name, compiled in peers:
         from experiments.benchmarks import peers as torch_peers
@@ -101,7 +101,7 @@ def compare(
         label = f"PyTorch {name}" + (", compiled" if compiled else "")
         try:
             peer = torch_peers.Peer(model, states[constant], batch, name, compiled=compiled)
-            contenders[label] = timing.prepare(peer.run)
+            contenders[label] = timing.prepare_contender(peer.run)
         except Exception as error:  # whatever a compiler may raise
             note(f"{label}: not measured, {type(error).__name__}: {str(error).splitlines()[0]}")
     times = timing.interleave(contenders, rounds)

@@ -23,7 +23,7 @@ class Contender(NamedTuple):
 _PAUSE = 0.03
 
 
-def prepare(run: Callable[[], object]) -> Contender:
+def prepare_contender(run: Callable[[], object]) -> Contender:
     """Calls what is to be timed until it is compiled; the first call is timed as compilation."""
     started = time.perf_counter()
     run()

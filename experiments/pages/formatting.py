@@ -66,7 +66,7 @@ def duration(seconds: float | None) -> str:
     return fixed(seconds, min(2, max(0, 2 - math.floor(math.log10(max(seconds, 0.01))))))
 
 
-def size(count: float | None) -> str:
+def readable_size(count: float | None) -> str:
     """Writes bytes as MiB or GiB."""
     if count is None:
         return DASH

@@ -10,7 +10,7 @@ import numpy as np
 from dwa_jax import plain_text, regular_files
 from dwa_jax.finetune import predictions_file, run_folder, stored
 from dwa_jax.finetune.predictions_file import SplitPredictions
-from dwa_jax.finetune.records import MetricsFile
+from dwa_jax.finetune.run_records import MetricsFile
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class RunFolder:
         return [sum(row) for row in matrix] if matrix else None
 
 
-def number(value: object) -> float:
+def as_float(value: object) -> float:
     """Returns a record's value as a number, NaN for null and whatever else is none."""
     return float(value) if isinstance(value, int | float) else math.nan
 
@@ -123,7 +123,7 @@ def _read(folder, name):
     path = folder / "config.json"
     if not regular_files.check_regular(path):
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    content = run_folder.read_json(path)
+    content = run_folder.read_object(path)
     config, versions = content.get("config"), content.get("versions", {})
     if not isinstance(config, dict) or not isinstance(config.get("num_classes"), int):
         raise ValueError(f"{path} is damaged: it has no config, or one without num_classes")
@@ -164,7 +164,7 @@ def _read(folder, name):
 def _summary(path, num_classes):
     if not regular_files.check_regular(path):
         return None
-    summary = run_folder.read_json(path)
+    summary = run_folder.read_object(path)
     stored.check_summary(summary, path, num_classes)
     return summary
 

@@ -62,7 +62,7 @@ def looks(names: Sequence[str]) -> list[Look]:
     ]
 
 
-def curves(
+def draw_curves(
     name: str,
     title: str,
     series: Sequence[Series],
@@ -103,7 +103,7 @@ def curves(
         return to_svg(figure, name)
 
 
-def scores(
+def draw_scores(
     name: str,
     look: Look,
     true: np.ndarray,
@@ -154,7 +154,7 @@ def scores(
         return to_svg(figure, name)
 
 
-def predicted_vs_true(name: str, look: Look, true: np.ndarray, predicted: np.ndarray) -> str:
+def draw_predicted_vs_true(name: str, look: Look, true: np.ndarray, predicted: np.ndarray) -> str:
     """Draws predicted over true scores; of many rows, a part drawn by chance.
 
     Args:

@@ -20,7 +20,7 @@ from experiments.pages.document import (
 )
 from experiments.pages.formatting import MINUS, fixed, places, signed
 from experiments.reports import pictures
-from experiments.reports.folder import RunFolder, number
+from experiments.reports.folder import RunFolder, as_float
 from experiments.reports.training import headings
 
 WORST = 20
@@ -67,7 +67,7 @@ def results(runs: Sequence[RunFolder]) -> list:
 def _metrics(columns, caption):
     rows = []
     for key, title in _METRICS.items():
-        values = [number(metrics.get(key)) for _, _, metrics in columns]
+        values = [as_float(metrics.get(key)) for _, _, metrics in columns]
         if not np.isfinite(values).any():
             continue
         decimals = 3
@@ -94,7 +94,7 @@ def scores(runs: Sequence[RunFolder]) -> list:
         predicted = rows.predicted_scores[np.isfinite(rows.predicted_scores)]
         if not true.size and not predicted.size:
             continue
-        svg = pictures.scores(f"scores-{i}", look, true, predicted, run.thresholds)
+        svg = pictures.draw_scores(f"scores-{i}", look, true, predicted, run.thresholds)
         caption = f"{run.split}: {len(true)} true scores, {len(predicted)} predicted."
         caption += _beyond(predicted)
         alt = f"Histogram of true and predicted scores, {look.label}, {caption}"
@@ -148,7 +148,7 @@ def predicted_vs_true(runs: Sequence[RunFolder]) -> list:
             continue
         known = np.isfinite(errors)
         true, predicted = rows.scores[known], rows.predicted_scores[known]
-        svg = pictures.predicted_vs_true(f"scatter-{i}", look, true, predicted)
+        svg = pictures.draw_predicted_vs_true(f"scatter-{i}", look, true, predicted)
         caption = f"{run.split}: {len(true)} rows"
         caption += f", {pictures.DOTS} of them drawn." if len(true) > pictures.DOTS else "."
         caption += _beyond(predicted)
@@ -185,7 +185,7 @@ def errors_by_class(runs: Sequence[RunFolder]) -> list:
     looks = pictures.looks([run.name for run in runs])
     found = {}
     for run, look in zip(runs, looks, strict=True):
-        values = [number(value) for value in run.graded.get("mse_by_class") or []]
+        values = [as_float(value) for value in run.graded.get("mse_by_class") or []]
         if np.isfinite(values).any():
             found[look] = values
     if not found:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dwa_jax.finetune import run_folder
-from dwa_jax.finetune.config import Config, flatten
+from dwa_jax.finetune.config import Config, flatten_keys
 from experiments.pages.document import (
     DASH,
     Block,
@@ -19,9 +19,9 @@ from experiments.pages.document import (
     Paragraph,
     Table,
 )
-from experiments.pages.formatting import duration, size
+from experiments.pages.formatting import duration, readable_size
 from experiments.reports import pictures
-from experiments.reports.folder import RunFolder, number
+from experiments.reports.folder import RunFolder, as_float
 
 # Of a step record, what is no quantity of the training.
 _LEFT_OUT = ("kind", "step", "epoch", "step_ms", "tokens_per_second", "padding_fraction", "skipped")
@@ -66,7 +66,7 @@ def overview(runs: Sequence[RunFolder]) -> list:
             for found in [_inner(run, "parameters").get("trained") for run in runs]
         ],
         "seconds": [duration(_inner(run, "timing").get("seconds")) for run in runs],
-        "peak memory": [size(_inner(run, "memory").get("process_bytes")) for run in runs],
+        "peak memory": [readable_size(_inner(run, "memory").get("process_bytes")) for run in runs],
     }
     return [Heading(2, "What ran"), _across(runs, "", rows)]
 
@@ -120,9 +120,9 @@ def headings(runs: Sequence[RunFolder]) -> list[str]:
 
 def configurations(runs: Sequence[RunFolder]) -> list:
     """Tabulates what the runs' configurations differ in, or one's from the defaults."""
-    flat = [flatten(run.config) for run in runs]
+    flat = [flatten_keys(run.config) for run in runs]
     keys = list(dict.fromkeys(key for one in flat for key in one))
-    defaults = flatten(run_folder.plain(Config().to_dict()))
+    defaults = flatten_keys(run_folder.plain(Config().to_dict()))
     missing = object()
     changed = [
         key
@@ -215,7 +215,7 @@ def _series(logs, names):
     found = []
     for records, look in logs:
         for line, name in enumerate(names):
-            points = [(record["step"], number(record.get(name))) for record in records]
+            points = [(record["step"], as_float(record.get(name))) for record in records]
             steps, values = np.array(points, float).reshape(-1, 2).T
             if np.isfinite(values).any():
                 values[~np.isfinite(values)] = np.nan
@@ -226,7 +226,7 @@ def _series(logs, names):
 def _figure(runs, name, title, series, lines, share):
     if not series:
         return []
-    svg = pictures.curves(name, title, series, lines=lines, share=share, alone=len(runs) == 1)
+    svg = pictures.draw_curves(name, title, series, lines=lines, share=share, alone=len(runs) == 1)
     drawn = dict.fromkeys(one.look.label for one in series)
     alt = f"{title}, over steps: {', '.join(drawn)}"
     absent = [look.label for look in pictures.looks([run.name for run in runs])]

@@ -13,8 +13,8 @@ def thresholds(results: dict, place: Path) -> list:
     """Draws each dataset's scores and the thresholds of its stratifiers."""
     blocks = []
     for dataset, found in results["distributions"].items():
-        path = place / f"{lookup.slug(dataset)}-thresholds.png"
-        svg = pictures.thresholds(path, found["edges"], found["counts"], found["thresholds"])
+        path = place / f"{lookup.anchor(dataset)}-thresholds.png"
+        svg = pictures.draw_thresholds(path, found["edges"], found["counts"], found["thresholds"])
         caption = f"Scores of {dataset}, and the classes that each stratifier cuts."
         alt = f"Histogram of scores and thresholds, {dataset}"
         blocks.append(Figure(path.stem, svg, alt, caption))
@@ -41,7 +41,9 @@ def also_tested(results: dict) -> list:
                 cells = []
                 for values in columns:
                     value = mean(values)
-                    cells.append(lookup.spread(values, places(value) if metric == "mse" else 3))
+                    cells.append(
+                        lookup.seed_spread(values, places(value) if metric == "mse" else 3)
+                    )
                 rows.append([Cell(lookup.where(results, dataset, backbone)), Cell(method), *cells])
         head = ["trained on", "method", "own test split", *files]
         caption = "Mean ± standard deviation over seeds; no comparison was tested here."

@@ -15,7 +15,7 @@ import numpy as np
 
 from dwa_jax import data, metrics, stratify
 from dwa_jax.finetune import predictions_file, run_folder
-from dwa_jax.finetune.records import MetricsFile
+from dwa_jax.finetune.run_records import MetricsFile
 from experiments.sweeps import comparison, runner
 from experiments.sweeps.plan import Run, Sweep
 

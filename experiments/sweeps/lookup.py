@@ -95,13 +95,13 @@ def tally(results: dict) -> str:
     return ", ".join([text, *others]) + "."
 
 
-def spread(values: list, places: int, suffix: str = "") -> Cell:
+def seed_spread(values: list, places: int, suffix: str = "") -> Cell:
     """Writes mean (and suffix), with the standard deviation over seeds as the detail."""
     text, _, deviation = formatting.spread(values, places).partition(" ± ")
     text += suffix if text != DASH else ""
     return Cell(text, detail=f"± {deviation}" if deviation else "")
 
 
-def slug(text: str) -> str:
+def anchor(text: str) -> str:
     """Makes a name fit for a file."""
     return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower()

@@ -72,7 +72,7 @@ def forest(path: Path, rows: list[Difference], label: str) -> str:
         return _finish(figure, path)
 
 
-def curves(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
+def draw_steps(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
     """Draws how weights moved over the steps: a row a method, a column a quantity.
 
     Args:
@@ -192,7 +192,7 @@ def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, lis
         return _finish(figure, path)
 
 
-def thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, list]) -> str:
+def draw_thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, list]) -> str:
     """Draws the histogram of scores and, below it, where each stratifier cuts.
 
     Args:

@@ -54,7 +54,7 @@ def write(results: dict, timing: dict, folder: Path) -> None:
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
-def summarize(results: dict) -> str:
+def summary_section(results: dict) -> str:
     """Writes the sweep as a short table for a terminal.
 
     Args:
@@ -146,7 +146,7 @@ def _overview(results, cells):
 def _cell(results, timing, dataset, backbone, place):
     blocks = [Heading(2, lookup.where(results, dataset, backbone))]
     blocks.append(_main_table(results, timing, dataset, backbone))
-    stem = lookup.slug(f"{dataset}-{backbone}")
+    stem = lookup.anchor(f"{dataset}-{backbone}")
     blocks += _forest(results, dataset, backbone, place / f"{stem}-mse.png")
     blocks += _classes(results, dataset, backbone)
     blocks += _axis(results, dataset, backbone, place / f"{stem}-axis.png")
@@ -168,7 +168,7 @@ def _main_table(results, timing, dataset, backbone):
         for metric, source in (("mse", "test"), ("balanced_mse", "common")):
             found = lookup.comparison(results, dataset, backbone, method, metric)
             row += [
-                lookup.spread(lookup.values(runs, source, metric), places_of[metric]),
+                lookup.seed_spread(lookup.values(runs, source, metric), places_of[metric]),
                 lookup.difference(found, places_of[metric]),
                 Cell(p_value(found["p_holm"] if found else None)),
             ]
@@ -177,10 +177,10 @@ def _main_table(results, timing, dataset, backbone):
             ("common", "accuracy", ""),
             ("test", "f1_macro", dagger),
         ):
-            row.append(lookup.spread(lookup.values(runs, source, metric), 3, suffix))
+            row.append(lookup.seed_spread(lookup.values(runs, source, metric), 3, suffix))
         times = [timing["runs"].get(run["id"], {}) for run in runs]
         row.append(Cell(formatting.duration(mean([time.get("seconds") for time in times]))))
-        row.append(Cell(formatting.size(mean([time.get("peak_bytes") for time in times]))))
+        row.append(Cell(formatting.readable_size(mean([time.get("peak_bytes") for time in times]))))
         rows.append(row)
     head = ["method", "seeds", "MSE", "− baseline [95 %]", "p (Holm)", "balanced MSE"]
     head += ["− baseline [95 %]", "p (Holm)", "accuracy, own labels", "accuracy, common labels"]
@@ -266,7 +266,7 @@ def _curves(results, dataset, backbone, path):
         for method in results["sweep"]["methods"]
         if (key := f"{dataset}/{backbone}/{method}") in results["curves"]
     }
-    svg = pictures.curves(path, found)
+    svg = pictures.draw_steps(path, found)
     if svg is None:
         return []
     caption = "Mean over seeds; the band reaches from the smallest to the largest seed."
@@ -326,7 +326,7 @@ def _training(results, dataset, backbone):
                 )
             )
         for name in wanted:
-            row.append(lookup.spread([(run.get("final") or {}).get(name) for run in runs], 3))
+            row.append(lookup.seed_spread([(run.get("final") or {}).get(name) for run in runs], 3))
         rows.append(row)
     if not rows:
         return []

@@ -36,7 +36,7 @@ def answer(arguments: list[str], about: str) -> None:
         return
     path = next((a.partition("=")[2] for a in arguments if a.startswith("--config=")), None)
     try:
-        text = keys(Path(path)) if path else overview(about)
+        text = keys(Path(path)) if path else program_help(about)
     except Exception as error:  # a configuration is code and may raise anything
         if "--traceback" in arguments:
             raise
@@ -51,11 +51,11 @@ def answer(arguments: list[str], about: str) -> None:
     sys.exit(0)
 
 
-def overview(about: str) -> str:
+def program_help(about: str) -> str:
     """Returns what the program does, its options, and a line for each configuration."""
     # Python without docstrings (PYTHONOPTIMIZE=2) has none.
     lines = [(about or "").strip(), "", "options:", *_table(_OPTIONS), ""]
-    files = configurations()
+    files = configuration_files()
     lines += [f"configurations, each a --config={files[0].parent}/NAME.py:"]
     lines += _table({path.stem: summary(path) for path in files})
     lines += ["", "the keys of one, with their values and meanings:"]
@@ -63,7 +63,7 @@ def overview(about: str) -> str:
     return "\n".join(lines)
 
 
-def configurations() -> list[Path]:
+def configuration_files() -> list[Path]:
     """Returns the files of the configurations, that with every key first."""
     folder = _file("configs").parent
     # As a person would type them, who is where the project is.

@@ -49,22 +49,22 @@ def flops(order, rows, num_in, num_out, rank):
 )
 def test_the_order_chosen_is_the_cheapest_by_the_compilers_count(rows, num_in, num_out, rank):
     counted = {order: flops(order, rows, num_in, num_out, rank) for order in ORDERS}
-    chosen = low_rank.choose(rows, num_in, num_out, rank)
+    chosen = low_rank.choose_order(rows, num_in, num_out, rank)
     # XLA counts additions as well.
     assert counted[chosen] <= 1.02 * min(counted.values()), (chosen, counted)
 
 
 def test_few_rows_go_through_the_factors_and_many_through_the_matrix():
-    assert low_rank.choose(16, 512, 512, 8) == low_rank.Order(False, False)
-    assert low_rank.choose(100_000, 512, 512, 8) == low_rank.Order(True, False)
-    assert low_rank.choose(100_000, 512, 512, 512) == low_rank.Order(True, True)
+    assert low_rank.choose_order(16, 512, 512, 8) == low_rank.Order(False, False)
+    assert low_rank.choose_order(100_000, 512, 512, 8) == low_rank.Order(True, False)
+    assert low_rank.choose_order(100_000, 512, 512, 512) == low_rank.Order(True, True)
 
 
 def test_half_precision_keeps_small_updates():
     x = jnp.tile(jnp.asarray([1, -1], jnp.bfloat16), (4096, 4))
     kernel, v = jnp.ones((8, 8), jnp.bfloat16), jnp.ones((1, 8), jnp.bfloat16)
     u = jnp.tile(jnp.asarray([2.0**-10, 0], jnp.bfloat16), 4)[:, None]
-    assert low_rank.choose(4096, 8, 8, 1).merged
+    assert low_rank.choose_order(4096, 8, 8, 1).merged
     # W + U V would be W: 2^-10 is less than half of bfloat16's step at 1.
     assert (kernel + u @ v == kernel).all()
     assert (low_rank.multiply(x, kernel, u, v) == 4 * 2.0**-10).all()

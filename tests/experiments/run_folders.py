@@ -9,7 +9,7 @@ import numpy as np
 from configs import base
 from dwa_jax import metrics, stratify
 from dwa_jax.finetune import predictions_file, run_folder
-from dwa_jax.finetune.records import MetricsFile
+from dwa_jax.finetune.run_records import MetricsFile
 
 THRESHOLDS = (-0.6, -0.2, 0.2, 0.6)
 TASKS = ("regression", "classification")

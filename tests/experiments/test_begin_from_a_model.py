@@ -42,7 +42,7 @@ def begin(**keys):
     """A model that a run would start from, and what is told of it."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = saved.begin(Config.of(**keys), None, jax.random.key(5))
+        model = saved.begin_model(Config.of(**keys), None, jax.random.key(5))
     return model, [str(item.message) for item in caught]
 
 
@@ -257,6 +257,6 @@ def test_thresholds_of_an_export_are_read_from_each_of_its_folders(exports):
     for form in ("transformers", "sentence_transformers"):
         folder = exports("bert", form)
         for place in (folder, folder / "classification"):
-            assert inherited.thresholds(str(place)) == THRESHOLDS
-    assert inherited.thresholds("scratch") is None
-    assert inherited.thresholds("some/model") is None
+            assert inherited.inherited_thresholds(str(place)) == THRESHOLDS
+    assert inherited.inherited_thresholds("scratch") is None
+    assert inherited.inherited_thresholds("some/model") is None

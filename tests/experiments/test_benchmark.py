@@ -57,7 +57,7 @@ def test_pytorch_takes_the_same_steps_as_we_do(shape, rank):
 def test_a_comparison_has_ratios_spreads_and_what_did_not_work():
     row = suites.Row("tiny", 2, 4, 6)
     said = []
-    result = suites.compare(
+    result = suites.compare_contenders(
         row,
         ("constant", "dwa trainable"),
         [("constant", False), ("absent", False)],
@@ -170,7 +170,7 @@ def test_padding_is_timed_at_the_lengths_that_there_are(monkeypatch):
         return run
 
     monkeypatch.setattr(padding, "make_setup", without_compiling)
-    result = padding.measure(config, 1)
+    result = padding.measure_padding(config, 1)
     assert result["padded_to"] == 32
     assert sum(result["buckets"].values()) == -(-result["texts"] // 8)
     steps = result["buckets"].items()
@@ -195,7 +195,7 @@ def test_the_program_writes_numbers_and_a_picture(monkeypatch, tmp_path, capsys)
 def test_a_picture_of_nothing_is_not_asked_for(tmp_path):
     path = tmp_path / "one.png"
     values = {"ms": 2.0, "low_ms": 1.0, "high_ms": 3.0, "ratio": 1.0}
-    picture.draw(path, [{"title": "a row", "contenders": {"constant": values}}])
+    picture.draw_ratios(path, [{"title": "a row", "contenders": {"constant": values}}])
     assert path.read_bytes().startswith(b"\x89PNG")
 
 

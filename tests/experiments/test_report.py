@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
-from dwa_jax.finetune.records import MetricsFile
+from dwa_jax.finetune.run_records import MetricsFile
 from experiments import report
 from experiments.reports import pictures
 from tests.experiments import pages, run_folders
@@ -215,7 +215,7 @@ def test_a_missing_value_is_a_gap_and_many_records_are_averaged():
 
     def moves(values):
         series = pictures.Series(look, range(len(values)), values)
-        svg = pictures.curves("curve", "loss", [series], alone=True)
+        svg = pictures.draw_curves("curve", "loss", [series], alone=True)
         (line,) = re.findall(
             rf'<path d="([^"]*)"[^>]*stroke: {look.colour}[^>]*stroke-w', svg, re.I
         )

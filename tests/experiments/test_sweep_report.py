@@ -281,11 +281,11 @@ def test_a_sweep_of_which_nothing_finished_still_has_a_report(tmp_path, results)
     page = Page()
     page.feed((tmp_path / "report.html").read_text("utf-8"))
     assert _main_rows(page)[BASELINE][1:] == ["0/5", *["–"] * 11]
-    assert "0 of 50 runs finished, 50 missing" in report.summarize(empty)
+    assert "0 of 50 runs finished, 50 missing" in report.summary_section(empty)
 
 
 def test_the_console_table(results):
-    lines = report.summarize(results).splitlines()
+    lines = report.summary_section(results).splitlines()
     assert lines[0] == "fx, minilm"
     (line,) = [line for line in lines[:7] if BETTER in line]
     assert line.split()[-2:] == ["*", "0.001"]

@@ -24,8 +24,8 @@ def test_values_are_literals_and_never_run():
 
 def test_choose_names_what_there_is():
     registry = {"mse": lambda *, scale=1.0: scale}
-    assert choices.choose(registry, "mse", {"scale": 2.0}, "loss") == 2.0
+    assert choices.make_choice(registry, "mse", {"scale": 2.0}, "loss") == 2.0
     with pytest.raises(ValueError, match="unknown name 'mae'; there are: mse"):
-        choices.choose(registry, "mae", {}, "loss")
+        choices.make_choice(registry, "mae", {}, "loss")
     with pytest.raises(ValueError, match="loss=mse: .*size"):
-        choices.choose(registry, "mse", {"size": 1}, "loss")
+        choices.make_choice(registry, "mse", {"size": 1}, "loss")

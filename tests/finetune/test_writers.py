@@ -41,7 +41,10 @@ SUMMARY = {
 
 def opened(folder, names, said=None, rewound=(0, 0)):
     log = writers.Log(
-        folder, {"seed": 1}, writers.choose(names), [].append if said is None else said.append
+        folder,
+        {"seed": 1},
+        writers.choose_writers(names),
+        [].append if said is None else said.append,
     )
     log.rewind(*rewound)
     return log

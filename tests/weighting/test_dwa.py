@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dwa_jax import weighting
-from dwa_jax.weighting.dwa import equal_gradient
+from dwa_jax.weighting.dwa import balanced_lambda
 from tests.weighting import cases
 
 NORMS = np.array([3.0, 0.5])
@@ -58,13 +58,13 @@ def network(variables, inputs):
     ],
 )
 def test_lambda(norms, present, expected):
-    result = equal_gradient(jnp.asarray(norms), jnp.asarray(present, float))
+    result = balanced_lambda(jnp.asarray(norms), jnp.asarray(present, float))
     np.testing.assert_allclose(result, expected, rtol=1e-6)
 
 
 def test_lambda_of_two_tasks_is_equation_6():
     norms = np.random.default_rng(0).lognormal(size=(50, 2))
-    result = jax.vmap(equal_gradient, (0, None))(jnp.asarray(norms), jnp.ones(2))
+    result = jax.vmap(balanced_lambda, (0, None))(jnp.asarray(norms), jnp.ones(2))
     np.testing.assert_allclose(result, norms[:, ::-1] / norms.sum(1, keepdims=True), rtol=1e-5)
 
 

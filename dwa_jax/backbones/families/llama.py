@@ -28,7 +28,7 @@ def _read(source: dict) -> BackboneConfig:
         qkv_bias=bias,
         output_bias=bias,
         mlp_bias=fields.flag(source, "mlp_bias", False),
-        rope_types={"linear": files.linear, "llama3": _by_wavelength},
+        rope_types={"linear": files.linear_rope, "llama3": _by_wavelength},
     )
 
 

@@ -70,7 +70,7 @@ class Embeddings(Block):
         return self.part(LayerNorm, use_bias=False, name="norm")(word)
 
 
-class Attention(Block):
+class AlternatingAttention(Block):
     """Attention with one matrix for query, key and value."""
 
     @nn.compact
@@ -103,7 +103,7 @@ class Attention(Block):
         return self.dropout(update, c.attention_dropout, deterministic)
 
 
-class MLP(Block):
+class GatedMLP(Block):
     """down(act(a) * b), a and b being the halves of up x."""
 
     config: ModernBertConfig
@@ -134,10 +134,10 @@ class Layer(Block):
         mask, *angles = jax.tree.map(lambda *pair: jnp.where(is_global, *pair), everywhere, nearby)
         # The embeddings were normalised just before, so the lowest has no norm of its own.
         normed = jnp.where(is_first, x, self.part(LayerNorm, False, name="attention_norm")(x))
-        attend = self.part(Attention, name="attention")
+        attend = self.part(AlternatingAttention, name="attention")
         x = at(x, positions) + attend(normed, mask, tuple(angles), deterministic, positions)
         normed = self.part(LayerNorm, False, name="mlp_norm")(x)
-        return x + self.part(MLP, name="mlp")(normed, deterministic), None
+        return x + self.part(GatedMLP, name="mlp")(normed, deterministic), None
 
 
 class ModernBert(Trunk):

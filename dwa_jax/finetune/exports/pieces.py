@@ -11,7 +11,7 @@ import numpy as np
 
 from dwa_jax import backbones, lora, trunk
 from dwa_jax.finetune.categories import labels
-from dwa_jax.finetune.run_folder import read_json, write_json
+from dwa_jax.finetune.run_folder import read_object, write_json
 from dwa_jax.finetune.saved import Trained
 from dwa_jax.training import Task
 
@@ -24,7 +24,7 @@ def trunk_tensors(run: Trained, *, merged: bool) -> dict[str, np.ndarray]:
       merged: whether LoRA is added to what it adapts.
     """
     # Merged in float32 whatever the trunk computes in: rounding again would add an error.
-    joined = trunk.variables(run.theta, run.frozen)
+    joined = trunk.joined_variables(run.theta, run.frozen)
     params = jax.tree.map(lambda leaf: leaf.astype("float32"), joined["params"])
     if merged and run.adapter is not None:
         params = lora.merge(params, run.adapter)
@@ -83,6 +83,6 @@ def save_tokenizer(run: Trained, folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     # The same class by the name that it had in transformers 4, which both know.
     path = folder / "tokenizer_config.json"
-    about = read_json(path)
+    about = read_object(path)
     if about.get("tokenizer_class") == "TokenizersBackend":
         write_json(path, about | {"tokenizer_class": "PreTrainedTokenizerFast"})

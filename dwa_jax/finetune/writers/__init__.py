@@ -18,7 +18,7 @@ WRITERS: dict[str, type[Writer]] = {
 }
 
 
-def choose(text: str) -> dict[str, type[Writer]]:
+def choose_writers(text: str) -> dict[str, type[Writer]]:
     """Finds writers by their names, and sees to it that their packages are there.
 
     Args:

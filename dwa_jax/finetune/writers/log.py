@@ -4,8 +4,8 @@ import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from dwa_jax.finetune.records import MetricsFile, Records
 from dwa_jax.finetune.run_folder import plain
+from dwa_jax.finetune.run_records import MetricsFile, Records
 from dwa_jax.finetune.writers.protocol import Opening, Writer
 
 

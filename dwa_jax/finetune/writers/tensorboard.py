@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dwa_jax import regular_files
 from dwa_jax.finetune import own_files
-from dwa_jax.finetune.config import flatten
+from dwa_jax.finetune.config import flatten_keys
 from dwa_jax.finetune.writers.protocol import Opening, scalars
 
 
@@ -49,7 +49,7 @@ class TensorBoard:
         own_files.claim(opening.folder, f"tensorboard/{new.name}")
         self._file = RecordWriter(new.open("xb"))
         self._put(self._event(wall_time=time.time(), file_version="brain.Event:2"))
-        table = text_pb("config", _table(flatten(opening.config)))
+        table = text_pb("config", _table(flatten_keys(opening.config)))
         self._put(self._event(wall_time=time.time(), summary=table))
         for record in opening.past:
             self._put(self._points(record))
