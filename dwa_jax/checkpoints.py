@@ -1,9 +1,11 @@
 """Checkpoints: each whole or not at all, and known by digests to be as it was written.
 
-FOLDER/STEP/state            the arrays, through Orbax
-FOLDER/STEP/checkpoint.json  progress, what the arrays are, and the SHA-256 of every file
-FOLDER/saved.json            the last step saved: that there was one, should its folder be gone;
-                             and the steps written, which alone are ever removed
+A folder of them holds::
+
+    STEP/state            the arrays, through Orbax
+    STEP/checkpoint.json  progress, what the arrays are, and the SHA-256 of every file
+    saved.json            the last step saved: that there was one, should its folder be gone; and
+                          the steps written, which alone are ever removed
 
 Orbax keeps no checksum of the arrays' values: a flipped bit restores as another number.
 Frozen parameters are not saved: they come from where they came from the first time, and a

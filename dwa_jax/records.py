@@ -2,7 +2,7 @@
 
 At a matrix whose input is X (n, I), task t's gradient is X^T G_t, G_t (n, O) its cotangent at
 the output. So the tasks' inner products need no gradient, and the mixture needs one:
-X^T (sum of c_t G_t). The engine knows no model: a trunk lists its `Site`s.
+X^T (sum of c_t G_t). The engine knows no model: a trunk lists its sites, a `Site` each.
 
 Sources: Goodfellow 2015, "Efficient Per-Example Gradient Computations"; Bu et al. 2022,
 "Differentially Private Optimization on Large Model at Small Cost" (both a row at a time);
@@ -236,7 +236,7 @@ def inner(left: Any, right: Any) -> Any:
 
 
 def matrix_record(total: Any) -> jax.Array:
-    """Makes an (N, N) Gramian of a sum of `inner`s."""
+    """Makes an (N, N) Gramian of a sum of what `inner` returns."""
     if not isinstance(total, dict):
         return total
     count = range(max(total)[0] + 1)
