@@ -18,11 +18,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
-from experiments.terminal import ending, usage
+from experiments.terminal import command, ending, usage
 
 if __name__ == "__main__":
     # The imports below take seconds, in which a signal would end in a traceback.
     ending.end_at_once()
+    command.begin_in_utf8()
     usage.answer(sys.argv[1:], __doc__)
 
 from absl import flags
@@ -32,7 +33,7 @@ from dwa_jax import host_memory
 from dwa_jax.finetune import interrupts, run, run_folder
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.health import Diverged
-from experiments.terminal import command, overview, preview
+from experiments.terminal import overview, preview
 from experiments.terminal.console import Terminal
 
 # Of this program alone: a script that imports it may have flags of the same names.

@@ -45,6 +45,8 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
         _check_count(path, "best_epoch", summary.get("best_epoch"))
     if not isinstance(summary.get("monitor"), str):
         raise _wrong(path, "monitor", "a metric's name", summary.get("monitor"))
+    if not isinstance(summary.get("thresholds_from") or "", str):
+        raise _wrong(path, "thresholds_from", "a name", summary["thresholds_from"])
     _check_count(path, "skipped_steps", summary.get("skipped_steps", 0))
     rows = _mapping(path, summary, "rows")
     for name, found in rows.items():

@@ -46,6 +46,18 @@ def complain(message: str) -> None:
         say(f"error: {plain_text.for_line(plain_text.without_advice(message))}", sys.stderr)
 
 
+def begin_in_utf8() -> None:
+    """Starts the process anew where Python would read names in another encoding than UTF-8.
+
+    File names and the command line are bytes, and in our files they are UTF-8: in an ASCII or
+    Latin-1 locale a name would be another than the same name in a table. What is printed stays
+    in the terminal's encoding.
+    """
+    if sys.getfilesystemencoding().lower() not in ("utf-8", "utf8"):
+        os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding if sys.stdout else "utf-8")
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+
+
 def run(program: Callable[[], None]) -> None:
     """Runs a program; SIGTERM ends it like Ctrl-C, so that what it began is cleared away.
 
@@ -54,6 +66,8 @@ def run(program: Callable[[], None]) -> None:
     Args:
       program: raises ValueError or OSError for a mistake of the user's.
     """
+
+    begin_in_utf8()
 
     def stop(signum, frame):
         sys.exit(128 + signum)

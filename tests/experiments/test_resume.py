@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
+from dwa_jax.finetune.records import MetricsFile
 from tests import runs
 
 ROOT = Path(__file__).parents[2]
@@ -82,7 +83,7 @@ def start(folder, **changes):
 
 
 def records(folder):
-    return records.MetricsFile(folder / "metrics.jsonl").read()
+    return MetricsFile(folder / "metrics.jsonl").read()
 
 
 def last_step(folder):
