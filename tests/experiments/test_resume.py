@@ -18,12 +18,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+from dwa_jax.finetune.records import MetricsFile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
-from dwa_jax.finetune.records import MetricsFile
 from tests import runs
 
 ROOT = Path(__file__).parents[2]

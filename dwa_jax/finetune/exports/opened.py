@@ -21,6 +21,7 @@ from dwa_jax.finetune.exports.form import ExportForm
 from dwa_jax.finetune.model import module_options
 from dwa_jax.finetune.outputs import read_outputs
 from dwa_jax.finetune.saved import Trained
+from dwa_jax.messages import one_line
 
 TOLERANCE = 1e-4
 # Texts that are compared: enough for unequal lengths, few enough for a large model on a CPU.
@@ -68,7 +69,7 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
             given = [normalize(text) for text in texts] if normalize else texts
             theirs = read_outputs(form.outputs(run, folder, given), run.thresholds)
     except Exception as error:  # whatever another library raises
-        words = " ".join(str(error).split())[:300] or type(error).__name__
+        words = one_line(error, 300)
         raise ValueError(
             f"{name} cannot open what was written, which is removed again: {words}; --no-check "
             "leaves that out"

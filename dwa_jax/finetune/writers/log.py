@@ -7,6 +7,7 @@ from pathlib import Path
 from dwa_jax.finetune.run_folder import plain
 from dwa_jax.finetune.run_records import MetricsFile, Records
 from dwa_jax.finetune.writers.protocol import Opening, Writer
+from dwa_jax.messages import one_line
 
 
 class Log:
@@ -53,7 +54,7 @@ class Log:
             try:
                 self._open[name] = make(opening)
             except Exception as error:  # whatever another's package raises
-                raise ValueError(f"writers: {name} cannot begin: {_words(error)}") from error
+                raise ValueError(f"writers: {name} cannot begin: {one_line(error)}") from error
 
     def write(self, record: dict) -> None:
         """Appends one record.
@@ -100,11 +101,7 @@ class Log:
         except Exception as error:  # whatever another's package raises
             writer = self._open.pop(name)
             self._say(
-                f"warning: {name} is left out from here on ({_words(error)}); metrics.jsonl goes on"
+                f"warning: {name} is left out from here on ({one_line(error)}); metrics.jsonl goes on"
             )
             with contextlib.suppress(Exception):
                 writer.close()
-
-
-def _words(error):
-    return " ".join(str(error).split()) or type(error).__name__
