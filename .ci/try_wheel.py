@@ -1,4 +1,4 @@
-"""What a user of the wheel does, in a folder with a `configs.py` and an `experiments/` of theirs."""
+"""What a user of the wheel does, in a folder that has a `configs.py` and an `experiments/`."""
 
 import importlib.metadata
 import sys

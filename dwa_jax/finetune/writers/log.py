@@ -101,7 +101,8 @@ class Log:
         except Exception as error:  # whatever another's package raises
             writer = self._open.pop(name)
             self._say(
-                f"warning: {name} is left out from here on ({one_line(error)}); metrics.jsonl goes on"
+                f"warning: {name} is left out from here on ({one_line(error)}); metrics.jsonl "
+                "goes on"
             )
             with contextlib.suppress(Exception):
                 writer.close()
