@@ -15,7 +15,7 @@ _TURNING = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNFIT = re.compile(f"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff{_TURNING}]")
 _CONTROL = re.compile(f"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff{_TURNING}]")
 # What opens, closes or separates something in one of Markdown's dialects, wherever it stands.
-_MARKS = re.compile(r"[\\`*_{}\[\]<>|~$^#@]|&(?=#|\w+;)|!(?=\[)|:(?=//)")
+_MARKS = re.compile(r"(?<!\w)_|_(?!\w)|[\\`*{}\[\]<>|~$^#@]|&(?=#|\w+;)|!(?=\[)|:(?=//)")
 # And what does at the beginning of a line: a list, a rule, a heading's underline.
 _BEGINNING = re.compile(r"^(\d*)([-+=:.)])")
 

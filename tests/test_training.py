@@ -357,7 +357,7 @@ def test_learning_rates_warm_up_and_end_at_zero():
         total_steps=1000, learning_rate=0.5, head_learning_rate=0.1
     ).learning_rate
     found = [float(schedule(step)) for step in (0, 50, 100, 550, 1000)]
-    np.testing.assert_allclose(found, [0, 0.25, 0.5, 0.25, 0], atol=1e-6)
+    np.testing.assert_allclose(found, [0.005, 0.255, 0.5, 0.25, 0], atol=1e-6)
 
 
 def test_options_out_of_range_are_errors():

@@ -5,6 +5,7 @@ batches as ours. Needs `pip install -e ".[benchmark]"`.
 """
 
 import inspect
+import math
 import re
 import warnings
 from collections.abc import Callable
@@ -166,6 +167,13 @@ def _trunk(model: BenchmarkModel, where: torch.device) -> nn.Module:
     return wrapped
 
 
+def _warm_up_and_cosine(step):
+    # As `optimizers.make_optimizers` has it: the first update's rate is not 0.
+    if step < WARMUP_STEPS:
+        return (step + 1) / WARMUP_STEPS
+    return (1 + math.cos(math.pi * (step - WARMUP_STEPS) / (TOTAL_STEPS - WARMUP_STEPS))) / 2
+
+
 class Peer:
     """A PyTorch model that is stepped on with one batch.
 
@@ -216,7 +224,7 @@ class Peer:
             torch.optim.Adam(phi, lr=1e-3, fused=True),
         ]
         self.schedules = [
-            transformers.get_cosine_schedule_with_warmup(optimizer, WARMUP_STEPS, TOTAL_STEPS)
+            torch.optim.lr_scheduler.LambdaLR(optimizer, _warm_up_and_cosine)
             for optimizer in self.optimizers[:2]
         ]
         self.phi = phi

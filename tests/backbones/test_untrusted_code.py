@@ -159,8 +159,12 @@ def calls(tree):
             yield ast.unparse(node.func), {word.arg: word.value for word in node.keywords}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
-def test_no_source_unpickles_trusts_remote_code_or_evaluates_text(path):
+def test_no_source_unpickles_trusts_remote_code_or_evaluates_text():
+    for path in SOURCES:
+        _check_source(path)
+
+
+def _check_source(path):
     tree = ast.parse(path.read_text())
     imported = {
         name.split(".")[0]

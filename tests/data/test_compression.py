@@ -94,5 +94,3 @@ def test_what_is_written_is_read_back_and_is_the_same_under_every_name(tmp_path,
             assert compression.expand(raw, suffix).read() == CSV
         contents.append(path.read_bytes())
     assert contents[0] == contents[1]
-    with pytest.raises(FileExistsError):
-        compression.create(path, suffix, contextlib.ExitStack())

@@ -242,7 +242,7 @@ def test_a_trained_run_has_a_page_of_its_own_numbers(finished_run, tmp_path):
 def test_where_the_page_goes_and_what_it_does_not_replace(folders, tmp_path, monkeypatch, capsys):
     one, two = folders["alone"], folders["empty"]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(report, "page", lambda runs: "<p>dwa_jax experiments.report</p>")
+    monkeypatch.setattr(report, "report_page", lambda runs: "<p>dwa_jax experiments.report</p>")
 
     def program(*arguments):
         monkeypatch.setattr(sys, "argv", ["report", *map(str, arguments)])

@@ -18,12 +18,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from dwa_jax.finetune.records import MetricsFile
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
+from dwa_jax.finetune.run_records import MetricsFile
 from tests import runs
 
 ROOT = Path(__file__).parents[2]
@@ -440,7 +440,7 @@ def test_a_finished_run_is_left_as_it_is(whole):
 
 
 def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(tmp_path):
-    log = records.MetricsFile(tmp_path / "metrics.jsonl")
+    log = MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
         log.write({"kind": "step", "step": step})
     log.write({"kind": "evaluation", "step": 3, "epoch": 1})

@@ -69,8 +69,8 @@ def test_a_bound_that_is_passed_is_said_once():
 
 
 def test_a_run_that_diverges_ends_with_status_3_and_says_where(tmp_path):
-    # The rate is 0 at the first step. The second one's update is finite, and leaves weights
-    # with which nothing else is, whatever the batch.
+    # The first step's update is finite, and leaves weights with which nothing else is, whatever
+    # the batch.
     result = subprocess.run(
         command(
             tmp_path / "run",
@@ -87,7 +87,7 @@ def test_a_run_that_diverges_ends_with_status_3_and_says_where(tmp_path):
     assert result.returncode == 3, result.stderr
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1 and lines[0].startswith("error: step ")
-    assert "step 6: 4 updates in a row were left out" in lines[0]
+    assert "step 5: 4 updates in a row were left out" in lines[0]
     assert lines[0].endswith(f"last good checkpoint: step 2 in {tmp_path / 'run/checkpoints'}")
     (rows,) = re.findall(r"headlines rows ([\d, ]+) \(", lines[0])
     assert len(set(rows.split(", "))) == 16

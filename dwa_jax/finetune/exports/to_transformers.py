@@ -69,7 +69,7 @@ def logits(model: Any, folder: Path, texts: Sequence[str]) -> np.ndarray:
     import torch
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     inputs = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
     with torch.no_grad():
         return model.eval()(**inputs).logits.float().numpy()
