@@ -9,6 +9,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -19,6 +20,8 @@ from dwa_jax import paths
 
 # Every matrix of attention and feed-forward, in the names of `dwa_jax.backbones`.
 ATTENTION_AND_MLP = r"(attention|mlp)/\w+/kernel$"
+# Above the width of any model; a rank beyond it is a slip that would take gigabytes.
+MAX_RANK = 65_536
 
 
 @struct.dataclass
@@ -56,7 +59,7 @@ def init(
     Args:
       key: split so that every factor gets its own.
       params: nested dict; kernels are (in, out) or stacked (L, in, out).
-      rank: R, at least 1.
+      rank: R, from 1 to `MAX_RANK`; one above a kernel's full rank is warned about.
       targets: regular expressions over paths, each of which must match something;
         None: every matrix of attention and feed-forward.
       alpha: the scale's numerator; by default R, as in the papers, so that the scale is 1.
@@ -67,10 +70,12 @@ def init(
       A `Lora`. U is uniform within 1 / sqrt(in), V is zero.
 
     Raises:
-      ValueError: the rank is not positive, a target matches nothing or is no kernel.
+      ValueError: the rank is out of bounds, a target matches nothing or is no kernel.
     """
-    if rank < 1:
-        raise ValueError(f"LoRA rank must be at least 1, not {rank}")
+    if not isinstance(rank, Integral) or not 1 <= rank <= MAX_RANK:
+        raise ValueError(
+            f"LoRA rank must be a whole number, at least 1 and at most {MAX_RANK:,}, not {rank}"
+        )
     alpha = rank if alpha is None else alpha
     patterns = (ATTENTION_AND_MLP,) if targets is None else targets
     rules = [(pattern, True) for pattern in patterns]
@@ -78,7 +83,7 @@ def init(
     flat = paths.flatten(params)
     # A pattern such as "query" names a module: of its leaves only the kernel is a matrix.
     chosen = [path for path in sorted(flat) if selected[path] and not path.endswith("/bias")]
-    factors, too_high = {}, []
+    factors, too_high = {}, {}
     for index, path in enumerate(chosen):
         kernel, module = flat[path], path.rpartition("/")[0]
         if not path.endswith("/kernel") or kernel.ndim not in (2, 3):
@@ -87,7 +92,7 @@ def init(
             )
         *layers, num_in, num_out = kernel.shape
         if rank > min(num_in, num_out):
-            too_high.append(f"{path} ({num_in} x {num_out})")
+            too_high[path] = num_in, num_out
         u_key = jax.random.fold_in(key, index)
         bound = 1 / math.sqrt(num_in)
         factors[f"{module}/u"] = jax.random.uniform(
@@ -97,8 +102,13 @@ def init(
     if not factors:
         raise ValueError(f"no kernel matches the LoRA targets {targets}")
     if too_high:
+        lowest = min(too_high, key=lambda path: min(too_high[path]))
+        num_in, num_out = too_high[lowest]
         warnings.warn(
-            f"LoRA rank {rank} exceeds the full rank of: {', '.join(too_high)}", stacklevel=2
+            f"LoRA rank {rank} exceeds the full rank of {len(too_high)} of {len(chosen)} kernels; "
+            f"of {lowest} ({num_in} x {num_out}) for instance, which rank "
+            f"{min(num_in, num_out)} adapts fully",
+            stacklevel=2,
         )
     scale = alpha / math.sqrt(rank) if rank_stabilized else alpha / rank
     return Lora(paths.unflatten(factors), float(scale))

@@ -123,8 +123,10 @@ def test_a_rank_above_full_rank_is_warned_about_by_name(model):
 
 
 def test_mistakes_are_named(model):
-    with pytest.raises(ValueError, match="at least 1, not 0"):
-        lora.init(jax.random.key(1), model[1], rank=0)
+    # A rank of 10^9 would take gigabytes before anything failed.
+    for rank in (0, -1, 10**9, 2.5):
+        with pytest.raises(ValueError, match=f"at least 1 and at most 65,536, not {rank}"):
+            lora.init(jax.random.key(1), model[1], rank=rank)
     with pytest.raises(ValueError, match="'qkv' matches no parameter"):
         lora.init(jax.random.key(1), model[1], rank=4, targets=["qkv"])
     with pytest.raises(ValueError, match="word/embedding.*not an"):

@@ -11,16 +11,19 @@ import collections
 import contextlib
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
+from dwa_jax import regular_files
 from dwa_jax.backbones.config import BackboneError
 from dwa_jax.messages import one_line, shown
 
@@ -29,8 +32,10 @@ SAFE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TORCH = "pytorch_model.bin"
 
-# Bytes of a JSON file, and of the header of a safetensors file: far above any model's.
+# Bytes of an index, and of the header of a safetensors file: far above any model's. And of
+# other JSON files: lists of nothing would take twenty times their length in memory.
 MAX_JSON = 100_000_000
+MAX_CONFIG = 10_000_000
 
 # The first torch whose `weights_only` keeps a file's own code from running (CVE-2025-32434).
 SAFE_TORCH = (2, 6)
@@ -113,23 +118,43 @@ def _download(name):
     )
 
 
-def read_json(path: pathlib.Path) -> dict:
+def read_json(path: pathlib.Path, most: int = MAX_CONFIG) -> dict:
     """Reads a JSON object.
 
     Args:
       path: the file.
+      most: bytes that it may have.
 
     Returns:
       The dictionary.
 
     Raises:
-      BackboneError: missing, unreadable or something other than an object.
+      BackboneError: missing, too long, unreadable or something other than an object.
+    """
+    value = parse_json(path, most)
+    if not isinstance(value, dict):
+        raise BackboneError(f"{path} holds {type(value).__name__}, not an object")
+    return value
+
+
+def parse_json(path: pathlib.Path, most: int = MAX_CONFIG) -> Any:
+    """Reads a JSON file; one that is a link is followed.
+
+    Args:
+      path: the file.
+      most: bytes that it may have.
+
+    Returns:
+      Whatever value it holds.
+
+    Raises:
+      BackboneError: missing, too long or unreadable.
     """
     try:
         _check_file(path)
-        if path.stat().st_size > MAX_JSON:
-            raise BackboneError(f"{path} has more than {MAX_JSON:,} bytes, too many for JSON")
-        value = json.loads(path.read_text(encoding="utf-8"))
+        # Resolved, for what follows no links and waits for nothing opens it: a hub cache's are
+        # links, and some of the system's files are regular ones that are read for ever.
+        return json.loads(regular_files.read_text(pathlib.Path(os.path.realpath(path)), most))
     except FileNotFoundError as error:
         raise BackboneError(f"{path} does not exist") from error
     except BackboneError:
@@ -137,9 +162,6 @@ def read_json(path: pathlib.Path) -> dict:
     # ValueError: no UTF-8, no JSON, or an integer of too many digits.
     except (OSError, ValueError, RecursionError) as error:
         raise BackboneError(f"{path} is not readable JSON ({one_line(error)})") from error
-    if not isinstance(value, dict):
-        raise BackboneError(f"{path} holds {type(value).__name__}, not an object")
-    return value
 
 
 def _check_file(path):
@@ -226,7 +248,7 @@ def _check_names(path):
 
 
 def _sharded(stack, folder):
-    weight_map = read_json(folder / INDEX).get("weight_map")
+    weight_map = read_json(folder / INDEX, MAX_JSON).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BackboneError(f"{folder / INDEX} has no weight_map")
     shards, tensors = {}, {}

@@ -6,7 +6,6 @@ both tasks, or of one) or the folder of a run. A run is opened by `saved`, the o
 Axes: D width, K categories.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dwa_jax import backbones, heads
+from dwa_jax import backbones, heads, regular_files
 from dwa_jax.backbones import files
 
 # In an export, the names of its files.
@@ -121,7 +120,10 @@ def inherited_thresholds(backbone: str) -> list[float] | None:
         return None
     folder = _folder(backbone)
     if is_run(backbone):
-        found = _json(folder / "summary.json").get("thresholds")
+        # Of a run no link is followed; where it is opened it is said.
+        summary = folder / "summary.json"
+        regular = regular_files.kind_of(summary) == "a file"
+        found = _json(summary).get("thresholds") if regular else None
     else:
         place = next(iter(_tasks(backbone).values()), folder)
         found = _json(place / files.CONFIG).get("thresholds")
@@ -239,9 +241,9 @@ def _of_classifier(folder, settings, notes):
 def _of_modules(folder, settings, pooling, notes):
     # The head that Dense modules of sentence-transformers make; none in most.
     try:
-        listed = json.loads((folder / _MODULES).read_text("utf-8"))
+        listed = files.parse_json(folder / _MODULES)
         modules = [(str(one["type"]).rsplit(".", 1)[-1], str(one["path"])) for one in listed]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (backbones.BackboneError, KeyError, TypeError):
         return None, pooling
     if not any(kind == "Dense" for kind, _ in modules):
         return None, pooling

@@ -240,6 +240,21 @@ def test_a_file_that_is_something_else_is_refused_at_once(model, name, kind):
         assert message == f"{path} is not a regular file"
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors.index.json"])
+def test_a_file_of_gigabytes_is_not_read(model, name):
+    (model / "model.safetensors").unlink()
+    (model / name).touch()
+    os.truncate(model / name, 20 * 2**30)
+    assert "has more than 10" in refusal(model)
+
+
+def test_a_system_file_that_would_be_read_for_ever_is_no_configuration(model):
+    # A regular file by its kind, without a length.
+    (model / "config.json").unlink()
+    (model / "config.json").symlink_to("/proc/self/environ")
+    assert "is not readable JSON" in refusal(model)
+
+
 # Pickles
 
 

@@ -260,3 +260,15 @@ def test_thresholds_of_an_export_are_read_from_each_of_its_folders(exports):
             assert inherited.inherited_thresholds(str(place)) == THRESHOLDS
     assert inherited.inherited_thresholds("scratch") is None
     assert inherited.inherited_thresholds("some/model") is None
+
+
+def test_thresholds_behind_a_link_of_a_run_are_not_read(tmp_path):
+    (tmp_path / "private").write_text(json.dumps({"thresholds": [0.5]}))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"config": {}}))
+    (folder / "summary.json").symlink_to(tmp_path / "private")
+    assert inherited.inherited_thresholds(str(folder)) is None
+    (folder / "summary.json").unlink()
+    (tmp_path / "private").rename(folder / "summary.json")
+    assert inherited.inherited_thresholds(str(folder)) == [0.5]
