@@ -37,7 +37,7 @@ SETTINGS = {
     "eval_batch_size": 16,
     "max_buckets": 1,
     "max_length": 32,
-    "learning_rate": 1e-2,
+    "learning_rate": 3e-2,
     "dropout": True,
     "stratifier": "equal_width",
     "proportions": "moving_average",
