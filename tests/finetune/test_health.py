@@ -88,7 +88,7 @@ def test_a_run_that_diverges_ends_with_status_3_and_says_where(tmp_path):
     lines = [line for line in result.stderr.splitlines() if line.strip()]
     assert len(lines) == 1 and lines[0].startswith("error: step ")
     assert "step 5: 4 updates in a row were left out" in lines[0]
-    assert lines[0].endswith(f"last good checkpoint: step 2 in {tmp_path / 'run/checkpoints'}")
+    assert lines[0].endswith(f"last good checkpoint: step 1 in {tmp_path / 'run/checkpoints'}")
     (rows,) = re.findall(r"headlines rows ([\d, ]+) \(", lines[0])
     assert len(set(rows.split(", "))) == 16
     found = records(tmp_path / "run", "skipped")
