@@ -217,6 +217,16 @@ def test_pipes_and_links_are_not_opened(received, tmp_path, name, make):
         saved.load(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt"])
+def test_a_tokenizer_of_gigabytes_is_not_read(received, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(received[1], folder)
+    (folder / "tokenizer" / name).touch()
+    os.truncate(folder / "tokenizer" / name, 20 * 2**30)
+    with bounded(), pytest.raises(ValueError, match=rf"{name} has more than [\d,]+ bytes"):
+        saved.load(folder)
+
+
 @pytest.mark.parametrize(
     "value",
     [{"predictions": "train"}, {"thresholds": [1]}, {"best_epoch": "x"}, {"rows": []}, {"test": 3}],
