@@ -5,6 +5,7 @@ Nothing is padded here: padding belongs to the batch a row ends up in.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,6 +115,21 @@ def _check_files(folder):
         most = _MAX_ABOUT if about else _MAX_VOCABULARY
         if path.stat().st_size > most:
             raise ValueError(f"{path} has more than {most:,} bytes, too many for a tokenizer's")
+        if path.name == "tokenizer_config.json":
+            _check_names_no_file(path)
+
+
+def _check_names_no_file(path):
+    # These are values, which the library would take for the name of a file and open.
+    try:
+        about = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # the library says what is wrong with it
+    for key in ("vocab", "merges", "init_inputs") if isinstance(about, dict) else ():
+        found = about.get(key)
+        inside = found if isinstance(found, list) and key == "init_inputs" else [found]
+        if any(isinstance(value, str) for value in inside):
+            raise ValueError(f"{path}: {key} names a file, which a tokenizer is not read from")
 
 
 def normalize_tweet(text: str) -> str:
