@@ -147,8 +147,8 @@ def whole_folder(path: Path, marker: str, *, overwrite: bool = False) -> Iterato
       ValueError: there is a file, or a folder that this did not write, or did not write all of.
       OSError: it cannot be written; says which folder.
     """
-    check_folder(path, marker, overwrite=overwrite)
     try:
+        check_folder(path, marker, overwrite=overwrite)
         path.parent.mkdir(parents=True, exist_ok=True)
         with partials.partial_folder(path) as partial:
             yield partial
@@ -190,17 +190,17 @@ def _swap(partial, path, marker, overwrite):
     # only then nothing under its own.
     previous = path.with_name(f".{path.name}.{marker.strip('.')}.previous")
     if regular_files.kind_of(previous):
-        check_folder(previous, marker, overwrite=True)
+        _check(previous, marker, True)
         if regular_files.kind_of(path):
             shutil.rmtree(previous)
         else:
             os.rename(previous, path)
-    check_folder(path, marker, overwrite=overwrite)
+    _check(path, marker, overwrite)
     if regular_files.kind_of(path):
         os.rename(path, previous)
     try:
         # Nobody can put anything more into it by its name.
-        check_folder(previous, marker, overwrite=overwrite)
+        _check(previous, marker, overwrite)
         # What appeared in between was checked by nobody: a folder that is not empty, or a file,
         # makes this fail.
         os.rename(partial, path)
@@ -222,9 +222,17 @@ def check_folder(path: Path, marker: str, *, overwrite: bool = False) -> None:
 
     Raises:
       ValueError: there is a file, or a folder that holds anything else.
+      OSError: it cannot be read.
     """
     if regular_files.kind_of(path) not in ("", "a folder"):
         raise ValueError(f"{path} is no folder; give a new one")
+    if regular_files.kind_of(path):
+        # Or another writer could give its name to another folder halfway through this.
+        with regular_files.one_at_a_time(path.parent):
+            _check(path, marker, overwrite)
+
+
+def _check(path, marker, overwrite):
     if not regular_files.kind_of(path) or not os.listdir(path):
         return
     try:

@@ -5,6 +5,7 @@ Nothing is padded here: padding belongs to the batch a row ends up in.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ _PAD_TOKEN = "<|endoftext|>"
 # these come to too few. And the most that are ever tokenized of one.
 _PER_TOKEN, _MOST_CHARACTERS = 16, 2**22
 _CHUNK = 4096  # texts tokenized at once: bounds the memory of the tokenizer's own records
+# What a tokenizer is read from, and the bytes that each may have: far above any model's.
+_ABOUT = re.compile(r"(.*config|.*template|special_tokens_map|added_tokens)\.(json|jinja)")
+_VOCABULARY = re.compile(r"tokenizer|vocab|merges|spiece|sentencepiece|tekken|bpe")
+_MAX_ABOUT, _MAX_VOCABULARY = 10_000_000, 64_000_000
 
 _SPACE = re.compile(r"\s")
 _USER = re.compile(r"(?<!\S)@\S+")
@@ -67,6 +72,8 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     name = str(Path(path_or_id).expanduser()) if Path(path_or_id).is_dir() else str(path_or_id)
+    if Path(name).is_dir():
+        _check_files(Path(name))
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # unreachable hub, unknown id, damaged file, own code: all differ
@@ -95,6 +102,34 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
             )
         tokenizer.pad_token = pad
     return tokenizer
+
+
+def _check_files(folder):
+    # The library reads each as a whole, whatever its length. Links are a hub cache's way.
+    for path in sorted(folder.iterdir()):
+        about, vocabulary = _ABOUT.fullmatch(path.name), _VOCABULARY.match(path.name)
+        if not (about or vocabulary) or path.is_dir() or not path.exists():
+            continue
+        if not path.is_file():
+            raise ValueError(f"{path} is no regular file")
+        most = _MAX_ABOUT if about else _MAX_VOCABULARY
+        if path.stat().st_size > most:
+            raise ValueError(f"{path} has more than {most:,} bytes, too many for a tokenizer's")
+        if path.name == "tokenizer_config.json":
+            _check_names_no_file(path)
+
+
+def _check_names_no_file(path):
+    # These are values, which the library would take for the name of a file and open.
+    try:
+        about = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return  # the library says what is wrong with it
+    for key in ("vocab", "merges", "init_inputs") if isinstance(about, dict) else ():
+        found = about.get(key)
+        inside = found if isinstance(found, list) and key == "init_inputs" else [found]
+        if any(isinstance(value, str) for value in inside):
+            raise ValueError(f"{path}: {key} names a file, which a tokenizer is not read from")
 
 
 def normalize_tweet(text: str) -> str:

@@ -217,6 +217,30 @@ def test_pipes_and_links_are_not_opened(received, tmp_path, name, make):
         saved.load(folder)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "vocab.txt"])
+def test_a_tokenizer_of_gigabytes_is_not_read(received, tmp_path, name):
+    folder = tmp_path / "run"
+    shutil.copytree(received[1], folder)
+    (folder / "tokenizer" / name).touch()
+    os.truncate(folder / "tokenizer" / name, 20 * 2**30)
+    with bounded(), pytest.raises(ValueError, match=rf"{name} has more than [\d,]+ bytes"):
+        saved.load(folder)
+
+
+@pytest.mark.parametrize("key", ["vocab", "merges", "init_inputs"])
+def test_a_tokenizer_opens_no_file_that_its_configuration_names(received, tmp_path, key):
+    folder = tmp_path / "run"
+    shutil.copytree(received[1], folder)
+    os.mkfifo(tmp_path / "pipe")
+    # Without its tokenizer.json the class that is named reads a vocabulary.
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    name = str(tmp_path / "pipe")
+    about = {"tokenizer_class": "BertTokenizer", key: [name] if key == "init_inputs" else name}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(about))
+    with bounded(), pytest.raises(ValueError, match=rf"config\.json: {key} names a file"):
+        saved.load(folder)
+
+
 @pytest.mark.parametrize(
     "value",
     [{"predictions": "train"}, {"thresholds": [1]}, {"best_epoch": "x"}, {"rows": []}, {"test": 3}],
