@@ -55,8 +55,18 @@ def train(
       dwa_jax.Diverged: too many updates in a row were left out.
     """
     settings = Config.of(config, **keys)
+    if listener is not None and not isinstance(listener, Listener):
+        raise TypeError(f"listener must be a dwa_jax.Listener, got {listener!r:.60}")
     given = None
     if texts is not None:
+        if isinstance(texts, str) or hasattr(texts, "columns"):
+            raise ValueError(
+                f"texts must be a list or a column, got {type(texts).__name__}; of a table give "
+                "table['text'] and table['score'], of a file its name as train=..."
+            )
+        for key in _OF_FILES:
+            if getattr(settings, key) != getattr(Config(), key):
+                raise ValueError(f"{key} is a key for files, and texts are given")
         given = {"train": _rows(settings, texts, scores, categories)}
         for split, rows in (("validation", validation), ("test", test)):
             if rows is not None:
@@ -77,6 +87,10 @@ def train(
         listener=ProgressBar() if listener is None else listener,
     )
     return Predictor(trained)
+
+
+# Say how files are read, and so nothing of rows that are handed over.
+_OF_FILES = ("text_column", "score_column", "category_column", "on_bad_row")
 
 
 def _rows(config, texts, scores, categories):

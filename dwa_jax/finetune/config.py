@@ -369,6 +369,11 @@ class Config:
             if value != field.default:
                 _check_range(field.name, value, field.metadata["key"])
         _check_fractions(self.fractions)
+        if self.category_names and len(self.category_names) != self.num_classes:
+            raise ValueError(
+                f"category_names has {len(self.category_names)} names, and num_classes is "
+                f"{self.num_classes}; as many as there are classes are needed"
+            )
         if len(self.score_range) not in (0, 2):
             raise ValueError(f"score_range={self.score_range} must be () or (lowest, highest)")
 

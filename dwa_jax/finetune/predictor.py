@@ -327,4 +327,8 @@ def _listed(texts):
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {place} is {text!r:.60}, no string; {expected}")
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ValueError(f"text {place} holds half a surrogate pair: {text!a:.60}") from None
     return texts

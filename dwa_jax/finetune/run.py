@@ -65,7 +65,10 @@ def finish(
     started = time.perf_counter() if started is None else started
     listener = listener or Listener()
     if folder is not None and regular_files.check_regular(folder / "summary.json"):
-        run_folder.open_folder(folder, config.to_dict())
+        # Rows that are handed over may be others than those it was trained on; files are not
+        # read again for that.
+        rows = None if given is None else fingerprint(read_corpus(config, given))
+        run_folder.open_folder(folder, config.to_dict(), rows)
         listener.note(
             f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
         )

@@ -165,7 +165,7 @@ def lock(folder: Path) -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "it has not said which"
             raise ValueError(
-                f"--workdir={folder} is in use by another process ({holder}); wait for it to "
+                f"{folder} is in use by another process ({holder}); wait for it to "
                 "end, or give another folder"
             ) from None
         except OSError as error:
@@ -198,7 +198,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
       NotADirectoryError: the path is a file.
     """
     if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"--workdir={folder} is a file, not a folder")
+        raise NotADirectoryError(f"{folder} is a file, not a folder")
     path, config = folder / "config.json", plain(config)
     if not regular_files.check_regular(path):
         if folder.exists() and not all(
@@ -206,8 +206,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
             for entry in folder.iterdir()
         ):
             raise ValueError(
-                f"--workdir={folder} is not empty and holds no run (no config.json); "
-                "give a new folder"
+                f"{folder} is not empty and holds no run (no config.json); give a new folder"
             )
         if data is not None:
             write_json(path, {"config": config, "data": data, "versions": versions()})
@@ -216,7 +215,7 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         file = read_object(path)
         stored, rows, began = dict(file["config"]), file["data"], dict(file["versions"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{path} is damaged; give a new --workdir, or remove the folder") from None
+        raise ValueError(f"{path} is damaged; give a new folder, or remove the folder") from None
     notes = [
         f"the run began with {package} {began.get(package, 'unknown')}; this is {version}"
         for package, version in versions().items()
@@ -233,14 +232,13 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
             f"{key}: {_shown(stored, key)} there, {_shown(config, key)} now" for key in keys
         )
         raise ValueError(
-            f"--workdir={folder} holds another configuration's run ({changes}); "
+            f"{folder} holds another configuration's run ({changes}); "
             "give a new folder, or the same configuration to continue"
             + "".join(f"; {note}" for note in notes)
         )
     if data is not None and rows != data:
         raise ValueError(
-            f"--workdir={folder} holds a run on other rows: the data has changed since; "
-            "give a new folder"
+            f"{folder} holds a run on other rows: the data has changed since; give a new folder"
         )
     return notes
 

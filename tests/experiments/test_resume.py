@@ -442,13 +442,13 @@ def test_a_finished_run_is_left_as_it_is(whole):
 def test_a_line_of_the_log_that_a_crash_did_not_leave_is_not_dropped_in_silence(tmp_path):
     log = MetricsFile(tmp_path / "metrics.jsonl")
     for step in (1, 2, 3):
-        log.write({"kind": "step", "step": step})
+        log.write({"kind": "step", "step": step, "epoch": 1})
     log.write({"kind": "evaluation", "step": 3, "epoch": 1})
     with log.path.open("a") as file:
         file.write('{"kind": "st')
     assert len(log.read()) == 4
     log.rewind(3, 0)
-    assert log.read() == [{"kind": "step", "step": step} for step in (1, 2, 3)]
+    assert log.read() == [{"kind": "step", "step": step, "epoch": 1} for step in (1, 2, 3)]
     log.path.write_text(log.path.read_text().replace('"step": 2', '"step": 2}'))
     with pytest.raises(ValueError, match=r"line 2 of .*metrics.jsonl is damaged"):
         log.read()

@@ -149,6 +149,8 @@ def test_a_run_in_a_folder_is_continued_or_read(rows, tmp_path):
     second = dwa_jax.train(rows.texts, rows.scores, folder=folder, listener=Ears(), **TINY)
     assert first.summary["test"] == second.summary["test"]
     assert any("finished" in line for line in said)
+    with pytest.raises(ValueError, match="holds a run on other rows: the data has changed since"):
+        dwa_jax.train(rows.texts, -rows.scores, folder=folder, **TINY)
     with pytest.raises(ValueError, match="holds another configuration's run .*epochs: 2 there"):
         dwa_jax.train(rows.texts, rows.scores, folder=folder, **TINY | {"epochs": 3})
 
@@ -170,13 +172,22 @@ def test_columns_of_tables_and_labels_that_are_missing(rows):
     assert model.summary["rows"]["train"]["count"] <= 100  # those of validation are left out
 
 
+def test_what_is_no_text_or_no_listener_is_said(model, rows):
+    with pytest.raises(ValueError, match="text 1 holds half a surrogate pair"):
+        model(["a", "\ud800"])
+    with pytest.raises(TypeError, match="listener must be a dwa_jax.Listener, got 'x'"):
+        dwa_jax.train(rows.texts, rows.scores, listener="x")
+
+
 @pytest.mark.parametrize(
     ("arguments", "keys", "message"),
     [
         ((["a", "b"], [0.1]), {}, "columns of one length are needed; there are 2 texts, 1 scores"),
         ((["a"], [2.0]), {}, r"texts, row 0: score 2.0 is outside \[-1, 1\]"),
         ((["a", 7], [0.0, 0.0]), {}, "texts, row 1: the text 7 is of type int"),
-        (("a text", [0.0]), {}, "texts must be a list or a column, got str"),
+        (("a text", [0.0]), {}, r"texts must be a list or a column, got str; of a table .* train="),
+        ((["a"], [0.0]), {"on_bad_row": "skip"}, "on_bad_row is a key for files, and texts are"),
+        ((["a"], ["x"]), {"category_names": ("x", "y")}, "has 2 names, and num_classes is 5"),
         ((["a"], None), {}, "texts need scores, categories or both"),
         ((None, [0.0]), {}, "labels or splits are given without texts"),
         ((["a"], [0.0]), {"epoch": 3}, "there is no key 'epoch'; the nearest is 'epochs'"),

@@ -25,7 +25,7 @@ def refusal(run: Trained) -> str:
         where = f"the run in {run.folder}" if run.folder else "the run"
         return (
             f"{where} trained the trunk itself, without LoRA: there is no "
-            "adapter; use --format=transformers"
+            "adapter; another format, or none, holds it"
         )
     return to_transformers.refusal(run)
 
