@@ -21,3 +21,10 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
     os.environ["HF_DATASETS_CACHE"] = os.path.join(_CACHE.name, "datasets")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+
+def pytest_collection_modifyitems(items):
+    """Marks as quick what no file marks as slow: `pytest -m quick` is for between two edits."""
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            item.add_marker("quick")

@@ -14,6 +14,8 @@ from torch import nn
 from dwa_jax import backbones, lora, losses, training, trunk, weighting
 from tests import torch_reference
 
+pytestmark = pytest.mark.slow
+
 K, STEPS, WIDTH = 5, 20, 32
 RATES = (1e-3, 2e-3, 1e-3)
 ALPHA, BETA = 0.3, 0.7

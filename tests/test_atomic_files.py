@@ -12,6 +12,8 @@ import pytest
 from dwa_jax import atomic_files, partials
 from dwa_jax.finetune import own_files, run_folder
 
+pytestmark = pytest.mark.slow
+
 MARKER = ".marker.json"
 
 

@@ -12,6 +12,8 @@ import pytest
 from dwa_jax.checkpoints import Checkpoints
 from tests.test_training import BATCHES, host, make
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

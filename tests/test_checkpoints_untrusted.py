@@ -16,7 +16,10 @@ from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.training import TrainState
 
 # Orbax leaves coroutines behind where an array cannot be read.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 # Events that the interpreter itself reports when something is unpickled or started.
 _FORBIDDEN = ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "subprocess.Popen")

@@ -9,9 +9,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from dwa_jax import sharding
 from tests.test_training import batch, host, make, train
+
+pytestmark = pytest.mark.slow
 
 DEVICES = (1, 2, 4, 8)
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}

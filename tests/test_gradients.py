@@ -10,6 +10,8 @@ import pytest
 
 from dwa_jax import gradients
 
+pytestmark = pytest.mark.slow
+
 N, M = 3, 4
 
 

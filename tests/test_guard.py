@@ -9,6 +9,8 @@ import pytest
 from dwa_jax import guard, optimizers, weighting
 from tests.test_training import BATCHES, batch, host, make, train
 
+pytestmark = pytest.mark.slow
+
 NAN_SCORE = batch(score=np.full(8, np.nan, np.float32))
 LEARNED = ("theta", "psi", "phi", "weighting", "proportions", "optimizers")
 

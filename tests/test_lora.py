@@ -6,6 +6,8 @@ import pytest
 from dwa_jax import backbones, lora
 from dwa_jax.backbones import BackboneConfig
 
+pytestmark = pytest.mark.slow
+
 QWEN = {
     "model_type": "qwen2",
     "vocab_size": 40,

@@ -12,6 +12,8 @@ from dwa_jax import backbones, gradients, lora, paths, recorded, records, shardi
 from dwa_jax.backbones import layers
 from tests.test_training import config
 
+pytestmark = pytest.mark.slow
+
 B, T, WIDTH = 3, 5, 16
 # What DistilBERT calls the sizes of `tests.test_training.config`.
 DISTILBERT = {"dim": WIDTH, "n_heads": 2, "hidden_dim": 24}

@@ -17,6 +17,8 @@ from sklearn.isotonic import IsotonicRegression
 
 from dwa_jax import stratify
 
+pytestmark = pytest.mark.slow
+
 REAL_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 SHAPES = (
     "skewed",

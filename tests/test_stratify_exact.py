@@ -12,6 +12,8 @@ import pytest
 from dwa_jax import stratify
 from tests.test_stratify import FEW, SHAPES, read_scores, synthetic
 
+pytestmark = pytest.mark.slow
+
 REAL = ("semeval_headlines", "vader_tweets", "vader_amazon", "vader_movies")
 
 

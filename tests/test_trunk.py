@@ -8,6 +8,8 @@ import pytest
 from dwa_jax import backbones, heads, lora, trunk
 from experiments.benchmarks import shapes
 
+pytestmark = pytest.mark.slow
+
 SHAPES = {
     "roberta": shapes._roberta(40, 16, 3, 2, 24),
     "qwen2": shapes._decoder("qwen2", 40, 16, 3, 4, 2, 24),

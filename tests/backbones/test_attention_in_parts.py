@@ -8,6 +8,8 @@ from jax.test_util import check_grads
 
 from dwa_jax.backbones import attention as module
 
+pytestmark = pytest.mark.slow
+
 
 def both(monkeypatch, function, cached_bytes):
     expected = function()

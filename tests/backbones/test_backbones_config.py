@@ -12,6 +12,8 @@ import transformers
 from dwa_jax import backbones
 from dwa_jax.backbones import BackboneConfig, BackboneError
 
+pytestmark = pytest.mark.slow
+
 BERT = {
     "model_type": "bert",
     "vocab_size": 30522,

@@ -19,6 +19,8 @@ import torch
 from dwa_jax import backbones
 from dwa_jax.backbones import BackboneError
 
+pytestmark = pytest.mark.slow
+
 PREFIXES = {"bert": "bert.", "distilbert": "distilbert."}
 PREFIXES |= dict.fromkeys(("roberta", "xlm-roberta", "camembert"), "roberta.")
 

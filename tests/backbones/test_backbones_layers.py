@@ -14,6 +14,8 @@ from transformers.models.llama import modeling_llama
 from dwa_jax.backbones import config as configs
 from dwa_jax.backbones import layers
 
+pytestmark = pytest.mark.slow
+
 # One table for every operation: absolute, on inputs of unit scale.
 TOLERANCE = {np.float32: 2e-6, np.float64: 1e-13}
 

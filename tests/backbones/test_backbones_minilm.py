@@ -17,6 +17,8 @@ import transformers
 
 from dwa_jax import backbones
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder():

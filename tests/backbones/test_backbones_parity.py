@@ -11,6 +11,8 @@ import torch
 
 from dwa_jax import backbones
 
+pytestmark = pytest.mark.slow
+
 # float32: hidden states of unit scale, absolute; gradients, relative to their largest entry.
 TOLERANCE = {"hidden": 1e-5, "gradient": 1e-4}
 

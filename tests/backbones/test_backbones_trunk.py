@@ -12,6 +12,8 @@ import pytest
 
 from dwa_jax import backbones
 
+pytestmark = pytest.mark.slow
+
 ATTENTION = ("attention",)
 BOTH = ("attention", "mlp")
 

@@ -13,6 +13,8 @@ import pytest
 from dwa_jax import backbones
 from dwa_jax.backbones import attention
 
+pytestmark = pytest.mark.slow
+
 
 def outputs(module, trunk, params=None):
     """Hidden states and the gradient of a function of those of real tokens."""

@@ -9,6 +9,8 @@ import pytest
 
 from dwa_jax.backbones import low_rank
 
+pytestmark = pytest.mark.slow
+
 ORDERS = [low_rank.Order(*flags) for flags in itertools.product((False, True), repeat=2)]
 
 

@@ -18,6 +18,8 @@ from configs import base  # noqa: E402
 from dwa_jax import backbones, lora  # noqa: E402
 from dwa_jax.finetune.model import load_model  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 RANK, ALPHA = 3, 5.0
 TARGETS = {
     "bert": ["query", "value", "attention.output.dense", "intermediate.dense"],

@@ -9,6 +9,8 @@ import pytest
 from dwa_jax import data
 from dwa_jax.data import long_texts as splitter
 
+pytestmark = pytest.mark.slow
+
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
 WORDS = [

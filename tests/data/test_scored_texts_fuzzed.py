@@ -28,6 +28,8 @@ from hypothesis import strategies as st
 
 from dwa_jax.data import DataError, read, tables
 
+pytestmark = pytest.mark.slow
+
 CASES = int(os.environ.get("DWA_JAX_FUZZ_CASES", "120"))
 FUZZ = settings(
     max_examples=CASES,

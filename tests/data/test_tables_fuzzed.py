@@ -10,12 +10,15 @@ import os
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dwa_jax.data import read, tables
 from dwa_jax.data.guess import guess
 from dwa_jax.data.rows import BadRow
+
+pytestmark = pytest.mark.slow
 
 FUZZ = settings(
     max_examples=int(os.environ.get("DWA_JAX_FUZZ_CASES", "150")),

@@ -21,6 +21,8 @@ from dwa_jax.finetune.predictor import Predictor
 from experiments import export
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 NAMES = ("slaw", "ordinal", "symmetric", "gpt2", "all_of_my_own")
 TEXTS = ["EUR/USD jumps after ECB", "the dollar falls", "pound"]

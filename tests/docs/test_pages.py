@@ -17,6 +17,8 @@ import dwa_jax
 from configs import base
 from experiments import export, predict
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = [path for path in DOCS.rglob("*.md") if "_build" not in path.parts]

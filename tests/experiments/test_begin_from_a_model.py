@@ -24,6 +24,8 @@ from dwa_jax.finetune.predictor import Predictor
 from tests.experiments import trained_runs
 from tests.experiments.trained_runs import FAMILIES, TEXTS, THRESHOLDS
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 

@@ -21,6 +21,8 @@ from experiments.benchmarks import (
     worker,
 )
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "model_type": "qwen2",
     "vocab_size": 50,

@@ -5,6 +5,8 @@ import pytest
 
 from experiments import endurance
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("preset", "floor"), [("paper", 0.0), ("stable", 0.1)])
 def test_everything_stays_finite_and_inside_its_bounds(preset, floor):

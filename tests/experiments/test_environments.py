@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 # Names that neither ASCII nor Latin-1 has.
 NAMES = ("schlecht ё", "名前", "İyi")

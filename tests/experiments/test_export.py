@@ -20,6 +20,8 @@ from experiments.terminal import command
 from tests.experiments import trained_runs
 from tests.experiments.trained_runs import FAMILIES, TEXTS, THRESHOLDS
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 TOLERANCE = 1e-4

@@ -22,7 +22,10 @@ from dwa_jax.finetune.config import Config
 from experiments.terminal import preview
 
 # ml_collections loads a configuration so.
-pytestmark = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning"),
+]
 
 COUNT = 60
 ROWS = headlines.generate(COUNT, 7)

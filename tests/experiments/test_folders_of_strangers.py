@@ -21,6 +21,8 @@ from dwa_jax.finetune.predictor import Predictor
 from experiments import report
 from tests.experiments import run_folders
 
+pytestmark = pytest.mark.slow
+
 SECONDS, KIBIBYTES = 10, 2**20
 DEEP = "[" * 5000 + "]" * 5000
 VALUES = [

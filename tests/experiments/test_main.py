@@ -19,6 +19,8 @@ from experiments.terminal import overview
 from experiments.terminal.console import Terminal
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLOTS = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
 STEP = {

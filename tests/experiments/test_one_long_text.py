@@ -8,11 +8,15 @@ import os
 import resource
 import time
 
+import pytest
+
 from configs import base
 from dwa_jax.finetune import occlusion, saved
 from dwa_jax.finetune.predictor import Predictor
 from experiments import predict
 from tests import runs
+
+pytestmark = pytest.mark.slow
 
 KIBIBYTES = 2**20
 WORDS = "EUR/USD jumps after ECB "

@@ -36,6 +36,8 @@ from dwa_jax.finetune.setup import (
 from experiments import predict
 from tests.experiments import trained_runs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 ADDED = ["predicted_score", "predicted_category", *(f"probability_{k}" for k in range(5))]
 

@@ -20,6 +20,8 @@ from experiments.reports import pictures
 from tests.experiments import pages, run_folders
 from tests.experiments.run_folders import make
 
+pytestmark = pytest.mark.slow
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 SCRIPT = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 LONG = "W" * 700  # nothing in it where a line could break

@@ -13,6 +13,8 @@ from experiments.sweeps import collect, papers, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 from experiments.terminal import command
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLACES = {"data": "somewhere", "streams": "elsewhere"}
 # Small enough for a run to be mostly imports.

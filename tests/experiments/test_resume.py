@@ -26,6 +26,8 @@ from dwa_jax.finetune import interrupts, run_folder
 from dwa_jax.finetune.run_records import MetricsFile
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 STEPS_AN_EPOCH = 6
 # Everything that carries state from step to step is on.

@@ -16,6 +16,8 @@ from dwa_jax.finetune.config import Config
 from tests.experiments import trained_runs
 from tests.experiments.test_configs import NAMES, TINYLLAMA, TWITTER
 
+pytestmark = pytest.mark.slow
+
 transformers = pytest.importorskip("transformers")
 torch = pytest.importorskip("torch")
 

@@ -13,6 +13,8 @@ from dwa_jax.finetune import export, saved
 from dwa_jax.training import TrainState
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 
 def look(folder):
     """Bytes, mode and target of everything: what must not change."""

@@ -15,6 +15,8 @@ from dwa_jax.data import headlines
 from dwa_jax.finetune.config import Config
 from tests import runs
 
+pytestmark = pytest.mark.slow
+
 TINY = {
     "epochs": 2,
     "batch_size": 16,

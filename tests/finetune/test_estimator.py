@@ -11,6 +11,8 @@ import dwa_jax
 from dwa_jax.data import headlines
 from tests.finetune.test_api import TINY
 
+pytestmark = pytest.mark.slow
+
 QUICK = TINY | {"epochs": 1, "pad_to_multiple_of": 32}
 
 

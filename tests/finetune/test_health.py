@@ -11,6 +11,8 @@ import pytest
 from dwa_jax.finetune.health import Diverged, Health
 from tests.experiments.test_main import ROOT, command, records, run
 
+pytestmark = pytest.mark.slow
+
 ORIGIN = [("a.csv", 2 + i) for i in range(4)] + [("b.csv", 7)]
 
 

@@ -12,6 +12,8 @@ import dwa_jax
 from dwa_jax.data import headlines
 from tests.finetune.test_api import TIMES, TINY
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 QUICK = TINY | {"epochs": 1}
 CELL = """

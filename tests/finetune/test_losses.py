@@ -12,6 +12,8 @@ from dwa_jax.finetune.corpus import read_corpus
 from dwa_jax.finetune.model import load_model
 from dwa_jax.finetune.setup import make_batches, make_setup, make_tasks
 
+pytestmark = pytest.mark.slow
+
 CHOICES = [
     ("mse", "cross_entropy"),
     ("lds(weight='inverse')", "class_balanced(beta=0.99, gamma=1.0)"),

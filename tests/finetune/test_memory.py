@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import numpy as np
+import pytest
 
 from configs import base
 from dwa_jax import lora, sharding
@@ -11,6 +12,8 @@ from dwa_jax.finetune import memory
 from dwa_jax.finetune.corpus import read_corpus
 from dwa_jax.finetune.model import load_model
 from dwa_jax.finetune.setup import make_batches, make_setup
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_estimate_is_near_what_xla_counts():

@@ -12,6 +12,8 @@ from dwa_jax import losses
 from dwa_jax.losses import balanced_mse
 from tests.losses import cases
 
+pytestmark = pytest.mark.slow
+
 EVEN = losses.Labels(np.ones(cases.K), (np.arange(4000) + 0.5) / 2000 - 1)
 
 

@@ -8,6 +8,8 @@ import pytest
 from dwa_jax import losses
 from tests.losses import cases
 
+pytestmark = pytest.mark.slow
+
 EVERY = {**losses.CLASSIFICATION_LOSSES, **losses.REGRESSION_LOSSES}
 KEYS = ("score", "score_mask", "category", "category_mask")
 

@@ -11,6 +11,8 @@ from dwa_jax import losses
 from tests.losses import cases
 from tests.losses.cases import K
 
+pytestmark = pytest.mark.slow
+
 
 def _by_hand(batch, logits, alpha, beta, p=None):
     category, mask = np.asarray(batch["category"]), np.asarray(batch["category_mask"]) > 0

@@ -9,6 +9,8 @@ from dwa_jax import weighting
 from dwa_jax.weighting.dwa import balanced_lambda
 from tests.weighting import cases
 
+pytestmark = pytest.mark.slow
+
 NORMS = np.array([3.0, 0.5])
 LOSSES = np.array([0.8, 1.6])
 

@@ -9,6 +9,8 @@ from scipy import optimize
 from dwa_jax.weighting import cones, quadratic, spectral
 from tests.weighting import cases
 
+pytestmark = pytest.mark.slow
+
 
 def unit(jacobians):
     return jacobians / np.linalg.norm(jacobians, axis=(1, 2), keepdims=True)

@@ -8,6 +8,8 @@ import pytest
 from dwa_jax import weighting
 from tests.weighting import cases
 
+pytestmark = pytest.mark.slow
+
 NAMES = weighting.names()
 # These name a task by its place.
 BY_PLACE = {"constant", "single_task"}

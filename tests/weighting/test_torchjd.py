@@ -16,6 +16,8 @@ from torchjd.linalg import DualConeProjector
 
 from tests.weighting import cases
 
+pytestmark = pytest.mark.slow
+
 NUM_TASKS = (2, 3, 6, 12)
 
 
