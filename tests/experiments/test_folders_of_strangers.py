@@ -190,7 +190,7 @@ REFUSED = [
     ("lora_targets", ["(x+x+)+y"], "the pattern"),
     ("lora_targets", [3], "lora_targets: 3 must be a text"),
     ("weighting", "dwa(floor={[]:1})", "the value of floor is not a literal"),
-    ("category_names", ["a"], "category_names are 1, and num_classes=5"),
+    ("category_names", ["a"], "category_names has 1 names, and num_classes is 5"),
     ("scratch", {"width": 4_000_000, "heads": 1}, "scratch.width=4000000"),
 ]
 

@@ -217,7 +217,7 @@ def test_the_real_wandb_writes_a_folder_offline(tmp_path):
     code = """
 import sys
 from pathlib import Path
-from tests.experiments import test_writers
+from tests.finetune import test_writers
 log = test_writers.opened(Path(sys.argv[1]), "wandb")
 log.write(test_writers.step(10, 0.625))
 log.conclude(test_writers.SUMMARY, 10)
