@@ -110,6 +110,11 @@ def init(key: jax.Array, family: str, width: int, outputs: int) -> dict:
     return params
 
 
+def shapes(family: str, width: int, outputs: int) -> dict:
+    """Returns what `init` would return, as shapes and types alone."""
+    return jax.eval_shape(lambda key: init(key, family, width, outputs), jax.random.key(0))
+
+
 def start_at(params: dict, family: str, outputs: np.ndarray | None) -> dict:
     """Makes a head begin near the same outputs for every text, whatever vector it is shown.
 

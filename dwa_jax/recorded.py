@@ -47,7 +47,7 @@ def plan(
       additive: whether the batch comes in parts.
 
     Returns:
-      {site: way}, see `records.choose`; None where whole gradients are to be formed: because
+      {site: way}, see `records.choose_way`; None where whole gradients are to be formed: because
       they are asked for, or there is one loss, or exact norms of a batch in parts, or the
       outputs of all matrices are more numbers than the parameters, so that records would
       hold more memory than gradients do.

@@ -46,10 +46,7 @@ def check_regular(path: Path) -> bool:
     Raises:
       ValueError: something else is, a link for instance.
     """
-    found = kind_of(path)
-    if found not in ("", "a file"):
-        raise ValueError(f"{path} is {found}, where a regular file is expected")
-    return bool(found)
+    return _is_there(path, "a file", "a regular file")
 
 
 def check_real_folder(path: Path) -> bool:
@@ -58,9 +55,13 @@ def check_real_folder(path: Path) -> bool:
     Raises:
       ValueError: something else is, a link for instance.
     """
+    return _is_there(path, "a folder", "a folder")
+
+
+def _is_there(path, kind, words):
     found = kind_of(path)
-    if found not in ("", "a folder"):
-        raise ValueError(f"{path} is {found}, where a folder is expected")
+    if found not in ("", kind):
+        raise ValueError(f"{path} is {found}, where {words} is expected")
     return bool(found)
 
 

@@ -234,9 +234,7 @@ def make_step(
     common: dict[str, Any] = {"pooling": options.pooling, "lora_scale": options.lora_scale}
     num_tasks = len(tasks)
     names = [task.name for task in tasks]
-    gramian_rows = list(range(num_tasks))
-    if norm_of_cross_entropy and "classification" in names:
-        gramian_rows[names.index("classification")] = num_tasks
+    gramian_rows = _gramian_rows(names, norm_of_cross_entropy)
 
     def task_heads(statistics):
         def apply(h, psi, phi, batch):
@@ -373,7 +371,7 @@ def plan_records(
       tokens: T.
 
     Returns:
-      {site: way}, see `records.choose`; None where the step forms one whole gradient a task.
+      {site: way}, see `records.choose_way`; None where the step forms one whole gradient a task.
     """
     if options.scope != "trainable":
         return None
@@ -382,12 +380,20 @@ def plan_records(
     )
     one = jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
     batch = ({"input_ids": one, "attention_mask": one}, None)
-    count = len(tasks)
-    if options.norm_of_cross_entropy and any(task.name == "classification" for task in tasks):
-        count += 1
+    names = [task.name for task in tasks]
+    count = len({*range(len(names)), *_gramian_rows(names, options.norm_of_cross_entropy)})
     norms = gradients.Norms(options.gradient_norms, options.sketch_columns)
     additive = options.microbatches > 1
     return plan(recorded, state.theta, batch, count, norms, additive=additive)
+
+
+def _gramian_rows(names, norm_of_cross_entropy):
+    # Which loss each task's gradient norm is taken of; one behind the tasks' own is the plain
+    # cross-entropy.
+    rows = list(range(len(names)))
+    if norm_of_cross_entropy and "classification" in names:
+        rows[names.index("classification")] = len(names)
+    return rows
 
 
 def _split_rows(batch, microbatches):

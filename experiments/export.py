@@ -18,17 +18,10 @@ opened and compared with the run: more than 1e-4 apart, it is removed again.
 """
 
 import argparse
-import os
 import shlex
 import signal
 import sys
 from pathlib import Path
-
-# Before the libraries that read them are imported: no start-up chatter.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 if __name__ == "__main__":
     # The imports below take seconds, in which Ctrl-C would end in a traceback.

@@ -13,12 +13,6 @@ import traceback
 from pathlib import Path
 from typing import Any, NoReturn
 
-# Before the libraries that read them are imported: no start-up chatter.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-
 from experiments.terminal import command, ending, usage
 
 if __name__ == "__main__":

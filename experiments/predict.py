@@ -15,18 +15,11 @@ standard output, of lines as JSON. Text files are compressed where a name ends i
 
 import contextlib
 import io
-import os
 import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
-
-# Before the libraries that read them are imported: no start-up chatter.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 if __name__ == "__main__":
     # The imports below take seconds, in which Ctrl-C would end in a traceback.

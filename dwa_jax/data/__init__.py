@@ -5,7 +5,7 @@ The way through is `read` (or `headlines.generate`) -> `split` -> `encode` ->
 """
 
 from dwa_jax.data import headlines
-from dwa_jax.data.batches import Batches, bucket_lengths
+from dwa_jax.data.batches import Batches, bucket_lengths, pad_rows
 from dwa_jax.data.columns import Columns, LeftOut
 from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rescaling import rescale
@@ -31,6 +31,7 @@ __all__ = [
     "load_tokenizer",
     "normalize_text",
     "normalize_tweet",
+    "pad_rows",
     "read",
     "rescale",
     "split",

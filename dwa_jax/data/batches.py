@@ -66,6 +66,28 @@ def bucket_lengths(
     return tuple(reversed(chosen))
 
 
+def pad_rows(
+    ids: Sequence[np.ndarray], count: int, length: int, pad_id: int
+) -> dict[str, np.ndarray]:
+    """Makes a batch of rows of token ids, without labels.
+
+    Args:
+        ids: at least one row and at most `count`, each (length of the text,).
+        count: B. What fills the batch is a text like any other, so that nothing is undefined.
+        length: T, of the longest row or above.
+        pad_id: fills rows up, on the right.
+
+    Returns:
+        {"input_ids": (B, T) int32, "attention_mask": (B, T) int32}.
+    """
+    rows = [*ids, *[ids[0]] * (count - len(ids))]
+    tokens = np.full((count, length), pad_id, np.int32)
+    mask = np.zeros((count, length), np.int32)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)], mask[i, : len(row)] = row, 1
+    return {"input_ids": tokens, "attention_mask": mask}
+
+
 class Batches:
     """Labelled rows of token ids, served in batches of equal size and few shapes.
 

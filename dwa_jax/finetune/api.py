@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dwa_jax import data
-from dwa_jax.finetune import run, saved
+from dwa_jax.finetune import run
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import IN_MEMORY
 from dwa_jax.finetune.listener import Listener, ProgressBar
@@ -64,9 +64,6 @@ def train(
                 f"texts must be a list or a column, got {type(texts).__name__}; of a table give "
                 "table['text'] and table['score'], of a file its name as train=..."
             )
-        for key in _OF_FILES:
-            if getattr(settings, key) != getattr(Config(), key):
-                raise ValueError(f"{key} is a key for files, and texts are given")
         given = {"train": _rows(settings, texts, scores, categories)}
         for split, rows in (("validation", validation), ("test", test)):
             if rows is not None:
@@ -87,10 +84,6 @@ def train(
         listener=ProgressBar() if listener is None else listener,
     )
     return Predictor(trained)
-
-
-# Say how files are read, and so nothing of rows that are handed over.
-_OF_FILES = ("text_column", "score_column", "category_column", "on_bad_row")
 
 
 def _rows(config, texts, scores, categories):
@@ -119,4 +112,4 @@ def load(folder: str | os.PathLike, batch_size: int | None = None) -> Predictor:
       ValueError: there is no finished run, or it cannot be used; one line says why.
       OSError: a file cannot be read.
     """
-    return Predictor(saved.load(folder), batch_size)
+    return Predictor.load(folder, batch_size)

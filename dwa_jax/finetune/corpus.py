@@ -144,11 +144,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         return rows
 
     if given is not None:
-        for key in ("split_column", "group_column", "time_column"):
-            if getattr(config, key):
-                raise ValueError(
-                    f"{key}={getattr(config, key)!r} names a column of files; these rows are none"
-                )
+        _check_in_memory(config)
         everything = given["train"]
     elif config.train == IN_MEMORY:
         raise ValueError(
@@ -215,6 +211,18 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
     return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+
+
+def _check_in_memory(config):
+    # Keys that say how files are read, and so nothing of rows that are handed over.
+    for key in ("split_column", "group_column", "time_column"):
+        if getattr(config, key):
+            raise ValueError(
+                f"{key}={getattr(config, key)!r} names a column of files; these rows are none"
+            )
+    for key in ("text_column", "score_column", "category_column", "on_bad_row"):
+        if getattr(config, key) != getattr(Config(), key):
+            raise ValueError(f"{key} is a key for files, and texts are given")
 
 
 def _inherited(config, notes):

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dwa_jax.data import rescale
 from dwa_jax.finetune.api import train
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.listener import Listener
@@ -104,11 +105,11 @@ class SentimentModel:
         if found.score is None:
             return float(np.mean(found.category == true))
         # The range of the scores that were given is that of the model's.
-        low, high = self.model_.config.score_range or (-1.0, 1.0)
-        true = 2 * (true.astype(float) - low) / (high - low) - 1
-        known = ~np.isnan(true)
-        errors = (true - found.score)[known]
-        return float(1 - np.mean(errors**2) / np.var(true[known]))
+        ends = self.model_.config.score_range or (-1.0, 1.0)
+        known = ~np.isnan(true.astype(float))
+        rescaled = np.array([rescale(score, *ends) for score in true[known].tolist()])
+        errors = rescaled - found.score[known]
+        return float(1 - np.mean(errors**2) / np.var(rescaled))
 
     def _fitted(self) -> Predictor:
         if not hasattr(self, "model_"):

@@ -198,8 +198,8 @@ def pick_heads(
         if task not in given.heads:
             notes.append(f"backbone={backbone} has no head for {task}, which starts afresh")
             continue
-        head, wanted = given.heads[task], _shapes(config, count)
-        if jax.tree.map(np.shape, head) == wanted:
+        head, wanted = given.heads[task], heads.shapes(config.family, config.hidden_size, count)
+        if jax.tree.map(np.shape, head) == jax.tree.map(np.shape, wanted):
             taken[task] = head
             notes.append(f"the head for {task} starts from that of backbone={backbone}")
         else:
@@ -211,13 +211,6 @@ def pick_heads(
     for task in [name for name in given.heads if name not in outputs]:
         notes.append(f"the head for {task} of backbone={backbone} is not taken: no such task here")
     return taken, notes
-
-
-def _shapes(config, outputs):
-    made = jax.eval_shape(
-        lambda key: heads.init(key, config.family, config.hidden_size, outputs), jax.random.key(0)
-    )
-    return jax.tree.map(lambda leaf: leaf.shape, made)
 
 
 def _of_classifier(folder, settings, notes):

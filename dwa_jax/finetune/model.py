@@ -92,7 +92,7 @@ def load_model(
       corpus: its training texts train the tokenizer of a trunk from scratch.
       key: of fresh parameters.
       tokenizer: one that was trained or loaded before; then nothing is read of `corpus`.
-      start: where the backbone is a run, what it holds; see `saved.begin`.
+      start: where the backbone is a run, what it holds; see `saved.begin_model`.
 
     Raises:
       ValueError: no usable weights, adapter or tokenizer, or an unknown pooling.

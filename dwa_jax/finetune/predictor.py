@@ -292,21 +292,13 @@ class Predictor:
         order = np.argsort(-lengths, kind="stable")
         for start in range(0, num_rows, self.batch_size):
             rows = order[start : start + self.batch_size]
-            batch = self._pad([ids[row] for row in rows])
+            chosen = [ids[row] for row in rows]
+            count, length = self._shape(len(chosen), max(map(len, chosen)))
+            batch = data.pad_rows(chosen, count, length, run.tokenizer.pad_token_id)
             result = self._predict(run, sharding.shard_rows(batch, self._mesh))
             for name, values in jax.device_get(result).items():
                 outputs[name][rows] = values[: len(rows)]
         return Predictions(*read_outputs(outputs, run.thresholds))
-
-    def _pad(self, rows):
-        count, length = self._shape(len(rows), max(map(len, rows)))
-        # What fills the batch is a text like any other, so that nothing is undefined.
-        rows = [*rows, *[rows[0]] * (count - len(rows))]
-        ids = np.full((count, length), self.run.tokenizer.pad_token_id, np.int32)
-        mask = np.zeros((count, length), np.int32)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)], mask[i, : len(row)] = row, 1
-        return {"input_ids": ids, "attention_mask": mask}
 
     def _shape(self, count, length):
         # Powers of two both ways: few programs to compile, at most half of one wasted.

@@ -12,7 +12,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import backbones, data, heads, lora, regular_files, sharding, training, trunk
+from dwa_jax import (
+    backbones,
+    data,
+    heads,
+    lora,
+    paths,
+    regular_files,
+    sharding,
+    training,
+    trunk,
+)
 from dwa_jax.atomic_files import whole_folder
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import (
@@ -88,6 +98,19 @@ class Trained:
         """The LoRA factors, where those trained."""
         return lora.Lora(self.theta["lora"], self.lora_scale) if "lora" in self.theta else None
 
+    def trunk_parameters(self, *, merged: bool) -> dict:
+        """Returns the trunk's parameters in float32, as numpy arrays.
+
+        Args:
+          merged: whether LoRA is added to what it adapts; in float32 whatever the trunk
+            computes in, for rounding again would add an error.
+        """
+        joined = trunk.joined_variables(self.theta, self.frozen)["params"]
+        params = jax.tree.map(lambda leaf: leaf.astype(np.float32), joined)
+        if merged and self.adapter is not None:
+            params = lora.merge(params, self.adapter)
+        return jax.tree.map(np.asarray, params)
+
 
 def load(path: str | os.PathLike) -> Trained:
     """Reads a finished run: the parameters are those of its best epoch.
@@ -137,7 +160,7 @@ def _load(folder, through):
     tasks = make_tasks(config)
     mesh = sharding.data_mesh()
     if regular_files.check_regular(folder / WEIGHTS):
-        theta, psi = _read_weights(folder / WEIGHTS, config, module.config, tasks, theta)
+        theta, psi = _read_weights(folder / WEIGHTS, module.config, tasks, theta)
     else:
         state = _restore(folder, config, module.config, tasks, theta, frozen, mesh)
         theta, frozen, psi = state.theta, state.frozen, state.psi
@@ -222,12 +245,7 @@ def _begin(config, corpus, key, tokenizer, through):
     if not inherited.is_run(config.backbone):
         return load_model(config, corpus, key, tokenizer)
     run = _load(Path(config.backbone).expanduser(), through)
-    params = jax.tree.map(
-        lambda leaf: np.asarray(leaf, np.float32),
-        trunk.joined_variables(run.theta, run.frozen)["params"],
-    )
-    if run.adapter is not None:
-        params = jax.tree.map(np.asarray, lora.merge(params, run.adapter))
+    params = run.trunk_parameters(merged=True)
     notes = [
         f"it was trained with {key}={before!r}, here it is {now!r}"
         for key in ("normalize_tweets", "max_length")
@@ -247,41 +265,31 @@ def write_tokens_and_shape(folder: Path, tokenizer: Any, module: Any, pooling: s
 
 def _named(theta, psi):
     return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-        for path, leaf in jax.tree.leaves_with_path({"theta": theta, "psi": psi})
+        name: np.asarray(leaf) for name, leaf in paths.flatten({"theta": theta, "psi": psi}).items()
     }
 
 
-def _read_weights(path, config, settings, tasks, theta):
-    heads_like = jax.eval_shape(
-        lambda key: {
-            task.name: heads.init(key, settings.family, settings.hidden_size, task.outputs)
-            for task in tasks
-        },
-        jax.random.key(0),
-    )
-    like = {"theta": theta, "psi": heads_like}
-    paths, shape = jax.tree_util.tree_flatten_with_path(like)
-    names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths]
+def _read_weights(path, settings, tasks, theta):
+    psi = {
+        task.name: heads.shapes(settings.family, settings.hidden_size, task.outputs)
+        for task in tasks
+    }
+    like = paths.flatten({"theta": theta, "psi": psi})
     with contextlib.ExitStack() as stack:
         tensors = backbones.open_safetensors(stack, path)
-        wrong = sorted(set(names) ^ set(tensors))
-        wrong += [
-            n
-            for n, (_, x) in zip(names, paths, strict=True)
-            if n in tensors and tensors[n][0] != x.shape
-        ]
+        wrong = sorted(set(like) ^ set(tensors))
+        wrong += [n for n, x in like.items() if n in tensors and tensors[n][0] != x.shape]
         if wrong:
             raise ValueError(
                 f"{path} does not fit config.json and backbone.json beside it: {shown(wrong[0])} "
                 "is missing, of another shape, or not expected"
             )
-        leaves = [tensors[name][1]() for name in names]
-    for name, leaf in zip(names, leaves, strict=True):
+        leaves = {name: tensors[name][1]() for name in like}
+    for name, leaf in leaves.items():
         if leaf.dtype.kind != "f" or not np.isfinite(leaf).all():
             raise ValueError(f"{path}: {shown(name)} holds something else than finite numbers")
     # What trains is held in float32, whatever the trunk computes in.
-    tree = jax.tree.unflatten(shape, [leaf.astype(np.float32) for leaf in leaves])
+    tree = paths.unflatten({name: leaf.astype(np.float32) for name, leaf in leaves.items()})
     return tree["theta"], tree["psi"]
 
 

@@ -109,14 +109,8 @@ def _ours(run, texts, normalize):
     )
     ids = data.encode(run.tokenizer, texts, run.max_tokens, normalize).ids
     mesh = sharding.data_mesh()
-    rows = [*ids, *[ids[0]] * (-len(ids) % mesh.size)]
-    shape = (len(rows), max(map(len, rows)))
-    batch = {
-        "input_ids": np.full(shape, run.tokenizer.pad_token_id, np.int32),
-        "attention_mask": np.zeros(shape, np.int32),
-    }
-    for i, row in enumerate(rows):
-        batch["input_ids"][i, : len(row)], batch["attention_mask"][i, : len(row)] = row, 1
+    count = len(ids) + -len(ids) % mesh.size
+    batch = data.pad_rows(ids, count, max(map(len, ids)), run.tokenizer.pad_token_id)
     predict = training.make_predict(
         module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
     )

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import backbones, lora, trunk
+from dwa_jax import backbones
 from dwa_jax.finetune.categories import labels
 from dwa_jax.finetune.run_folder import read_object, write_json
 from dwa_jax.finetune.saved import Trained
@@ -23,12 +23,7 @@ def trunk_tensors(run: Trained, *, merged: bool) -> dict[str, np.ndarray]:
       run: what is exported.
       merged: whether LoRA is added to what it adapts.
     """
-    # Merged in float32 whatever the trunk computes in: rounding again would add an error.
-    joined = trunk.joined_variables(run.theta, run.frozen)
-    params = jax.tree.map(lambda leaf: leaf.astype("float32"), joined["params"])
-    if merged and run.adapter is not None:
-        params = lora.merge(params, run.adapter)
-    params = jax.tree.map(np.asarray, params)
+    params = run.trunk_parameters(merged=merged)
     return backbones.to_huggingface(run.module.config, params, prefix=family(run).prefix)
 
 

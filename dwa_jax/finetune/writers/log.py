@@ -28,7 +28,7 @@ class Log:
         Args:
           folder: the run's; None keeps the records in memory.
           config: the whole configuration.
-          chosen: from `writers.choose`.
+          chosen: from `writers.choose_writers`.
           say: prints a line.
         """
         self._file = Records() if folder is None else MetricsFile(folder / "metrics.jsonl")
