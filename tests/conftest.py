@@ -1,5 +1,6 @@
 """Two virtual CPU devices, quick compilation, no network: before anything imports jax."""
 
+import importlib.metadata
 import os
 import tempfile
 
@@ -9,6 +10,12 @@ _FLAGS = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
 )
+# A third less of it; XLA ends a process that gives it a flag it does not know.
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FLAGS += (
+        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+    )
 
 # Workers inherit what the first process sets.
 if "PYTEST_XDIST_WORKER" not in os.environ:
