@@ -1,6 +1,5 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -128,13 +127,8 @@ def _values(predictor, found):
     values = {"predicted_category": list(found.category)}
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
-        if predictor.run.config.score_range:
-            values["predicted_in_range"] = [
-                cells.restore(score, predictor.run.config.score_range)
-                if math.isfinite(score)
-                else math.nan
-                for score in values["predicted_score"]
-            ]
+        if found.in_range is not None:
+            values["predicted_in_range"] = found.in_range.tolist()
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:
