@@ -8,7 +8,7 @@ import numpy as np
 from dwa_jax.data import DataError, cells, tables
 from dwa_jax.data.rows import BadRow
 from dwa_jax.finetune import occlusion
-from dwa_jax.finetune.predictor import Predictor
+from dwa_jax.finetune.predictor import Predictor, scores_in_range
 
 # Texts explained at once, each of which costs as many predictions as it has words.
 _EXPLAINED = 64
@@ -127,8 +127,9 @@ def _values(predictor, found):
     values = {"predicted_category": list(found.category)}
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
-        if found.in_range is not None:
-            values["predicted_in_range"] = found.in_range.tolist()
+        in_range = scores_in_range(predictor.run.config, found.score)
+        if in_range is not None:
+            values["predicted_in_range"] = in_range.tolist()
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:

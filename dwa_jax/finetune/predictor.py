@@ -8,6 +8,7 @@ Axes: N texts, B rows of a batch, T tokens, K categories.
 
 import dataclasses
 import html
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -59,8 +60,8 @@ class Predictions(NamedTuple):
       score: (N,), or None.
       category: (N,).
       probabilities: (N, K), or None.
-      in_range: (N,) the scores in `score_range`, to float32's digits; None where the run has
-        neither.
+      in_range: (N,) the scores in `score_range`; None where the run has neither, or token ids
+        were given.
     """
 
     score: np.ndarray | None
@@ -87,10 +88,10 @@ class Predictor:
           ValueError: the batch size is no whole number, or below 1.
         """
         size = run.config.eval_batch_size if batch_size is None else batch_size
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
             raise ValueError(f"batch_size={size!r:.60} must be a whole number of at least 1")
         self.run = run
-        self.batch_size = size
+        self.batch_size = int(size)
         self.names: tuple[str, ...] | None = run.config.category_names or None
         self._begin()
 
@@ -284,7 +285,8 @@ class Predictor:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        return self.predict_ids(self.encode(_listed(texts), origin))
+        found = self.predict_ids(self.encode(_listed(texts), origin))
+        return found._replace(in_range=scores_in_range(self.run.config, found.score))
 
     def encode(
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
@@ -317,11 +319,7 @@ class Predictor:
             result = self._predict(run, sharding.shard_rows(batch, self._mesh))
             for name, values in jax.device_get(result).items():
                 outputs[name][rows] = values[: len(rows)]
-        scores, categories, probabilities = read_outputs(outputs, run.thresholds)
-        in_range = None
-        if scores is not None and run.config.score_range:
-            in_range = np.array([_restored(score, run.config.score_range) for score in scores])
-        return Predictions(scores, categories, probabilities, in_range)
+        return Predictions(*read_outputs(outputs, run.thresholds))
 
     def _shape(self, count, length):
         # Powers of two both ways: few programs to compile, at most half of one wasted.
@@ -329,8 +327,17 @@ class Predictor:
         return rows, min(self.run.max_tokens, max(_SHORTEST, _power(length)))
 
 
-def _restored(score, score_range):
-    return cells.restore(as_written(score), score_range) if np.isfinite(score) else np.nan
+def scores_in_range(config: Config, scores: np.ndarray | None) -> np.ndarray | None:
+    """Returns (N,) predicted scores in `score_range`; None where there are neither.
+
+    Scores count as float32, since the model computes no further digits.
+    """
+    ends = config.score_range
+    if scores is None or not ends:
+        return None
+    return np.array(
+        [cells.restore(as_written(x), ends) if np.isfinite(x) else np.nan for x in scores]
+    )
 
 
 def _power(number):
