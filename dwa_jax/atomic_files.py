@@ -41,7 +41,7 @@ def check_file(path: Path, *, overwrite: bool) -> None:
     if found not in ("", "a file"):
         raise ValueError(f"{path} is {found}, which is never written through; name a file")
     if found and not overwrite:
-        raise ValueError(f"{path} is there already; give another name, or --overwrite")
+        raise ValueError(f"{path} is there already; give another name, or overwrite=True")
     if not path.parent.is_dir():
         raise ValueError(f"there is no folder {path.parent} to write {path.name} in")
 
@@ -104,7 +104,7 @@ def _partial(path, *, fresh):
     except FileExistsError:
         raise ValueError(
             f"{path} appeared while this was running, and stays as it is; give another name, or "
-            "--overwrite"
+            "overwrite=True"
         ) from None
     except OSError as error:
         if error.filename not in (None, str(path), str(partial)) and partial is not None:
@@ -253,5 +253,6 @@ def _check(path, marker, overwrite):
         # Earlier versions listed names alone, which tell nothing of contents.
         if regular_files.file_digest(path / name) != known[name]:
             raise ValueError(
-                f"{path}: {name!r} is not as an export wrote it; give a new folder, or --overwrite"
+                f"{path}: {name!r} is not as an export wrote it; give a new folder, or "
+                "overwrite=True"
             )

@@ -27,6 +27,25 @@ _KINDS = {
 }
 
 
+def named_path(name: str | os.PathLike, what: str = "folder") -> Path:
+    """Returns the path that somebody gave; a ~ at its beginning is a home.
+
+    Args:
+      name: of a file or a folder.
+      what: it is called in messages.
+
+    Raises:
+      TypeError: it is neither a text nor a path.
+      ValueError: it is empty, or holds a NUL character.
+    """
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"{what}={name!r:.60} must be a text or a path")
+    if not os.fspath(name) or "\0" in str(name):
+        raise ValueError(f"{what}={name!r:.60} can be no name")
+    # Unlike Path.expanduser, this leaves the name of a user whom nobody knows as it is.
+    return Path(os.path.expanduser(name))
+
+
 def kind_of(path: Path) -> str:
     """Says what a path is, itself and not what it may point at.
 

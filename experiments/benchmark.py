@@ -244,7 +244,7 @@ def main(argv: list[str]) -> None:
     host_memory.keep()
     console = Terminal()
     chosen = SUITES if args.suite == "all" else (args.suite,)
-    output = Path(args.output) if args.output else None
+    output = Path(os.path.expanduser(args.output)) if args.output else None
     if output:
         # What cannot be written shows before hours of timing.
         for path in (output, *(picture_of(output, name) for name in chosen)):

@@ -12,7 +12,7 @@ import numpy as np
 
 from configs import demo
 from dwa_jax import sharding
-from dwa_jax.atomic_files import whole_file
+from dwa_jax.atomic_files import check_file, whole_file
 from dwa_jax.finetune.config import Config, Scratch
 from dwa_jax.finetune.corpus import read_corpus
 from dwa_jax.finetune.model import load_model
@@ -142,6 +142,9 @@ def main() -> None:
     options = parser.parse_args()
     if options.steps < 20:
         raise ValueError(f"--steps={options.steps} must be at least 20")
+    output = Path(os.path.expanduser(options.output)) if options.output else None
+    if output:  # before minutes of steps
+        check_file(output, overwrite=options.overwrite)
     console = Terminal()
     result = endure(options.preset, options.mode, options.steps)
     rows: dict[str, object] = {
@@ -154,8 +157,8 @@ def main() -> None:
     console.table(f"{result['preset']}, mode {result['mode']}, {result['steps']} steps", rows)
     for sentence in result["violations"]:
         console.note(f"left its bounds: {sentence}")
-    if options.output:
-        with whole_file(Path(options.output), overwrite=options.overwrite) as partial:
+    if output:
+        with whole_file(output, overwrite=options.overwrite) as partial:
             partial.write_text(json.dumps(result, indent=2) + "\n", "utf-8")
     if result["violations"] or result["memory_growth"] > 0.02:
         raise SystemExit(1)

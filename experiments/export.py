@@ -18,6 +18,7 @@ opened and compared with the run: more than 1e-4 apart, it is removed again.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -66,7 +67,7 @@ def main(argv: list[str]) -> None:
     """
     args = parse(argv)
     logging.set_verbosity(logging.ERROR)
-    output = Path(args.output).absolute()
+    output = Path(os.path.expanduser(args.output)).absolute()
     check_folder(output, MARKER, overwrite=args.overwrite)  # before the model is read
     run = saved.load(args.workdir)
     given = [argument for argument in argv if argument != "--traceback"]

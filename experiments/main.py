@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
         given = FLAGS.config
     except Exception as error:  # whatever the configuration's own code raises
         _fail(f"{_config_path()} cannot be loaded: {_last_line(error)}")
-    folder = Path(FLAGS.workdir or f"runs/{name}")
+    folder = Path(os.path.expanduser(FLAGS.workdir or f"runs/{name}"))
     console = Terminal()
     try:
         config = Config.of(given)

@@ -15,6 +15,7 @@ standard output, of lines as JSON. Text files are compressed where a name ends i
 
 import contextlib
 import io
+import os
 import signal
 import sys
 import time
@@ -70,7 +71,9 @@ def parse(argv: list[str] | None = None):
         action="store_true",
         help="an apostrophe before cells of a CSV that a spreadsheet would run as a formula",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    args.output = os.path.expanduser(args.output)
+    return args
 
 
 def _reader(args, predictor, added):

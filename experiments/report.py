@@ -8,6 +8,7 @@ folder, as report.html; that of several runs into the current folder. An earlier
 replaced, any other file is not.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -134,8 +135,8 @@ def main() -> None:
     parser.add_argument("--output", default="", metavar="FILE", help="the page")
     parser.add_argument("--overwrite", action="store_true", help="replaces whatever file is there")
     options = parser.parse_intermixed_args()
-    folders = [Path(name).expanduser() for name in (*options.workdir, *options.more)]
-    output = Path(options.output).expanduser() if options.output else None
+    folders = [Path(os.path.expanduser(name)) for name in (*options.workdir, *options.more)]
+    output = Path(os.path.expanduser(options.output)) if options.output else None
     command.say(f"wrote {write(folders, output, overwrite=options.overwrite)}")
 
 

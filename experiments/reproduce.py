@@ -6,6 +6,7 @@ python -m experiments.reproduce --sweep=configs/sweeps/weightings.py --seeds=0,1
 """
 
 import importlib.util
+import os
 import sys
 import time
 from pathlib import Path
@@ -157,16 +158,16 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     if options.workers < 1:
         raise ValueError(f"--workers={options.workers} must be at least 1")
     path, sweep = chosen(options)
-    root = Path(options.workdir)
+    root = Path(os.path.expanduser(options.workdir))
     cells, folder = root / "cells", root / path.stem
-    places = {"data": options.data, "streams": str(root / "streams")}
+    places = {"data": os.path.expanduser(options.data), "streams": str(root / "streams")}
     local = find_weights(options.weights, sweep)
     if not options.overwrite:  # before hours of runs
         own_files.check_own(folder, _WRITTEN)
     if not options.report_only:
         if sweep.streams:
             making = dict(sweep.streams)
-            source = Path(making.pop("source").replace("{data}", options.data))
+            source = Path(making.pop("source").replace("{data}", places["data"]))
             streams.write(source, root / "streams", sweep.seeds, **making)
         runner.run_all(
             sweep,

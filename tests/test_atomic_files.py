@@ -114,7 +114,7 @@ def test_an_export_that_was_edited_since_is_nobody_s_to_replace(tmp_path):
     assert (out / "a").read_text() == "3" and (out / "b" / "c").stat().st_mode & 0o777 == 0o600
     assert out.stat().st_mode & 0o777 == 0o700
     (out / "a").write_text("by hand")
-    with pytest.raises(ValueError, match="'a' is not as an export wrote it.*--overwrite"):
+    with pytest.raises(ValueError, match="'a' is not as an export wrote it.*overwrite=True"):
         fill(out, {"a": "5"})
     assert (out / "a").read_text() == "by hand" and (out / "b" / "c").read_text() == "4"
     fill(out, {"a": "5"}, overwrite=True)

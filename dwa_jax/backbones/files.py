@@ -56,10 +56,8 @@ def locate(path_or_id: str | pathlib.Path) -> pathlib.Path:
     Raises:
       BackboneError: neither a folder nor something the hub, or its local cache, has.
     """
-    try:
-        folder = pathlib.Path(path_or_id).expanduser()
-    except RuntimeError as error:  # no such user
-        raise BackboneError(f"{path_or_id} cannot be opened: {one_line(error)}") from error
+    # Unlike Path.expanduser, it leaves the name of a user whom nobody knows as it is.
+    folder = pathlib.Path(os.path.expanduser(path_or_id))
     if folder.is_dir():
         return folder
     name = str(path_or_id)
@@ -212,7 +210,8 @@ def open_safetensors(stack: contextlib.ExitStack, path: pathlib.Path) -> dict:
     # The library checks that header, offsets, types and shapes account for every byte.
     try:
         file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
-    except (safetensors.SafetensorError, OSError) as error:
+    # MemoryError: it is mapped as a whole, for which the address space may be too small.
+    except (safetensors.SafetensorError, OSError, MemoryError) as error:
         raise BackboneError(
             f"{path} is not a readable safetensors file ({one_line(error)})"
         ) from error

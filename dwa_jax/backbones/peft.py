@@ -9,6 +9,7 @@ Axes: L layers, I in, O out, R rank.
 
 import contextlib
 import math
+import os
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -131,7 +132,7 @@ def read_settings(folder: str | pathlib.Path) -> Settings:
       BackboneError: no such file, another method than LoRA, or a variant of it that is not
         computed here; names the field.
     """
-    path = pathlib.Path(folder).expanduser() / CONFIG
+    path = pathlib.Path(os.path.expanduser(folder)) / CONFIG
     source = files.read_json(path)
     if source.get("peft_type") != "LORA":
         raise BackboneError(f"{path}: peft_type {shown(source.get('peft_type'))} is not LORA")
@@ -165,7 +166,7 @@ def load(folder: str | pathlib.Path, config: BackboneConfig) -> Adapter:
         shape, or misses in some layers; names it.
     """
     settings = read_settings(folder)
-    path, family = pathlib.Path(folder).expanduser() / WEIGHTS, find_family(config.family)
+    path, family = pathlib.Path(os.path.expanduser(folder)) / WEIGHTS, find_family(config.family)
     if not path.exists():
         raise BackboneError(f"{path} does not exist; save the adapter as safetensors")
     with contextlib.ExitStack() as stack:

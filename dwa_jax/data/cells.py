@@ -65,13 +65,22 @@ def text(cell: object) -> str:
         raise BadCell(f"the text {quoted(cell)} is of type {type(cell).__name__}, not a string")
     if not cell.strip():
         raise BadCell("the text is empty")
-    if "\0" in cell:
-        raise BadCell(f"the text {quoted(cell)} holds a NUL character")
-    try:
-        cell.encode("utf-8")
-    except UnicodeEncodeError:
-        raise BadCell(f"the text {quoted(cell)} holds half a surrogate pair") from None
+    check_characters(cell)
     return cell
+
+
+def check_characters(text: str) -> None:
+    """Checks that a text can be tokenized and written.
+
+    Raises:
+        BadCell: it holds what is no character.
+    """
+    if "\0" in text:
+        raise BadCell(f"the text {quoted(text)} holds a NUL character")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise BadCell(f"the text {quoted(text)} holds half a surrogate pair") from None
 
 
 def check_range(score_range: tuple[float, float] | None) -> tuple[float, float]:
@@ -224,7 +233,8 @@ def category(cell: object, names: Sequence[str] | None, num_classes: int | None)
     value = as_number(cell)
     # 2.0 counts as 2: a table tool that meets an empty cell writes the whole column as floats.
     if value is None or not 0 <= value <= _MAX_CATEGORY or value != int(value):
-        raise BadCell(f"category {quoted(cell)} is not an integer >= 0")
+        named = " (see category_names)" if value is None and isinstance(cell, str) else ""
+        raise BadCell(f"category {quoted(cell)} is not an integer >= 0{named}")
     if num_classes is not None and value >= num_classes:
         raise BadCell(f"category {int(value)} is not below num_classes={num_classes}")
     return int(value)

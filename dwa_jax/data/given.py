@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from dwa_jax.data import cells
 from dwa_jax.data.columns import Columns
 from dwa_jax.data.rescaling import as_written
 from dwa_jax.data.rows import DataError, Rows
@@ -21,6 +22,7 @@ def from_columns(
     num_classes: int | None = None,
     score_range: tuple[float, float] | None = None,
     labels: Mapping[str, float] | str | None = None,
+    written: cells.Written = cells.PLAIN,
 ) -> Rows:
     """Takes over columns, with the checks that the rows of a file meet.
 
@@ -34,6 +36,7 @@ def from_columns(
       num_classes: K; a category must be below it.
       score_range: (lowest, highest) score, rescaled linearly to [-1, 1].
       labels: numbers by label word, of the scores, or of the categories where there are none.
+      written: how numbers are, where they are texts.
 
     Raises:
       DataError: a text, score or category is not usable (names its place, counted from 0), or
@@ -44,7 +47,7 @@ def from_columns(
         columns["scores"] = _cells(scores, "scores")
     if categories is not None:
         columns["categories"] = _cells(categories, "categories")
-    lengths = {column: len(cells) for column, cells in columns.items()}
+    lengths = {column: len(of) for column, of in columns.items()}
     if len(set(lengths.values())) > 1:
         words = ", ".join(f"{count} {column}" for column, count in lengths.items())
         raise DataError(f"{name}: columns of one length are needed; there are {words}")
@@ -60,6 +63,7 @@ def from_columns(
         score_range=score_range,
         unscored=True,
         labels=labels if scores is not None or categories is not None else None,
+        written=written,
     )
     return meaning.collect([(name, enumerate(records))], [])
 
@@ -104,8 +108,8 @@ def _cells(values, what):
             break
     try:
         # What float32 holds of 0.2 is meant to be 0.2.
-        cells = map(_cell, values)
-        return [as_written(v) if single and v is not None else v for v in cells]
+        found = map(_cell, values)
+        return [as_written(v) if single and v is not None else v for v in found]
     except TypeError:
         raise DataError(f"{what} must be a list or a column, got {values!r:.60}") from None
 

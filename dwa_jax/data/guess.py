@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -91,7 +92,7 @@ def _peek(
     if source.startswith("hub:"):
         table = hub.load(source)
         return _flat([table[i] for i in range(min(_ROWS, len(table)))])
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))
     ending = tables.ending_of(path)
     tables.open_table(source, tables.Wanted(""))  # for what it says of files that are not there
     if ending == ".parquet":

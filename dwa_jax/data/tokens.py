@@ -6,6 +6,7 @@ Nothing is padded here: padding belongs to the batch a row ends up in.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer
 
-    name = str(Path(path_or_id).expanduser()) if Path(path_or_id).is_dir() else str(path_or_id)
+    name = os.path.expanduser(path_or_id)
     if Path(name).is_dir():
         _check_files(Path(name))
     try:

@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-from dwa_jax import data
+from dwa_jax import data, regular_files
+from dwa_jax.data import cells
 from dwa_jax.finetune import run
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import IN_MEMORY
@@ -51,6 +51,7 @@ def train(
 
     Raises:
       ValueError: a key, a text, a label or the folder is not usable; one line says which.
+      TypeError: an argument is of another type than above.
       OSError: something cannot be read or written.
       dwa_jax.Diverged: too many updates in a row were left out.
     """
@@ -64,7 +65,7 @@ def train(
                 f"texts must be a list or a column, got {type(texts).__name__}; of a table give "
                 "table['text'] and table['score'], of a file its name as train=..."
             )
-        given = {"train": _rows(settings, texts, scores, categories)}
+        given = {"train": given_rows(settings, texts, scores, categories)}
         for split, rows in (("validation", validation), ("test", test)):
             if rows is not None:
                 given[split] = data.from_split(rows, split, **_options(settings))
@@ -79,14 +80,24 @@ def train(
         raise ValueError("labels or splits are given without texts")
     trained = run.finish(
         settings,
-        None if folder is None else Path(folder).expanduser(),
+        None if folder is None else regular_files.named_path(folder),
         given=given,
         listener=ProgressBar() if listener is None else listener,
     )
     return Predictor(trained)
 
 
-def _rows(config, texts, scores, categories):
+def given_rows(
+    config: Config,
+    texts: Iterable[str],
+    scores: Iterable[float | None] | None,
+    categories: Iterable[int | str | None] | None,
+) -> data.Rows:
+    """Checks texts and labels as `train` does, by the keys that say what labels mean.
+
+    Raises:
+      ValueError: one of them is not usable.
+    """
     if scores is None and categories is None and not config.label_with:
         raise ValueError("texts need scores, categories or both (or label_with='vader')")
     return data.from_columns(texts, scores, categories, name="texts", **_options(config))
@@ -98,6 +109,7 @@ def _options(config):
         "num_classes": config.num_classes,
         "score_range": config.score_range or None,
         "labels": config.labels or None,
+        "written": cells.Written(config.decimal_comma, config.percent),
     }
 
 
@@ -110,6 +122,7 @@ def load(folder: str | os.PathLike, batch_size: int | None = None) -> Predictor:
 
     Raises:
       ValueError: there is no finished run, or it cannot be used; one line says why.
+      TypeError: the folder is neither a text nor a path.
       OSError: a file cannot be read.
     """
     return Predictor.load(folder, batch_size)

@@ -1,6 +1,7 @@
 """The model card of an export: what was trained, on what, how well, and how to open it."""
 
 import json
+import os
 import shlex
 from collections.abc import Iterable
 from pathlib import Path
@@ -112,7 +113,7 @@ def _closeness(run, opened):
 
 
 def _is_folder(backbone):
-    return Path(backbone).expanduser().exists() or backbone.count("/") > 1
+    return Path(os.path.expanduser(backbone)).exists() or backbone.count("/") > 1
 
 
 def training_command(run: Trained) -> str:

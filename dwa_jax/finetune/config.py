@@ -556,7 +556,8 @@ def _check_range(name, value, told):
     if told.most is not None and value > told.most:
         raise ValueError(f"{name}={value} must be a number of at most {told.most}")
     if told.choices is not None and value not in (choices := told.choices()):
-        raise ValueError(f"{name}={value!r:.80} is not one of {', '.join(choices)}")
+        known = ", ".join(choice or "''" for choice in choices)
+        raise ValueError(f"{name}={value!r:.80} is not one of {known}")
 
 
 def _check_fractions(fractions):

@@ -15,6 +15,12 @@ from dwa_jax.data import tables, vader
 from dwa_jax.finetune import bad_rows, choices, inherited
 from dwa_jax.finetune.config import Config
 
+_OTHER_FILES = ("validation", "test", "also_test")
+# Keys of what is read, but those for labels: these have a meaning in memory, too.
+_OF_FILES = (
+    *("text_column", "score_column", "category_column", "on_bad_row"),
+    *("delimiter", "encoding", "columns"),
+)
 # Where rows came from that a program handed over instead of a file's name.
 IN_MEMORY = "memory:"
 
@@ -220,7 +226,10 @@ def _check_in_memory(config):
             raise ValueError(
                 f"{key}={getattr(config, key)!r} names a column of files; these rows are none"
             )
-    for key in ("text_column", "score_column", "category_column", "on_bad_row"):
+    # Other splits may be in files.
+    if any(getattr(config, key) not in ("", IN_MEMORY) for key in _OTHER_FILES):
+        return
+    for key in _OF_FILES:
         if getattr(config, key) != getattr(Config(), key):
             raise ValueError(f"{key} is a key for files, and texts are given")
 

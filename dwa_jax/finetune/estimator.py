@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dwa_jax.data import rescale
-from dwa_jax.finetune.api import train
+from dwa_jax.finetune.api import given_rows, train
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.listener import Listener
 from dwa_jax.finetune.predictor import Predictor
@@ -29,11 +28,15 @@ class SentimentModel:
     _estimator_type = "regressor"
 
     def __init__(self, **keys: Any):
-        """Takes keys of the configuration; they are checked when it is fitted.
+        """Takes keys of the configuration.
 
         Args:
           **keys: see `dwa_jax.Config`.
+
+        Raises:
+          ValueError: one does not exist (names the nearest), or its value cannot be.
         """
+        Config.of(**keys)
         self._keys = dict(keys)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -44,7 +47,7 @@ class SentimentModel:
         """Changes keys.
 
         Raises:
-          ValueError: one does not exist; names the nearest.
+          ValueError: one does not exist (names the nearest), or its value cannot be.
         """
         Config.of(**(self._keys | keys))
         self._keys |= keys
@@ -83,9 +86,11 @@ class SentimentModel:
         return self
 
     def predict(self, texts: Iterable[str]) -> np.ndarray:
-        """Returns (N,) scores; categories where no regression was trained."""
+        """Returns (N,) scores, as they were given; categories where no regression was trained."""
         found = self._fitted().predict(texts)
-        return found.category if found.score is None else found.score
+        if found.score is None:
+            return found.category
+        return found.score if found.in_range is None else found.in_range
 
     def predict_proba(self, texts: Iterable[str]) -> np.ndarray:
         """Returns (N, K) probabilities of the categories.
@@ -98,18 +103,27 @@ class SentimentModel:
             raise ValueError("no classification was trained: there are no probabilities")
         return found.probabilities
 
-    def score(self, texts: Iterable[str], scores: Iterable[float]) -> float:
-        """Returns R2 of the predicted scores; accuracy where no regression was trained."""
-        found = self._fitted().predict(texts)
-        true = np.asarray(list(scores))
+    def score(self, texts: Iterable[str], scores: Iterable[Any]) -> float:
+        """Returns R2 of the predicted scores; accuracy where no regression was trained.
+
+        Args:
+          texts: N strings.
+          scores: N numbers, or categories where no regression was trained; None or nan where a
+            text has none.
+
+        Raises:
+          ValueError: a text or a label is not usable; one line says which.
+        """
+        model, texts = self._fitted(), list(texts)
+        found = model.predict(texts)
         if found.score is None:
-            return float(np.mean(found.category == true))
-        # The range of the scores that were given is that of the model's.
-        ends = self.model_.config.score_range or (-1.0, 1.0)
-        known = ~np.isnan(true.astype(float))
-        rescaled = np.array([rescale(score, *ends) for score in true[known].tolist()])
-        errors = rescaled - found.score[known]
-        return float(1 - np.mean(errors**2) / np.var(rescaled))
+            true = given_rows(model.config, texts, None, scores).categories
+            known = true >= 0
+            return float(np.mean(found.category[known] == true[known]))
+        given = given_rows(model.config, texts, scores, None).scores
+        known = ~np.isnan(given)
+        errors = given[known] - found.score[known]
+        return float(1 - np.mean(errors**2) / np.var(given[known]))
 
     def _fitted(self) -> Predictor:
         if not hasattr(self, "model_"):

@@ -97,6 +97,6 @@ def check_form(run: Trained, form: str) -> None:
       ValueError: it does not, or cannot; says what would.
     """
     if form not in FORMS:
-        raise ValueError(f"--format={form!r} is not one of {', '.join(FORMATS)}")
+        raise ValueError(f"format={form!r} is not one of {', '.join(FORMATS)}")
     if why := FORMS[form].refusal(run):
         raise ValueError(why)

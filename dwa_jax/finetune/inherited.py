@@ -6,6 +6,7 @@ both tasks, or of one) or the folder of a run. A run is opened by `saved`, the o
 Axes: D width, K categories.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -62,10 +63,7 @@ def opens_elsewhere(backbone: str) -> bool:
 
 
 def _folder(backbone):
-    try:
-        return Path(backbone).expanduser()
-    except RuntimeError:  # no such user
-        return Path(backbone)
+    return Path(os.path.expanduser(backbone))
 
 
 def _config(backbone):

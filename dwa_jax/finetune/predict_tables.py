@@ -1,6 +1,5 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import numpy as np
 from dwa_jax.data import DataError, cells, tables
 from dwa_jax.data.rows import BadRow
 from dwa_jax.finetune import occlusion
-from dwa_jax.finetune.predictor import Predictor
+from dwa_jax.finetune.predictor import Predictor, scores_in_range
 
 # Texts explained at once, each of which costs as many predictions as it has words.
 _EXPLAINED = 64
@@ -128,13 +127,9 @@ def _values(predictor, found):
     values = {"predicted_category": list(found.category)}
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
-        if predictor.run.config.score_range:
-            values["predicted_in_range"] = [
-                cells.restore(score, predictor.run.config.score_range)
-                if math.isfinite(score)
-                else math.nan
-                for score in values["predicted_score"]
-            ]
+        in_range = scores_in_range(predictor.run.config, found.score)
+        if in_range is not None:
+            values["predicted_in_range"] = in_range.tolist()
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:

@@ -8,6 +8,7 @@ Axes: N texts, B rows of a batch, T tokens, K categories.
 
 import dataclasses
 import html
+import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import numpy as np
 
-from dwa_jax import data, sharding, training
+from dwa_jax import data, regular_files, sharding, training
+from dwa_jax.data import cells
+from dwa_jax.data.rescaling import as_written
 from dwa_jax.finetune import export, plots, saved
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import check_ids
@@ -40,12 +43,14 @@ class Prediction(NamedTuple):
       category: 0 to K-1; by the thresholds where the run has no classification task.
       name: the category's, where the run was given names.
       probabilities: K numbers; None where the run has no classification task.
+      in_range: the score in `score_range`; None where the run has neither.
     """
 
     score: float | None
     category: int
     name: str | None
     probabilities: tuple[float, ...] | None
+    in_range: float | None = None
 
 
 class Predictions(NamedTuple):
@@ -55,11 +60,14 @@ class Predictions(NamedTuple):
       score: (N,), or None.
       category: (N,).
       probabilities: (N, K), or None.
+      in_range: (N,) the scores in `score_range`; None where the run has neither, or token ids
+        were given.
     """
 
     score: np.ndarray | None
     category: np.ndarray
     probabilities: np.ndarray | None
+    in_range: np.ndarray | None = None
 
 
 class Predictor:
@@ -77,13 +85,13 @@ class Predictor:
             number of devices here.
 
         Raises:
-          ValueError: the batch size is below 1.
+          ValueError: the batch size is no whole number, or below 1.
         """
         size = run.config.eval_batch_size if batch_size is None else batch_size
-        if size < 1:
-            raise ValueError(f"batch_size={size} must be at least 1")
+        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
+            raise ValueError(f"batch_size={size!r:.60} must be a whole number of at least 1")
         self.run = run
-        self.batch_size = size
+        self.batch_size = int(size)
         self.names: tuple[str, ...] | None = run.config.category_names or None
         self._begin()
 
@@ -129,23 +137,27 @@ class Predictor:
         """The whole configuration that it was trained with."""
         return self.run.config
 
-    def save(self, folder: str | os.PathLike) -> Path:
+    def save(self, folder: str | os.PathLike, *, overwrite: bool = False) -> Path:
         """Writes a folder that `dwa_jax.load` and every program take.
 
         Args:
           folder: a new or an empty one, or one that this wrote before.
+          overwrite: whether one that this wrote is replaced also where its files were changed
+            since. One that holds other files never is.
 
         Returns:
           The folder.
 
         Raises:
-          ValueError: the folder holds something else; nothing is written.
+          ValueError: the folder holds something else, or what was changed; nothing is written.
+          TypeError: the folder is neither a text nor a path.
           OSError: it cannot be written.
         """
-        written = saved.write(self.run, Path(folder))
+        path = regular_files.named_path(folder)
+        written = saved.write(self.run, path, overwrite=overwrite)
         if self.run.folder is None:
             self.run = written
-        return Path(folder)
+        return path
 
     def export(
         self,
@@ -154,6 +166,7 @@ class Predictor:
         format: str = "",
         license: str = "unknown",
         check: bool = True,
+        overwrite: bool = False,
     ) -> Path:
         """Writes a form that other programs open; see `dwa_jax.finetune.export`.
 
@@ -162,16 +175,22 @@ class Predictor:
           format: one of `export.FORMATS`; "" takes the first that can hold this model.
           license: identifier for the model card.
           check: whether it is opened, where what opens it is installed, and compared.
+          overwrite: whether an earlier export is replaced also where its files were changed
+            since. A folder that holds other files never is.
 
         Returns:
           The folder.
 
         Raises:
           ValueError: the format does not exist or cannot hold this model, or the folder holds
-            something else; nothing is written.
+            something else, or what was changed; nothing is written.
+          TypeError: the folder is neither a text nor a path.
           OSError: it cannot be written.
         """
-        return export.export(self.run, format, Path(folder), license=license, check=check)
+        path = regular_files.named_path(folder)
+        return export.export(
+            self.run, format, path, license=license, overwrite=overwrite, check=check
+        )
 
     def figures(self) -> dict[str, "Figure"]:
         """Draws the pictures of the run.
@@ -238,13 +257,14 @@ class Predictor:
           TypeError: a single string is given, or something else than strings.
         """
         found = self.predict(texts)
-        scores, probabilities = found.score, found.probabilities
+        scores, probabilities, in_range = found.score, found.probabilities, found.in_range
         return [
             Prediction(
                 None if scores is None else float(scores[i]),
                 int(category),
                 self.names[category] if self.names else None,
                 None if probabilities is None else tuple(map(float, probabilities[i])),
+                None if in_range is None else float(in_range[i]),
             )
             for i, category in enumerate(found.category)
         ]
@@ -259,13 +279,14 @@ class Predictor:
           origin: N pairs (file, row number), for a message.
 
         Returns:
-          (N,) scores, (N,) categories and (N, K) probabilities.
+          (N,) scores, (N,) categories, (N, K) probabilities, and (N,) scores in `score_range`.
 
         Raises:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        return self.predict_ids(self.encode(_listed(texts), origin))
+        found = self.predict_ids(self.encode(_listed(texts), origin))
+        return found._replace(in_range=scores_in_range(self.run.config, found.score))
 
     def encode(
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
@@ -306,6 +327,19 @@ class Predictor:
         return rows, min(self.run.max_tokens, max(_SHORTEST, _power(length)))
 
 
+def scores_in_range(config: Config, scores: np.ndarray | None) -> np.ndarray | None:
+    """Returns (N,) predicted scores in `score_range`; None where there are neither.
+
+    Scores count as float32, since the model computes no further digits.
+    """
+    ends = config.score_range
+    if scores is None or not ends:
+        return None
+    return np.array(
+        [cells.restore(as_written(x), ends) if np.isfinite(x) else np.nan for x in scores]
+    )
+
+
 def _power(number):
     return 1 << (number - 1).bit_length()
 
@@ -320,7 +354,7 @@ def _listed(texts):
         if not isinstance(text, str):
             raise TypeError(f"text {place} is {text!r:.60}, no string; {expected}")
         try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ValueError(f"text {place} holds half a surrogate pair: {text!a:.60}") from None
+            cells.check_characters(text)
+        except cells.BadCell as problem:
+            raise data.DataError(f"texts, row {place}: {problem}") from None
     return texts

@@ -126,7 +126,7 @@ def load(path: str | os.PathLike) -> Trained:
         or the weights or the adapter that it began from cannot be had; one line says which.
       OSError: a file cannot be read.
     """
-    return _load(Path(path).expanduser(), ())
+    return _load(regular_files.named_path(path), ())
 
 
 def _load(folder, through):
@@ -197,7 +197,7 @@ def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained
       ValueError: the folder holds something else; nothing is written.
       OSError: it cannot be written.
     """
-    folder = folder.expanduser().absolute()
+    folder = regular_files.named_path(folder).absolute()
     if trained.folder is not None and folder == trained.folder.absolute():
         raise ValueError(f"{folder} holds this model already")
     about = {"config": trained.config.to_dict(), "data": "", "versions": run_folder.versions()}
@@ -244,7 +244,7 @@ def begin_model(
 def _begin(config, corpus, key, tokenizer, through):
     if not inherited.is_run(config.backbone):
         return load_model(config, corpus, key, tokenizer)
-    run = _load(Path(config.backbone).expanduser(), through)
+    run = _load(Path(os.path.expanduser(config.backbone)), through)
     params = run.trunk_parameters(merged=True)
     notes = [
         f"it was trained with {key}={before!r}, here it is {now!r}"
@@ -413,7 +413,7 @@ def _at_hand(config, folder):
     # A stranger's folder names what it began from: nothing is fetched because of that.
     for key in ("backbone", "lora_adapter"):
         name = getattr(config, key)
-        if name in ("", "scratch") or Path(name).expanduser().is_dir():
+        if name in ("", "scratch") or os.path.isdir(os.path.expanduser(name)):
             continue
         found = backbones.cached(name)
         if found is None:

@@ -200,9 +200,10 @@ def distinct(scores: ArrayLike, num_classes: int) -> tuple[np.ndarray, np.ndarra
         raise ValueError(f"num_classes is {num_classes}, expected an integer of at least 2")
     values, counts = np.unique(check_scores(scores), return_counts=True)
     if values.size < num_classes:
+        most = f": num_classes={values.size} at most" if values.size > 1 else ""
         raise ValueError(
             f"{values.size} distinct scores ({', '.join(f'{v:g}' for v in values)}) cannot fill "
-            f"{num_classes} categories: ask for at most {values.size}"
+            f"{num_classes} categories{most}"
         )
     return values, counts
 

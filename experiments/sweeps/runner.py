@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dwa_jax import regular_files
+from dwa_jax.atomic_files import replacing
 from experiments.sweeps.plan import Run, Sweep
 
 # One core a run, whatever the number of workers: sums then always run in one order.
@@ -108,7 +109,9 @@ def _start(arguments: Sequence[str], folder: Path, core: int | None) -> subproce
     cache = str(Path.home() / ".cache" / "dwa_jax" / "compiled")
     environment.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
-    (folder.parent / f"{folder.name}.{FAILED}").unlink(missing_ok=True)
+    failed = folder.parent / f"{folder.name}.{FAILED}"
+    if regular_files.check_regular(failed):
+        failed.unlink()
     with regular_files.open_to_append(folder.parent / f"{folder.name}.{LOG}") as log:
         process = subprocess.Popen(
             [sys.executable, *arguments],
@@ -136,7 +139,6 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"
-    (folder.parent / f"{folder.name}.{FAILED}").write_text(
-        f"exit status {returncode}: {last}\n", "utf-8"
-    )
+    with replacing(folder.parent / f"{folder.name}.{FAILED}") as partial:
+        partial.write_text(f"exit status {returncode}: {last}\n", "utf-8")
     return f"failed: {last}"

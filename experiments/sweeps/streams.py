@@ -7,6 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from dwa_jax import data
+from dwa_jax.finetune import own_files
+from dwa_jax.regular_files import check_regular
+
+_SPLITS = ("train", "validation", "test")
 
 
 def write(
@@ -22,7 +26,7 @@ def write(
 
     The stream is the training split in the order of score + noise * N(0, 1): it begins
     with mostly negative texts and ends with mostly positive ones. Validation and test
-    keep the balance of the source. Files that are there already stay.
+    keep the balance of the source. Streams that are there already stay.
 
     Args:
       source: CSV with columns text and score.
@@ -31,11 +35,15 @@ def write(
       max_rows: of the source, drawn by the seed.
       fractions: train, validation and test.
       noise: standard deviation of the disorder, in units of the score.
+
+    Raises:
+      ValueError: the source cannot be used, or a file that this did not write is in the way.
+      OSError: something cannot be read or written.
     """
     rows, _ = data.read([str(source)])
     for seed in seeds:
         place = folder / str(seed)
-        if (place / "test.csv").exists():
+        if all(check_regular(place / f"{name}.csv") for name in _SPLITS):
             continue
         place.mkdir(parents=True, exist_ok=True)
         generator = np.random.default_rng(seed)
@@ -44,8 +52,9 @@ def write(
         train = parts["train"]
         disorder = generator.normal(size=len(train))
         parts["train"] = train.take(np.argsort(train.scores + noise * disorder))
-        for name, part in parts.items():
-            with (place / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["text", "score"])
-                writer.writerows(zip(part.texts, part.scores.tolist(), strict=True))
+        with own_files.placing(place) as stage:
+            for name, part in parts.items():
+                with (stage / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+                    writer = csv.writer(file, lineterminator="\n")
+                    writer.writerow(["text", "score"])
+                    writer.writerows(zip(part.texts, part.scores.tolist(), strict=True))

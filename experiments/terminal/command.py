@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import traceback
@@ -11,6 +12,10 @@ from typing import NoReturn, TextIO
 
 from dwa_jax import plain_text
 from dwa_jax.messages import one_line
+
+# What the library calls by its arguments, and a program by its options.
+_OPTIONS = {"overwrite=True": "--overwrite", "check=False": "--no-check", "format=": "--format="}
+_ARGUMENTS = re.compile(rf"(?<![\w.-])({'|'.join(_OPTIONS)})")
 
 
 class Parser(argparse.ArgumentParser):
@@ -102,11 +107,13 @@ def words_of(error: Exception) -> str | None:
     """Returns the line that says what its user can mend; None where it is a fault of ours."""
     words = one_line(error, 4000)
     if isinstance(error, ValueError | OSError):
-        return words
+        return _ARGUMENTS.sub(lambda match: _OPTIONS[match[0]], words)
     # By its name: not every program imports jax.
-    if type(error).__name__ == "JaxRuntimeError" and words.startswith("RESOURCE_EXHAUSTED"):
+    on_device = type(error).__name__ == "JaxRuntimeError"
+    if isinstance(error, MemoryError) or (on_device and words.startswith("RESOURCE_EXHAUSTED")):
+        whose = "device" if on_device else "machine"
         return (
-            "the device's memory is full; smaller batches, shorter texts, more microbatches, remat "
-            f"or LoRA need less ({words})"
+            f"the {whose}'s memory is full; smaller batches, shorter texts, more microbatches, "
+            f"remat or LoRA need less ({words})"
         )
     return None

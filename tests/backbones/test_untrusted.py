@@ -295,6 +295,14 @@ def test_a_pickle_is_never_run(model, kind):
         assert marker.exists()
 
 
+def test_a_file_too_large_for_the_address_space_is_one_line(model, monkeypatch):
+    def no_room(*args, **options):
+        raise MemoryError("Cannot allocate memory (os error 12)")
+
+    monkeypatch.setattr(files.safetensors, "safe_open", no_room)
+    assert "not a readable safetensors file (Cannot allocate memory" in refusal(model)
+
+
 def test_a_pickle_under_the_name_of_safetensors_is_never_run(model):
     malicious(model / "model.safetensors", model / "marker", "zip")
     assert "is not a readable safetensors file" in refusal(model)

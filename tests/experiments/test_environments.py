@@ -1,6 +1,7 @@
 """Terminals, umasks and locales of all kinds: the same results, and no run that a print ends."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,14 @@ ENVIRONMENTS = {
     "optimized": {"PYTHONOPTIMIZE": "2"},
     "turkish": {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "LANGUAGE": "tr"},
 }
+# As a program does that asks for its user's locale: numbers have a comma, too, and I becomes
+# a letter without a dot.
+IN_ITS_LOCALE = """
+import locale, runpy
+locale.setlocale(locale.LC_ALL, "")
+assert locale.str(0.5) == "0,5", locale.setlocale(locale.LC_ALL)
+runpy.run_module("experiments.main", run_name="__main__", alter_sys=True)
+"""
 KEYS = {
     "category_column": "kind",
     "category_names": repr(NAMES),
@@ -47,12 +56,22 @@ KEYS = {
 
 
 @pytest.fixture(scope="module")
+def locales(tmp_path_factory):
+    """What makes a real Turkish locale, which hardly a machine has, be found; or skips."""
+    folder = tmp_path_factory.mktemp("locales")
+    make = ["localedef", "-i", "tr_TR", "-f", "UTF-8", str(folder / "tr_TR.UTF-8")]
+    if shutil.which("localedef") is None or subprocess.run(make, capture_output=True).returncode:
+        pytest.skip("no Turkish locale can be made here: localedef or its sources are missing")
+    return {"LOCPATH": str(folder)}
+
+
+@pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """environment -> (its run's folder, what it said)."""
     cache = tmp_path_factory.mktemp("compiled")
     found = {}
 
-    def run(kind):
+    def run(kind, **more):
         if kind not in found:
             place = tmp_path_factory.mktemp("texts")
             rows = [f"text {i} é,{(i % 21) / 10 - 1},{NAMES[i % 3]}" for i in range(60)]
@@ -66,12 +85,13 @@ def results(tmp_path_factory):
             }
             program = subprocess.run(
                 [
-                    *(sys.executable, "-m", "experiments.main", "--config=configs/base.py"),
-                    f"--workdir={folder}",
+                    sys.executable,
+                    *(("-c", IN_ITS_LOCALE) if kind == "turkish" else ("-m", "experiments.main")),
+                    *("--config=configs/base.py", f"--workdir={folder}"),
                     *(f"--config.{key}={value}" for key, value in options.items()),
                 ],
                 cwd=ROOT,
-                env=environment | ENVIRONMENTS[kind],
+                env=environment | ENVIRONMENTS[kind] | more,
                 capture_output=True,
                 umask=0o077 if kind == "umask" else 0o022,
                 timeout=300,
@@ -83,8 +103,9 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ENVIRONMENTS)
-def test_results_are_the_same(results, kind):
-    folder, program = results(kind)
+def test_results_are_the_same(results, request, kind):
+    more = request.getfixturevalue("locales") if kind == "turkish" else {}
+    folder, program = results(kind, **more)
     assert program.returncode == 0, program.stderr.decode("utf-8", "replace")[-2000:]
     same, _ = results("utf-8")
     for name in ("predictions.csv", "backbone.json"):

@@ -158,6 +158,16 @@ def test_a_stream_drifts_from_negative_to_positive_and_shares_no_text(tmp_path):
     assert len(set.union(*texts)) == sum(map(len, texts)) == 300
     other, _ = data.read([str(tmp_path / "streams/1/train.csv")])
     assert set(other.texts) != texts[0]
+    # What a kill left of one is made whole, and a file of somebody's stays.
+    place, whole = tmp_path / "streams" / "0", (tmp_path / "streams/0/train.csv").read_text()
+    (place / "train.csv").unlink()
+    streams.write(source, tmp_path / "streams", [0], max_rows=300)
+    assert (place / "train.csv").read_text() == whole
+    (place / "train.csv").unlink()
+    (place / "train.csv").symlink_to(source)
+    with pytest.raises(ValueError, match=r"train\.csv is a link"):
+        streams.write(source, tmp_path / "streams", [0], max_rows=300)
+    assert source.read_text().count("\n") == 401
 
 
 # One test, because its runs are processes of their own, and take seconds each.

@@ -73,7 +73,20 @@ def test_a_device_whose_memory_is_full_is_no_fault_of_ours():
     with pytest.raises(jax.errors.JaxRuntimeError) as error:
         jax.numpy.zeros((10**6, 10**9)).block_until_ready()
     assert "memory is full; smaller batches" in command.words_of(error.value)
+    assert "the machine's memory is full" in command.words_of(MemoryError("8 GiB"))
     assert command.words_of(TypeError("a fault of ours")) is None
+
+
+def test_a_program_says_options_where_the_library_says_arguments():
+    said = {
+        "give another name, or overwrite=True": "give another name, or --overwrite",
+        "removed; check=False leaves that out": "removed; --no-check leaves that out",
+        "format='peft' holds it": "--format='peft' holds it",
+        "a --format=x of Predictor.format=y": "a --format=x of Predictor.format=y",
+        "dropout=False": "dropout=False",
+    }
+    for words, expected in said.items():
+        assert command.words_of(ValueError(words)) == expected
 
 
 PRINTS = "from experiments.terminal import command; command.run(lambda: print('line\\n' * 10**6))"

@@ -1,6 +1,8 @@
 """Training and loading from Python: the program's numbers, and nothing left behind."""
 
 import csv
+import dataclasses
+import functools
 import pickle
 import threading
 
@@ -13,6 +15,7 @@ import pytest
 import dwa_jax
 from dwa_jax.data import headlines
 from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.predictor import Predictor
 from tests import runs
 
 pytestmark = pytest.mark.slow
@@ -124,6 +127,21 @@ def test_a_saved_model_is_the_same_model(model, rows, tmp_path):
     (tmp_path / "full" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds something else"):
         again.save(tmp_path / "full")
+    for name, write in (
+        ("kept", model.save),
+        ("out", functools.partial(model.export, check=False)),
+    ):
+        write(tmp_path / name)
+        changed = tmp_path / name / ("summary.json" if name == "kept" else "README.md")
+        changed.write_text("by hand")
+        with pytest.raises(ValueError, match="not as an export wrote it; .* or overwrite=True"):
+            write(tmp_path / name)
+        assert changed.read_text() == "by hand"
+        assert write(tmp_path / name, overwrite=True) == tmp_path / name
+        assert changed.read_text() != "by hand"
+        (tmp_path / name / "mine.txt").write_text("mine")
+        with pytest.raises(ValueError, match=r"'mine.txt', which no export wrote"):
+            write(tmp_path / name, overwrite=True)
 
 
 def test_a_pickled_model_is_the_same_model(model, rows):
@@ -174,9 +192,36 @@ def test_columns_of_tables_and_labels_that_are_missing(rows):
     assert model.summary["rows"]["train"]["count"] <= 100  # those of validation are left out
 
 
+def test_scores_come_back_in_the_range_that_they_were_given_in(model, rows):
+    assert model(rows.texts[:1])[0].in_range is None
+    config = Config.of(model.config, score_range=(0, 10))
+    ranged = Predictor(dataclasses.replace(model.run, config=config))
+    found = ranged.predict(rows.texts)
+    np.testing.assert_allclose(found.in_range, 5 * (found.score + 1), rtol=1e-6)
+    assert [one.in_range for one in ranged(rows.texts)] == found.in_range.tolist()
+
+
+@pytest.mark.parametrize("name", [None, 3, b"x", "", "x\0"])
+def test_what_can_be_no_folder_is_said(model, rows, name):
+    for use in (
+        dwa_jax.load,
+        model.save,
+        model.export,
+        lambda name: dwa_jax.train(rows.texts, rows.scores, folder=name or "", **TINY),
+    ):
+        with pytest.raises((TypeError, ValueError), match=r"folder=.* (must be|can be no)"):
+            use(name)
+    with pytest.raises(ValueError, match="holds no run"):
+        dwa_jax.load("~nobody-of-that-name/run")
+
+
 def test_what_is_no_text_or_no_listener_is_said(model, rows):
-    with pytest.raises(ValueError, match="text 1 holds half a surrogate pair"):
-        model(["a", "\ud800"])
+    for size in (0, 2.5, "8", True):
+        with pytest.raises(ValueError, match="batch_size=.* must be a whole number of at least 1"):
+            Predictor(model.run, size)
+    for text, words in (("\ud800", "half a surrogate pair"), ("a\0b", "a NUL character")):
+        with pytest.raises(ValueError, match=f"texts, row 1: the text .* holds {words}"):
+            model(["a", text])
     with pytest.raises(TypeError, match="listener must be a dwa_jax.Listener, got 'x'"):
         dwa_jax.train(rows.texts, rows.scores, listener="x")
 
@@ -188,6 +233,11 @@ def test_what_is_no_text_or_no_listener_is_said(model, rows):
         ((["a"], [2.0]), {}, r"texts, row 0: score 2.0 is outside \[-1, 1\]"),
         ((["a", 7], [0.0, 0.0]), {}, "texts, row 1: the text 7 is of type int"),
         (("a text", [0.0]), {}, r"texts must be a list or a column, got str; of a table .* train="),
+        ((["a"], [0.0]), {"pooling": "x"}, "pooling='x' is not one of '', first, last, mean"),
+        ((["a", "b"], [0.0, 1.0]), {}, r"2 distinct scores \(0, 1\) .* num_classes=2 at most"),
+        ((["a"],), {"categories": ["up"]}, r"category 'up' is not .* \(see category_names\)"),
+        ((["a"], ["0,5"]), {"percent": True}, r"not a number \(see decimal_comma\)"),
+        ((["a"], [0.0]), {"encoding": "utf-8"}, "encoding is a key for files, and texts are"),
         ((["a"], [0.0]), {"on_bad_row": "skip"}, "on_bad_row is a key for files, and texts are"),
         ((["a"], ["x"]), {"category_names": ("x", "y")}, "has 2 names, and num_classes is 5"),
         ((["a"], None), {}, "texts need scores, categories or both"),

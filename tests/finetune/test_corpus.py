@@ -10,7 +10,7 @@ import pytest
 
 from configs import base
 from dwa_jax import stratify
-from dwa_jax.data import vader
+from dwa_jax.data import headlines, vader
 from dwa_jax.finetune import card
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import expand_names, read_corpus
@@ -99,7 +99,7 @@ def test_without_the_option_such_rows_and_files_stay_errors(config, monkeypatch,
     with pytest.raises(ValueError, match=r"row 4: no label: empty 'score'"):
         read_corpus(config)
     config.label_with = "textblob"
-    with pytest.raises(ValueError, match="label_with='textblob' is not one of , vader"):
+    with pytest.raises(ValueError, match="label_with='textblob' is not one of '', vader"):
         Config.of(config)
     config.label_with = "vader"
     monkeypatch.setattr(vader, "PACKAGE", "a-package-that-is-not-there")
@@ -167,3 +167,16 @@ def test_several_names_come_as_a_list_and_labels_as_a_mapping():
     assert expand_names(config.train, "train") == ["a, b.csv", "c.csv"]
     assert config.labels == '{"neg": -1, "pos": 1}'
     assert Config.of(config.to_dict()) == config
+
+
+def test_files_beside_texts_in_memory_have_columns_of_their_own(tmp_path):
+    (tmp_path / "more.csv").write_text("body;mark\nup a lot;0,5\ndown;-0,5\n")
+    rows = headlines.generate(60, 0)
+    keys = {"text_column": "body", "score_column": "mark", "decimal_comma": True}
+    config = Config.of(train="memory:", stratifier="equal_width", **keys)
+    with pytest.raises(ValueError, match="text_column is a key for files, and texts are given"):
+        read_corpus(config, {"train": rows})
+    more = str(tmp_path / "more.csv")
+    corpus = read_corpus(Config.of(config, also_test=more), {"train": rows})
+    assert corpus.rows[more].texts == ["up a lot", "down"]
+    assert corpus.rows[more].scores.tolist() == [0.5, -0.5]

@@ -6,6 +6,7 @@ Excel are so inside.
 
 import contextlib
 import difflib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -74,10 +75,7 @@ def open_table(source: str | Path, wanted: Wanted, layout: Layout = FIND) -> Tab
     """
     if isinstance(source, str) and source.startswith("hub:") and not wanted.whole:
         return HubReader(source, wanted)
-    try:
-        path = Path(source).expanduser()
-    except RuntimeError as error:  # no such user
-        raise DataError(f"{source}: cannot be opened: {one_line(error)}") from None
+    path = Path(os.path.expanduser(source))
     suffix = ending_of(path)
     try:
         size = path.stat().st_size

@@ -71,8 +71,8 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
     except Exception as error:  # whatever another library raises
         words = one_line(error, 300)
         raise ValueError(
-            f"{name} cannot open what was written, which is removed again: {words}; --no-check "
-            "leaves that out"
+            f"{name} cannot open what was written, which is removed again: {words}; "
+            "check=False leaves that out"
         ) from error
     ours = read_outputs(_ours(run, texts, normalize), run.thresholds)
     # Categories follow from them.
@@ -84,7 +84,7 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
     if not difference <= TOLERANCE:
         raise ValueError(
             f"opened with {name}, what was written differs from the run by {difference:.1e} on "
-            f"{len(texts)} texts, more than {TOLERANCE:g}; it is removed again, which --no-check "
+            f"{len(texts)} texts, more than {TOLERANCE:g}; it is removed again, which check=False "
             "leaves out"
         )
     return Opened(name, len(texts), difference)

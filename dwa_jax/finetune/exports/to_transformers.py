@@ -26,8 +26,8 @@ def refusal(run: Trained) -> str:
     return (
         f"pooling={run.pooling!r} has no counterpart in transformers, whose "
         f"{classifier.architecture} takes the {classifier.pooling} token; nothing is written. "
-        "--format=sentence_transformers holds it, and a run with "
-        f"--config.pooling={classifier.pooling} can be exported"
+        "format='sentence_transformers' holds it, and a run with "
+        f"pooling={classifier.pooling!r} can be exported"
     )
 
 
