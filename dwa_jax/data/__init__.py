@@ -12,7 +12,14 @@ from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.scored_texts import read
 from dwa_jax.data.splits import check_disjoint, count_shared, normalize_text, split
-from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
+from dwa_jax.data.tokens import (
+    Encoded,
+    encode,
+    load_tokenizer,
+    no_token,
+    normalize_tweet,
+    pads_texts,
+)
 
 __all__ = [
     "Batches",
@@ -29,9 +36,11 @@ __all__ = [
     "from_split",
     "headlines",
     "load_tokenizer",
+    "no_token",
     "normalize_text",
     "normalize_tweet",
     "pad_rows",
+    "pads_texts",
     "read",
     "rescale",
     "split",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from dwa_jax.data import cells
 from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import DataError, Rows
 
@@ -31,12 +32,8 @@ def _normalized(text):
     if text.isascii():
         return " ".join(text.casefold().split())
     text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or _is_read(c))
+    kept = (" " if c.isspace() else c for c in text if c.isspace() or cells.is_read(c))
     return " ".join("".join(kept).split())
-
-
-def _is_read(character: str) -> bool:
-    return unicodedata.category(character) not in ("Mn", "Cc", "Cf")
 
 
 def split(

@@ -340,7 +340,8 @@ class Config:
     # Evaluation
     monitor: str = _key(
         "mse",
-        "Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, ...",
+        "Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, "
+        "quadratic_weighted_kappa, category_distance, ...",
     )
     patience: int = _key(
         0,

@@ -164,9 +164,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         if getattr(config, split)
     }
     rows = _split(config, everything, held_out, normalize, notes)
-    for split in ("train", "validation"):
-        if not len(rows[split]):
-            raise ValueError(f"the {split} split has no row")
+    _check_rows(rows)
     for name in expand_names(config.also_test, "also_test"):
         rows[name] = read("also_test", [name])
         rows[name], dropped = data.check_disjoint(
@@ -185,6 +183,43 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         if not by_machine:
             notes.append("label_with='vader' gave no score: every row has one")
 
+    thresholds, categories, origin = _labelled(config, rows, notes)
+    return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+
+
+def leave_out(config: Config, corpus: Corpus, wordless: Mapping[str, np.ndarray]) -> None:
+    """Leaves out rows whose texts have no token, and fits thresholds to the others.
+
+    Args:
+      config: the whole configuration.
+      corpus: what is changed.
+      wordless: split -> (N,) booleans, True where a row is left out.
+
+    Raises:
+      ValueError: what is left is not usable.
+    """
+    for split, mask in wordless.items():
+        rows = corpus.rows[split]
+        left = [
+            data.LeftOut(*rows.origin[i], data.no_token(rows.texts[i]))
+            for i in np.flatnonzero(mask)
+        ]
+        if left:
+            corpus.rows[split] = rows.take(np.flatnonzero(~mask))
+            corpus.left_out += left
+            corpus.notes.append(bad_rows.note(split, left))
+    _check_rows(corpus.rows)
+    corpus.thresholds, corpus.categories, _ = _labelled(config, corpus.rows, [])
+
+
+def _check_rows(rows):
+    for split in ("train", "validation"):
+        if not len(rows[split]):
+            raise ValueError(f"the {split} split has no row")
+
+
+def _labelled(config, rows, notes):
+    # Thresholds, categories of each split, and whose thresholds they are if not fitted.
     scores = rows["train"].scores
     scores = scores[~np.isnan(scores)]
     thresholds = _inherited(config, notes) if len(scores) else None
@@ -210,7 +245,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
             )
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
-    return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+    return thresholds, categories, origin
 
 
 def _check_in_memory(config):

@@ -30,9 +30,16 @@ HIGHER_IS_BETTER = frozenset(
         "recall_weighted",
         "f1_weighted",
         "f1_macro",
+        "quadratic_weighted_kappa",
     }
 )
-LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse", "balanced_mse"})
+LOWER_IS_BETTER = frozenset(
+    {"mse", "mae", "rmse", "balanced_mse", "category_distance", "category_distance_macro"}
+)
+# Those that are a number only where what they compare differs between rows.
+_OF_DIFFERENCES = ("r2", "pearson", "spearman", "quadratic_weighted_kappa")
+# What the line of an epoch shows, of the tasks that train.
+_SHOWN = ("mse", "r2", "pearson", "accuracy", "f1_macro")
 
 
 @dataclass
@@ -77,11 +84,11 @@ def check_monitor(config: Config, corpus: Corpus) -> None:
 
     Raises:
       ValueError: the metric does not exist, or its task does not train, or no validation
-        row has a label for it.
+        row has a label for it, or all have the same one and it tells differences.
     """
     monitor = config.monitor
     merit(monitor, 0.0)
-    of_classes = monitor.startswith(("accuracy", "precision", "recall", "f1"))
+    of_classes = monitor in metrics.OF_CATEGORIES
     if not of_classes and "regression" not in config.tasks:
         raise ValueError(f"monitor={monitor!r} needs the regression task; try accuracy, f1_macro")
     scored = ~np.isnan(corpus.rows["validation"].scores)
@@ -91,6 +98,13 @@ def check_monitor(config: Config, corpus: Corpus) -> None:
         usable = scored & labelled
     if not usable.any():
         raise ValueError(f"no validation row has a label that monitor={monitor!r} needs")
+    labels = corpus.categories["validation"] if of_classes else corpus.rows["validation"].scores
+    if monitor in _OF_DIFFERENCES and len(np.unique(labels[usable])) == 1:
+        what, other = ("category", "accuracy") if of_classes else ("score", "mse")
+        raise ValueError(
+            f"monitor={monitor!r} is undefined: the {usable.sum()} validation rows that have a "
+            f"{what} all have the same; monitor={other!r} is not, or validate on more rows"
+        )
 
 
 def predict_split(
@@ -155,8 +169,9 @@ def evaluate_split(
     """Predicts a split and compares with its labels.
 
     Returns:
-      (metrics, predictions) as `metrics.evaluate` and `predict_split` give them; the
-      predictions carry the true "categories" as well.
+      (metrics, predictions) as `metrics.evaluate` and `predict_split` give them, without the
+      metrics of what is neither trained nor labelled; the predictions carry the true
+      "categories" as well.
 
     Raises:
       Interrupted: a signal came.
@@ -177,7 +192,10 @@ def evaluate_split(
         score_mask=has_score,
         category_mask=has_category,
     )
-    return result, predictions
+    absent = () if predicts_scores else metrics.OF_SCORES
+    if not has_category.any() and all(task.name != "classification" for task in setup.tasks):
+        absent += metrics.OF_CATEGORIES
+    return {name: value for name, value in result.items() if name not in absent}, predictions
 
 
 def train_loop(
@@ -298,9 +316,17 @@ def train_loop(
         except Interrupted:
             save()
             raise
-    if progress.best_step and progress.best_step != step:
+    if not progress.best_step:
+        # It may be so although every label differs: of a model that predicts one value.
+        listener.note(f"note: {undefined(config.monitor)}")
+    elif progress.best_step != step:
         state, _ = checkpoints.restore(state, progress.best_step)
     return state, progress
+
+
+def undefined(monitor: str) -> str:
+    """Says that no epoch could be called the best."""
+    return f"monitor={monitor!r} was undefined after every epoch; the last one is kept"
 
 
 def _is_due(config, step, seconds):
@@ -330,7 +356,8 @@ def _end_epoch(config, setup, state, batches, corpus, log, listener, progress, s
         progress.best_value = float(value)
     record = {"kind": "evaluation", "step": step, "epoch": progress.evaluated, **result}
     log.write({**record, "seconds": seconds})
-    row = {key: result[key] for key in ("mse", "r2", "pearson", "accuracy", "f1_macro")}
+    shown = [key for key in dict.fromkeys((*_SHOWN, config.monitor)) if key in result]
+    row = {key: result[key] for key in shown}
     listener.epoch({"epoch": progress.evaluated, "best": better, **row})
 
 

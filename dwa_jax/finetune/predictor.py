@@ -40,12 +40,14 @@ class Prediction(NamedTuple):
       category: 0 to K-1; by the thresholds where the run has no classification task.
       name: the category's, where the run was given names.
       probabilities: K numbers; None where the run has no classification task.
+      truncated: whether the text is longer than what the run allows, and lost its end.
     """
 
     score: float | None
     category: int
     name: str | None
     probabilities: tuple[float, ...] | None
+    truncated: bool = False
 
 
 class Predictions(NamedTuple):
@@ -55,11 +57,13 @@ class Predictions(NamedTuple):
       score: (N,), or None.
       category: (N,).
       probabilities: (N, K), or None.
+      truncated: (N,) booleans, or None where token ids were given.
     """
 
     score: np.ndarray | None
     category: np.ndarray
     probabilities: np.ndarray | None
+    truncated: np.ndarray | None = None
 
 
 class Predictor:
@@ -238,13 +242,14 @@ class Predictor:
           TypeError: a single string is given, or something else than strings.
         """
         found = self.predict(texts)
-        scores, probabilities = found.score, found.probabilities
+        scores, probabilities, truncated = found.score, found.probabilities, found.truncated
         return [
             Prediction(
                 None if scores is None else float(scores[i]),
                 int(category),
                 self.names[category] if self.names else None,
                 None if probabilities is None else tuple(map(float, probabilities[i])),
+                truncated is not None and bool(truncated[i]),
             )
             for i, category in enumerate(found.category)
         ]
@@ -259,13 +264,14 @@ class Predictor:
           origin: N pairs (file, row number), for a message.
 
         Returns:
-          (N,) scores, (N,) categories and (N, K) probabilities.
+          (N,) scores, (N,) categories, (N, K) probabilities, and which texts lost their end.
 
         Raises:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        return self.predict_ids(self.encode(_listed(texts), origin))
+        encoded = self.tokens(_listed(texts), origin)
+        return self.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
 
     def encode(
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
@@ -274,12 +280,18 @@ class Predictor:
         return self.tokens(texts, origin).ids
 
     def tokens(
-        self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
+        self,
+        texts: Sequence[str],
+        origin: Sequence[tuple[str, int]] | None = None,
+        *,
+        allow_wordless: bool = False,
     ) -> data.Encoded:
-        """Turns texts into token ids as the run did, and says how many of them were cut."""
+        """Turns texts into token ids as the run did, and says which of them were cut."""
         run = self.run
         normalize = data.normalize_tweet if run.config.normalize_tweets else None
-        encoded = data.encode(run.tokenizer, texts, run.max_tokens, normalize, origin)
+        encoded = data.encode(
+            run.tokenizer, texts, run.max_tokens, normalize, origin, allow_wordless=allow_wordless
+        )
         check_ids(encoded.ids, run.module.config.vocab_size)
         return encoded
 

@@ -83,13 +83,14 @@ def _finish(config, folder, given, listener, listen, started, held):
         raise ValueError(f"writers={config.writers!r} need a folder to write in: folder=...")
     begun = folder is not None and _begun(config, folder, held)
     corpus = read_corpus(config, given)
+    rows = fingerprint(corpus)  # before some that have no token are left out
     model, batches, setup, notes = prepare(config, corpus)
     if folder is not None:
         if not begun:
             # Only now: a mistake above leaves no folder.
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(run_folder.lock(folder))
-        notes += run_folder.open_folder(folder, config.to_dict(), fingerprint(corpus))
+        notes += run_folder.open_folder(folder, config.to_dict(), rows)
     notes = [*corpus.notes, *notes]
     for note in notes:
         listener.note(f"note: {note}")
@@ -130,6 +131,8 @@ def _finish(config, folder, given, listener, listen, started, held):
         name: evaluate(name)[0] for name in batches if name not in ("train", "validation", "test")
     }
     records = log.read()
+    if not progress.best_epoch:
+        notes.append(loop.undefined(config.monitor))
     summary = {
         "rows": counts(corpus, config.num_classes),
         "score_histogram": plots.histogram(corpus.rows["train"].scores),
@@ -139,7 +142,7 @@ def _finish(config, folder, given, listener, listen, started, held):
         "predictions": last,
         "thresholds": corpus.thresholds,
         "thresholds_from": corpus.thresholds_from,
-        "best_epoch": progress.best_epoch,
+        "best_epoch": progress.best_epoch or progress.evaluated,
         "epochs": progress.evaluated,
         "skipped_steps": sum(record["kind"] == "skipped" for record in records),
         "monitor": config.monitor,

@@ -39,6 +39,9 @@ _METRICS = {
     "recall_weighted": "recall, weighted",
     "f1_weighted": "F1, weighted",
     "f1_macro": "F1, macro",
+    "quadratic_weighted_kappa": "kappa, quadratic weights",
+    "category_distance": "category distance",
+    "category_distance_macro": "category distance, macro",
 }
 _ERRORS = ("mse", "mae", "rmse", "balanced_mse")
 _STEPWISE = "no predictions.csv yet"

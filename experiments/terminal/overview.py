@@ -8,6 +8,7 @@ from dwa_jax.finetune import memory
 from experiments.terminal.console import Terminal
 
 _METRICS = ("mse", "mae", "r2", "pearson", "spearman", "accuracy", "f1_macro", "balanced_mse")
+_METRICS += ("quadratic_weighted_kappa", "category_distance")
 
 
 def conclude(console: Terminal, summary: dict, folder: Path) -> None:
@@ -22,9 +23,9 @@ def conclude(console: Terminal, summary: dict, folder: Path) -> None:
     results |= summary["also_tested"]
     results = {split: result for split, result in results.items() if result is not None}
     found = {
-        name: [result[name] for result in results.values()]
+        name: [result.get(name) for result in results.values()]
         for name in _METRICS
-        if any(_is_there(result[name]) for result in results.values())
+        if any(_is_there(result.get(name)) for result in results.values())
     }
     console.columns("results", list(results), found)
     timing, size = summary["timing"], summary["memory"]
