@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-
-# Names of those that need scores, and of those that need categories.
+# Names of what `evaluate` returns of scores, and of categories, beside the confusion.
 OF_SCORES = (
     *("mse", "mae", "rmse", "r2", "pearson", "spearman", "cosine"),
     *("mse_by_class", "balanced_mse"),

@@ -11,7 +11,7 @@ from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.scored_texts import read
-from dwa_jax.data.splits import check_disjoint, count_shared, normalize_text, split
+from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, normalize_text, split
 from dwa_jax.data.tokens import (
     Encoded,
     encode,
@@ -32,6 +32,7 @@ __all__ = [
     "check_disjoint",
     "count_shared",
     "encode",
+    "fold_of",
     "from_columns",
     "from_split",
     "headlines",

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -169,9 +169,8 @@ def evaluate_split(
     """Predicts a split and compares with its labels.
 
     Returns:
-      (metrics, predictions) as `metrics.evaluate` and `predict_split` give them, without the
-      metrics of what is neither trained nor labelled; the predictions carry the true
-      "categories" as well.
+      (metrics, predictions) as `grade` and `predict_split` give them; the predictions carry
+      the true "categories" as well.
 
     Raises:
       Interrupted: a signal came.
@@ -179,23 +178,49 @@ def evaluate_split(
     rows, categories = corpus.rows[split], corpus.categories[split]
     predictions = predict_split(setup, state, batches[split], len(rows), corpus.thresholds, stop)
     predictions["categories"] = categories
+    names = [task.name for task in setup.tasks]
+    found = predictions["score"], predictions["category"]
+    return grade(rows.scores, categories, *found, names, num_classes), predictions
+
+
+def grade(
+    scores: np.ndarray,
+    categories: np.ndarray,
+    predicted_scores: np.ndarray,
+    predicted_categories: np.ndarray,
+    tasks: Sequence[str],
+    num_classes: int,
+) -> dict:
+    """Compares predictions with labels.
+
+    Args:
+      scores: (N,), nan where missing.
+      categories: (N,), -1 where missing.
+      predicted_scores: (N,), of no matter without a regression task.
+      predicted_categories: (N,).
+      tasks: names of those that train.
+      num_classes: K.
+
+    Returns:
+      What `metrics.evaluate` does, without the metrics of what is neither trained nor labelled.
+    """
     # A score that was predicted as nan counts: it shows in the metrics.
-    predicts_scores = any(task.name == "regression" for task in setup.tasks)
-    has_score = ~np.isnan(rows.scores) & predicts_scores
+    predicts_scores = "regression" in tasks
+    has_score = ~np.isnan(scores) & predicts_scores
     has_category = categories >= 0
     result = metrics.evaluate(
-        np.where(has_score, rows.scores, 0),
-        np.where(has_score, predictions["score"], 0),
+        np.where(has_score, scores, 0),
+        np.where(has_score, predicted_scores, 0),
         np.where(has_category, categories, 0),
-        predictions["category"],
+        predicted_categories,
         num_classes,
         score_mask=has_score,
         category_mask=has_category,
     )
-    absent = () if predicts_scores else metrics.OF_SCORES
-    if not has_category.any() and all(task.name != "classification" for task in setup.tasks):
+    absent: tuple[str, ...] = () if predicts_scores else metrics.OF_SCORES
+    if not has_category.any() and "classification" not in tasks:
         absent += metrics.OF_CATEGORIES
-    return {name: value for name, value in result.items() if name not in absent}, predictions
+    return {name: value for name, value in result.items() if name not in absent}
 
 
 def train_loop(

@@ -120,7 +120,7 @@ def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredict
                 number = lines.line_num
                 for (name, kind), cell in zip(kinds.items(), line, strict=True):
                     value = kind(cell) if cell or kind is str else missing[kind]
-                    if kind is int and not -1 <= value <= (most if name != "fold" else _MOST_FOLDS):
+                    if kind is int and not -1 <= value <= (_MOST_FOLDS if name == "fold" else most):
                         raise ValueError(f"{name} {cell!r:.40} is no {name.split('_')[-1]}")
                     if kind is float and abs(value) > _LARGEST:
                         raise ValueError(f"{name} {cell!r:.40} is out of range")

@@ -137,6 +137,16 @@ def digest(parts: Iterable[str | np.ndarray]) -> str:
     return found.hexdigest()
 
 
+def fold_folder(folder: Path, fold: int) -> Path:
+    """Returns the folder of one fold's run, in that of a cross-validation.
+
+    Args:
+      folder: of all folds.
+      fold: from 1.
+    """
+    return folder / "folds" / str(fold)
+
+
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Holds a folder for one process, which need not end well to let go of it.
