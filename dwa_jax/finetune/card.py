@@ -162,6 +162,8 @@ def _data(run):
         if files
     ]
     split = ", ".join(held) or f"{config.fractions} of the rows, seed {config.seed}"
+    if config.folds:
+        split += f"; test is one of {config.folds} folds"
     lines.append(f"* train, validation, test: {split}")
     by_machine = run.summary.get("machine_scored") or {}
     if by_machine:

@@ -107,7 +107,7 @@ def _complete(config, folder, given, listener, listen, held):
         predictions.append(trained.predictions)
     assert kept is not None
     found = out_of_fold(uncut.everything.texts, folds_of(config, uncut.everything), predictions)
-    summary = run_folder.plain(summarize(config, kept.config.fold, summaries, found))
+    summary = run_folder.plain(summary_of_folds(config, kept.config.fold, summaries, found))
     if folder is not None:
         with own_files.placing(folder, adopt=True) as place:
             predictions_file.write_predictions(place / "predictions.csv", found)
@@ -180,7 +180,7 @@ def out_of_fold(
     )
 
 
-def summarize(
+def summary_of_folds(
     config: Config, kept: int, summaries: Sequence[Mapping], found: SplitPredictions
 ) -> dict:
     """Says what all folds come to.

@@ -1,6 +1,6 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
-config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
+config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json  folds/
 checkpoints/ or model.safetensors  plots/  lock  .dwa_jax_files.json
 
 Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
@@ -42,7 +42,7 @@ _PACKAGES = (
 )
 
 
-_LOCK = "lock"
+_LOCK, _FOLDS = "lock", "folds"
 # Bytes of a JSON file: hundreds of times what a run writes, and little once it is read.
 _MOST_JSON = 10**7
 
@@ -144,7 +144,7 @@ def fold_folder(folder: Path, fold: int) -> Path:
       folder: of all folds.
       fold: from 1.
     """
-    return folder / "folds" / str(fold)
+    return folder / _FOLDS / str(fold)
 
 
 @contextlib.contextmanager
@@ -206,7 +206,9 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
     path, config = folder / "config.json", plain(config)
     if not regular_files.check_regular(path):
         if folder.exists() and not all(
-            entry.name == _LOCK or is_partial(entry.name, "config.json")
+            entry.name == _LOCK
+            or is_partial(entry.name, "config.json")
+            or (entry.name == _FOLDS and config.get("folds"))  # one trained by itself
             for entry in folder.iterdir()
         ):
             raise ValueError(

@@ -84,7 +84,7 @@ def test_padding_that_ends_every_text_is_refused_where_the_last_token_is_pooled(
     backend.post_processor = processors.TemplateProcessing(
         single="$A </s>", special_tokens=[("</s>", 0)]
     )
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="</s>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="</s>", unk_token="t")
     shape = SimpleNamespace(max_positions=64, vocab_size=20, family="llama")
     model = SimpleNamespace(
         tokenizer=tokenizer, module=SimpleNamespace(config=shape), pooling="last"
@@ -94,7 +94,9 @@ def test_padding_that_ends_every_text_is_refused_where_the_last_token_is_pooled(
         make_batches(Config.of(config), corpus, model)
     assert "\n" not in str(caught.value) and "pad_token" in str(caught.value)
     model.pooling = "mean"
-    make_batches(Config.of(config), corpus, model)
+    _, notes = make_batches(Config.of(config), corpus, model)
+    count = len(corpus.rows["train"])
+    assert f"train: {count} tokens in {count} texts (100.0%) are unknown to the tokenizer" in notes
 
 
 def test_a_thousand_are_listed_and_the_rest_counted():

@@ -1,6 +1,7 @@
 """Cross-validation: every row predicted once by a run that has not seen it, and its report."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import scipy.stats
 
 import dwa_jax
 from dwa_jax.data import headlines, normalize_text
-from dwa_jax.finetune import cross_validation, plots, run_folder
+from dwa_jax.finetune import cross_validation, plots, run_folder, stored
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import divide, read_rows
 from dwa_jax.finetune.predictions_file import (
@@ -102,6 +103,9 @@ def test_killed_in_the_second_fold_and_continued_it_ends_as_if_nothing_had_happe
     assert model(some) == kept(some) == saved(some) == loaded(some) == whole(some)
     assert loaded.summary == saved.summary == model.summary
     assert loaded.config == model.config
+    for damaged in ([], {}, folds | {"kept": 3}, folds | {"metrics": {"mse": {"mean": "x"}}}):
+        with pytest.raises(ValueError, match="s.json is damaged: folds"):
+            stored.check_summary(model.summary | {"folds": damaged}, Path("s.json"), 5)
     page = report.write([folder]).read_text("utf-8")
     assert "over 2 folds" in page and f"fold {best}" in page
 
