@@ -1,8 +1,9 @@
 """Metrics of predicted scores and categories, in NumPy float64.
 
 Axes: B rows, K categories. A metric that its rows leave undefined is NaN: everything where a task
-has no row, a correlation of a constant, `r2` of constant scores, the cosine of a zero vector, the
-entries by category of categories without rows.
+has no row, a correlation of a constant, `r2` of constant scores, the cosine of a zero vector, kappa
+where all rows have one category and are given it, the entries by category of categories without
+rows.
 """
 
 import math
@@ -10,6 +11,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+# Names of what `evaluate` returns of scores, and of categories, beside the confusion.
+OF_SCORES = (
+    *("mse", "mae", "rmse", "r2", "pearson", "spearman", "cosine"),
+    *("mse_by_class", "balanced_mse"),
+)
+OF_CATEGORIES = (
+    *("accuracy", "precision_weighted", "recall_weighted", "f1_weighted", "f1_macro"),
+    *("quadratic_weighted_kappa", "category_distance", "category_distance_macro"),
+    "accuracy_by_class",
+)
 
 
 def evaluate(
@@ -45,6 +57,12 @@ def evaluate(
       * f1_macro: the plain mean over categories that occur as label or as prediction;
       * mse_by_class: errors of the score by true category, over rows that have both labels;
       * balanced_mse: mean of mse_by_class over the categories that occur;
+      * quadratic_weighted_kappa: 1 - sum of squared distances of the predicted from the true
+        categories / the same expected of predictions drawn by chance with the same counts
+        (Cohen 1968);
+      * category_distance: mean absolute distance of the predicted from the true category, and
+        category_distance_macro its plain mean over the categories that occur as label
+        (Baccianella et al. 2009);
       * accuracy_by_class: share of a category's rows that were found (its recall);
       * confusion: K x K counts, row the true and column the predicted category.
 
@@ -112,7 +130,23 @@ def _category_metrics(confusion):
         "recall_weighted": weighted(recall),
         "f1_weighted": weighted(f1),
         "f1_macro": _mean(f1[true + predicted > 0]),
+        **_order_metrics(confusion),
         "accuracy_by_class": np.where(true > 0, recall, math.nan).tolist(),
+    }
+
+
+def _order_metrics(confusion):
+    # What accuracy does not see: a miss by four categories is worse than one by one.
+    true, predicted, total = confusion.sum(axis=1), confusion.sum(axis=0), confusion.sum()
+    places = np.arange(len(confusion))
+    distance = np.abs(places[:, None] - places)
+    by_chance = (distance**2 * np.outer(true, predicted)).sum() / max(total, 1)
+    lost = (distance**2 * confusion).sum()
+    apart = (distance * confusion).sum(axis=1)
+    return {
+        "quadratic_weighted_kappa": float(1 - lost / by_chance) if by_chance else math.nan,
+        "category_distance": float(apart.sum() / total) if total else math.nan,
+        "category_distance_macro": _mean(apart[true > 0] / true[true > 0]),
     }
 
 

@@ -25,7 +25,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from dwa_jax import host_memory
-from dwa_jax.finetune import interrupts, run, run_folder
+from dwa_jax.finetune import cross_validation, interrupts, run_folder
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.health import Diverged
 from experiments.terminal import overview, preview
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
             run_folder.open_folder(folder, config.to_dict())
             return
         finished = (folder / "summary.json").exists()
-        trained = run.finish(
+        trained = cross_validation.complete(
             config, folder, listener=console, listen=interrupts.listen, started=started
         )
         if not finished:

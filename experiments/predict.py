@@ -7,10 +7,10 @@ The input is a .csv, .tsv, .txt, .json, .jsonl, .ndjson, .parquet or .xlsx file,
 same columns, as a pattern, a folder or with commas between; the output, one file, holds rows of the
 same kind (of Excel those of a CSV, of JSON an object a line) in the same order with all their
 columns, and behind them predicted_score, where the run has a score_range also predicted_in_range,
-predicted_category (and predicted_name, where the run has names), probability_0 to
-probability_K-1. Without --input each line of standard input is a text; without --output rows go to
-standard output, of lines as JSON. Text files are compressed where a name ends in .gz, .bz2, .xz or
-.zst; what comes out is UTF-8.
+predicted_category (and predicted_name, where the run has names), probability_0 to probability_K-1,
+truncated (1 where a text lost its end). Without --input each line of standard input is a text;
+without --output rows go to standard output, of lines as JSON. Text files are compressed where a
+name ends in .gz, .bz2, .xz or .zst; what comes out is UTF-8.
 """
 
 import contextlib

@@ -22,6 +22,9 @@ KEYS = {
     "recall_weighted",
     "f1_weighted",
     "f1_macro",
+    "quadratic_weighted_kappa",
+    "category_distance",
+    "category_distance_macro",
     "mse_by_class",
     "balanced_mse",
     "accuracy_by_class",
@@ -59,6 +62,14 @@ def test_agrees_with_scikit_learn_and_scipy(decimals, present):
             "f1_weighted": sklearn_metrics.f1_score(true, guessed, **weighted),
             "f1_macro": sklearn_metrics.f1_score(true, guessed, average="macro"),
         }
+        if present != [4]:  # of one category nothing can be told
+            expected["quadratic_weighted_kappa"] = sklearn_metrics.cohen_kappa_score(
+                true, guessed, weights="quadratic", labels=range(5)
+            )
+        expected["category_distance"] = sklearn_metrics.mean_absolute_error(true, guessed)
+        expected["category_distance_macro"] = np.mean(
+            [np.abs(guessed[true == k] - k).mean() for k in np.unique(true)]
+        )
         for name, value in expected.items():
             assert found[name] == pytest.approx(value, rel=1e-9), name
         confusion = sklearn_metrics.confusion_matrix(true, guessed, labels=range(5))
@@ -107,6 +118,19 @@ def test_a_masked_row_is_left_out_of_its_own_task_alone():
         assert found[name] == by_both[name], name
 
 
+def test_a_miss_by_far_is_worse_than_one_by_little_of_the_same_accuracy():
+    true = np.repeat(np.arange(5), 4)
+    near, far = true.copy(), true.copy()
+    near[::4] = np.where(true[::4] < 4, true[::4] + 1, 3)
+    far[::4] = np.where(true[::4] < 2, 4, 0)
+    zeros = np.zeros(20)
+    by_near, by_far = (evaluate(zeros, zeros, true, guessed, 5) for guessed in (near, far))
+    assert by_near["accuracy"] == by_far["accuracy"] == 0.75
+    assert by_near["category_distance"] == by_near["category_distance_macro"] == 0.25
+    assert by_far["category_distance"] == pytest.approx((4 + 3 + 2 + 3 + 4) / 20)
+    assert by_near["quadratic_weighted_kappa"] > 0.9 > by_far["quadratic_weighted_kappa"]
+
+
 def test_undefined_values_are_nan():
     constant = evaluate([0.1, 0.1, 0.1], [0.3, -0.2, 0.7], [0, 1, 1], [0, 1, 0], 2)
     assert math.isnan(constant["r2"])
@@ -122,6 +146,8 @@ def test_undefined_values_are_nan():
         "spearman",
     }
     assert one["mse"] == 0.0625
+    # All rows in one category, and given it: no chance agreement to compare with.
+    assert math.isnan(one["quadratic_weighted_kappa"]) and one["category_distance"] == 0
     assert one["cosine"] == one["accuracy"] == one["f1_macro"] == 1.0
 
     # Tasks without a row: everything is undefined but the counts.

@@ -11,8 +11,15 @@ from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.scored_texts import read
-from dwa_jax.data.splits import check_disjoint, count_shared, normalize_text, split
-from dwa_jax.data.tokens import Encoded, encode, load_tokenizer, normalize_tweet
+from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, normalize_text, split
+from dwa_jax.data.tokens import (
+    Encoded,
+    encode,
+    load_tokenizer,
+    no_token,
+    normalize_tweet,
+    pads_texts,
+)
 
 __all__ = [
     "Batches",
@@ -25,13 +32,16 @@ __all__ = [
     "check_disjoint",
     "count_shared",
     "encode",
+    "fold_of",
     "from_columns",
     "from_split",
     "headlines",
     "load_tokenizer",
+    "no_token",
     "normalize_text",
     "normalize_tweet",
     "pad_rows",
+    "pads_texts",
     "read",
     "rescale",
     "split",

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -65,8 +66,20 @@ def text(cell: object) -> str:
         raise BadCell(f"the text {quoted(cell)} is of type {type(cell).__name__}, not a string")
     if not cell.strip():
         raise BadCell("the text is empty")
+    if is_blank(cell):
+        raise BadCell(f"the text {quoted(cell)} holds nothing that can be read")
     check_characters(cell)
     return cell
+
+
+def is_blank(text: str) -> bool:
+    """Says whether a text holds nothing but space and characters that are not read."""
+    return not any(is_read(character) and not character.isspace() for character in text)
+
+
+def is_read(character: str) -> bool:
+    """Says whether a character is more than an accent, a control or of no width."""
+    return unicodedata.category(character) not in ("Mn", "Cc", "Cf")
 
 
 def check_characters(text: str) -> None:

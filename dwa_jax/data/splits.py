@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from dwa_jax.data import cells
 from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import DataError, Rows
 
@@ -31,12 +32,8 @@ def _normalized(text):
     if text.isascii():
         return " ".join(text.casefold().split())
     text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or _is_read(c))
+    kept = (" " if c.isspace() else c for c in text if c.isspace() or cells.is_read(c))
     return " ".join("".join(kept).split())
-
-
-def _is_read(character: str) -> bool:
-    return unicodedata.category(character) not in ("Mn", "Cc", "Cf")
 
 
 def split(
@@ -102,6 +99,49 @@ def split(
                 f" few for its fraction {share:g}; give more rows or another fraction"
             )
     return {name: rows.take(sorted(side)) for name, side in zip(NAMES, sides, strict=True)}
+
+
+def fold_of(
+    rows: Rows,
+    *,
+    folds: int,
+    seed: int,
+    stratify: bool = True,
+    normalize: Callable[[str], str] | None = None,
+) -> np.ndarray:
+    """Deals rows at random into folds of like size, for cross-validation.
+
+    As in `split` all rows of one text or group are in one fold.
+
+    Args:
+        rows: N rows.
+        folds: how many, at least 2.
+        seed: non-negative integer; the same rows and seed give the same folds.
+        stratify: whether each fold gets a like share of each category, and of low and high scores.
+        normalize: as in `split`.
+
+    Returns:
+        (N,) integers in [0, folds).
+
+    Raises:
+        DataError: there are too few different texts to give each fold a row.
+    """
+    members = _together(rows, normalize)
+    rng = np.random.default_rng(seed)
+    drawn = [members[group] for group in rng.permutation(len(members))]
+    shares = np.full(folds, 1 / folds)
+    sides = (
+        _stratified(drawn, rows, shares, rng) if stratify else _filled([drawn], shares, len(rows))
+    )
+    if not all(sides):
+        what = "texts" if rows.groups is None else "groups"
+        raise DataError(
+            f"{len(rows)} rows with {len(members)} different {what} are too few for {folds} folds"
+        )
+    found = np.empty(len(rows), np.int64)
+    for fold, side in enumerate(sides):
+        found[side] = fold
+    return found
 
 
 def _together(rows: Rows, normalize: Callable[[str], str] | None) -> list[list[int]]:
@@ -172,8 +212,8 @@ def _filled(blocks: list[list[list[int]]], shares: np.ndarray, total: int) -> li
     sizes = [sum(map(len, block)) for block in blocks]
     whole = [np.floor(shares * size + 1e-9).astype(int) for size in sizes]
     open_ = np.asarray(_round_to_sum(shares, total)) - sum(whole)
-    sides: list[list[int]] = [[], [], []]
-    owed = np.zeros(3)
+    sides: list[list[int]] = [[] for _ in shares]
+    owed = np.zeros(len(shares))
     for block, size, wanted in zip(blocks, sizes, whole, strict=True):
         wanted = wanted.astype(float)
         for _ in range(size - int(wanted.sum())):

@@ -8,21 +8,26 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from dwa_jax.data import cells
 from dwa_jax.data.rows import DataError
 from dwa_jax.messages import one_line, quoted
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# Among tokenizers without a pad token, those that have this token have it for the end of a
-# document, and so never inside a text.
-_PAD_TOKEN = "<|endoftext|>"
+# Among tokenizers without a pad token, those that have the first have it for the end of a
+# document, and so never inside a text; those behind the end of a sequence are made for padding.
+_END_OF_DOCUMENT = "<|endoftext|>"
+_PAD_TOKENS = ("<pad>", "[PAD]", "<|pad|>", "<|finetune_right_pad_id|>")
+# What hardly a vocabulary has: a hieroglyph, which is unknown, or several bytes.
+_UNHEARD_OF = "\U00013000"
 # Characters of a text that are tokenized at first, for each token that is kept; more where
 # these come to too few. And the most that are ever tokenized of one.
 _PER_TOKEN, _MOST_CHARACTERS = 16, 2**22
@@ -41,12 +46,22 @@ class Encoded(NamedTuple):
     """Token ids of N texts.
 
     Args:
-        ids: N int32 arrays, each (length of the text,), special tokens included.
-        num_truncated: how many texts were longer than the limit and lost their end.
+        ids: N int32 arrays, each (length of the text,), special tokens included; a text without
+            a token of its own has the special ones alone.
+        truncated: (N,) booleans, True where a text was longer than the limit and lost its end.
+        wordless: (N,) booleans, True where a text has no token, see `encode`.
+        unknown: (N,) int64, tokens of a text that stand for what the vocabulary lacks.
     """
 
     ids: list[np.ndarray]
-    num_truncated: int
+    truncated: np.ndarray
+    wordless: np.ndarray
+    unknown: np.ndarray
+
+    @property
+    def num_truncated(self) -> int:
+        """How many texts lost their end."""
+        return int(self.truncated.sum())
 
     @property
     def lengths(self) -> np.ndarray:
@@ -58,8 +73,10 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """Loads a backbone's tokenizer, with a pad token.
 
     A tokenizer without a pad token (most decoders) gets `<|endoftext|>` where its
-    vocabulary has it, else its end-of-sequence token. Code that comes
-    with a tokenizer is never run.
+    vocabulary has it, else its end-of-sequence token, else another special one; the first
+    that is in no text, since by it the end of a text is found elsewhere. One whose pad token is
+    in texts gets another likewise, and a UserWarning says so; where there is no other it
+    stays. Code that comes with a tokenizer is never run.
 
     Args:
         path_or_id: a local folder, or a model's id on the Hugging Face hub.
@@ -94,15 +111,45 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
             f"the tokenizer of {name!r} has special tokens only, {sorted(vocabulary)};"
             " tokenizer.json is missing there"
         )
-    if tokenizer.pad_token_id is None:
-        pad = _PAD_TOKEN if _PAD_TOKEN in vocabulary else tokenizer.eos_token
+    given = tokenizer.pad_token
+    if given is None or pads_texts(tokenizer):
+        inside = _ids_inside(tokenizer)
+        others = [
+            pad for pad in _could_pad(tokenizer) if vocabulary.get(pad) not in (None, *inside)
+        ]
+        pad = others[0] if others else given or tokenizer.eos_token
         if pad is None:
             raise ValueError(
-                f"the tokenizer of {name!r} has neither a pad token, nor {_PAD_TOKEN!r}, nor an"
-                " end-of-sequence token; set pad_token in its tokenizer_config.json"
+                f"the tokenizer of {name!r} has neither a pad token, nor {_END_OF_DOCUMENT!r}, nor"
+                " an end-of-sequence token; set pad_token in its tokenizer_config.json"
             )
         tokenizer.pad_token = pad
+        if given not in (None, pad):
+            warnings.warn(
+                f"padding is {pad!r}, not {given!r} as the tokenizer has it, which is in texts too",
+                stacklevel=2,
+            )
     return tokenizer
+
+
+def pads_texts(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Says whether what pads also stands in texts: it ends them, or is what is unknown.
+
+    Who finds the end of a text by the pad token, as classifiers of `transformers` on decoders do,
+    then finds it too early.
+    """
+    return tokenizer.pad_token_id in _ids_inside(tokenizer)
+
+
+def _ids_inside(tokenizer):
+    return set(tokenizer(_UNHEARD_OF)["input_ids"])
+
+
+def _could_pad(tokenizer):
+    # From the usual to what is there at all.
+    special = [str(t) for _, t in sorted(tokenizer.added_tokens_decoder.items()) if t.special]
+    usual = (_END_OF_DOCUMENT, tokenizer.eos_token, *_PAD_TOKENS, tokenizer.unk_token)
+    return [token for token in (*usual, *special) if token is not None]
 
 
 def _check_files(folder):
@@ -152,8 +199,13 @@ def encode(
     max_length: int = 512,
     normalize: Callable[[str], str] | None = None,
     origin: Sequence[tuple[str, int]] | None = None,
+    *,
+    allow_wordless: bool = False,
 ) -> Encoded:
     """Turns texts into token ids, special tokens included.
+
+    A text has no token where nothing in it can be read (`cells.is_blank`), or where the tokenizer
+    drops all of it, as an uncased BERT's does what is no character.
 
     Args:
         tokenizer: the backbone's tokenizer.
@@ -162,19 +214,21 @@ def encode(
             end but keeps its special tokens.
         normalize: applied to each text first, for instance `normalize_tweet`.
         origin: N pairs (file, row number), for a message; None where texts have none.
+        allow_wordless: whether a text may have no token; it is marked then.
 
     Returns:
-        N ragged rows of ids, and the number of truncated texts.
+        N ragged rows of ids, and of each whether it was cut and what it lacks.
 
     Raises:
         ValueError: `max_length` leaves no room for a token of the text.
-        DataError: a text has no token.
+        DataError: a text has no token, and that is not allowed.
     """
     least = tokenizer.num_special_tokens_to_add() + 1
     if max_length < least:
         raise ValueError(f"max_length is at least {least} for this tokenizer, got {max_length}")
     ids: list[np.ndarray] = []
-    num_truncated = 0
+    truncated = np.zeros(len(texts), bool)
+    wordless = np.zeros(len(texts), bool)
     for start in range(0, len(texts), _CHUNK):
         chunk = list(texts[start : start + _CHUNK])
         begun = [_beginning(text, _PER_TOKEN * max_length, tokenizer) for text in chunk]
@@ -193,16 +247,29 @@ def encode(
             )["input_ids"]
             for i, row in zip(long, cut, strict=True):
                 rows[i] = row
-        num_truncated += len(long)
+        truncated[[start + i for i in long]] = True
         for i, row in enumerate(rows):
-            if not row:
-                file, number = origin[start + i] if origin else ("texts", start + i)
-                raise DataError(
-                    f"{file}, row {number}: the text {quoted(chunk[i])} has no token that this"
-                    " tokenizer knows; remove the row"
-                )
+            if len(row) < least or cells.is_blank(chunk[i]):
+                if not allow_wordless:
+                    file, number = origin[start + i] if origin else ("texts", start + i)
+                    raise DataError(f"{file}, row {number}: {no_token(chunk[i])}; remove the row")
+                wordless[start + i] = True
             ids.append(np.asarray(row, dtype=np.int32))
-    return Encoded(ids, num_truncated)
+    unknown = _unknown_id(tokenizer)
+    counts = np.array([np.count_nonzero(row == unknown) for row in ids], np.int64)
+    return Encoded(ids, truncated, wordless, counts)
+
+
+def no_token(text: str) -> str:
+    """Says of a text that it has no token, in one line."""
+    return f"the text {quoted(text)} has no token that this tokenizer knows"
+
+
+def _unknown_id(tokenizer):
+    # Some have the end of a text for it, since to them no byte is unknown.
+    unknown = tokenizer.unk_token_id
+    others = (tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)
+    return -1 if unknown is None or unknown in others else unknown
 
 
 def _beginning(text, count, tokenizer):

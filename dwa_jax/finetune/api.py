@@ -6,7 +6,7 @@ from typing import Any
 
 from dwa_jax import data, regular_files
 from dwa_jax.data import cells
-from dwa_jax.finetune import run
+from dwa_jax.finetune import cross_validation
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import IN_MEMORY
 from dwa_jax.finetune.listener import Listener, ProgressBar
@@ -47,7 +47,8 @@ def train(
       **keys: keys of the configuration, see `Config`.
 
     Returns:
-      The model, of the best epoch.
+      The model, of the best epoch. With the key `folds` that of one fold, and its `summary` says
+      which, and what mean and interval all folds come to.
 
     Raises:
       ValueError: a key, a text, a label or the folder is not usable; one line says which.
@@ -78,7 +79,7 @@ def train(
         settings = Config.of(settings, **dict.fromkeys(given, IN_MEMORY))
     elif any(rows is not None for rows in (scores, categories, validation, test)):
         raise ValueError("labels or splits are given without texts")
-    trained = run.finish(
+    trained = cross_validation.complete(
         settings,
         None if folder is None else regular_files.named_path(folder),
         given=given,

@@ -163,6 +163,8 @@ def _data(run):
         if files
     ]
     split = ", ".join(held) or f"{config.fractions} of the rows, seed {config.seed}"
+    if config.folds:
+        split += f"; test is one of {config.folds} folds"
     lines.append(f"* train, validation, test: {split}")
     by_machine = run.summary.get("machine_scored") or {}
     if by_machine:
@@ -191,7 +193,14 @@ def _results(run):
     ]
     rows = [[name, *(_number(found.get(name)) for found in splits.values())] for name in names]
     best = f"Epoch {summary['best_epoch']} of {summary['epochs']}, the best on the validation split"
-    return [f"{best} by {markdown_span(summary['monitor'])}.", "", *_table(["", *splits], rows)]
+    lines = [f"{best} by {markdown_span(summary['monitor'])}."]
+    if folds := summary.get("folds"):
+        count = len(folds["each"])
+        lines.append(
+            f"This is the model of fold {folds['kept']} of {count}; test is of all rows, each "
+            f"predicted by the one of {count} models that had not seen it."
+        )
+    return [*lines, "", *_table(["", *splits], rows)]
 
 
 def _weights(run):

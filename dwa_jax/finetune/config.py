@@ -220,6 +220,16 @@ class Config:
     stratify: bool = _key(
         True, "Splits have like shares of each category, and of low and high scores."
     )
+    folds: int = _key(
+        0,
+        "Cross-validation: trains so many times, each tested on another part of the rows, and of "
+        "the others validated on the share that `fractions` have; 0 trains once.",
+        least=0,
+        most=1000,
+    )
+    fold: int = _key(
+        0, "Trains this one of the folds alone, from 1; 0 trains all, one after another.", least=0
+    )
     derive_categories: bool = _key(
         True, "Categories of rows without one come from their scores by the thresholds."
     )
@@ -340,7 +350,8 @@ class Config:
     # Evaluation
     monitor: str = _key(
         "mse",
-        "Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, ...",
+        "Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, "
+        "quadratic_weighted_kappa, category_distance, ...",
     )
     patience: int = _key(
         0,
@@ -376,6 +387,22 @@ class Config:
             )
         if len(self.score_range) not in (0, 2):
             raise ValueError(f"score_range={self.score_range} must be () or (lowest, highest)")
+        self._check_folds()
+
+    def _check_folds(self):
+        if self.folds == 1 or self.fold > self.folds:
+            raise ValueError(
+                f"folds={self.folds}, fold={self.fold}: folds must be 0 or at least 2, and fold at "
+                "most that"
+            )
+        said = [
+            k for k in ("validation", "test", "split_column", "time_column") if getattr(self, k)
+        ]
+        if self.folds and said:
+            raise ValueError(
+                f"folds={self.folds} holds out every row in turn, and {' and '.join(said)} says "
+                "what else is held out; leave one of them away"
+            )
 
     @classmethod
     def of(cls, source: "Config | Mapping | Any" = None, /, **keys: Any) -> "Config":

@@ -4,7 +4,7 @@ import glob
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,22 +104,46 @@ def _is_table(path):
         return False
 
 
+@dataclass(frozen=True)
+class Uncut:
+    """Rows as they were read, before they are split.
+
+    Attributes:
+      everything: what is split, or trained on where others are given.
+      held_out: split -> rows that are given.
+      also_test: file -> rows.
+      notes: sentences for the reader.
+      left_out: the bad rows.
+      machine_scored: (file, row) of those that `label_with` scored.
+    """
+
+    everything: data.Rows
+    held_out: dict[str, data.Rows]
+    also_test: dict[str, data.Rows]
+    notes: list[str]
+    left_out: list[data.LeftOut]
+    machine_scored: set[tuple[str, int]]
+
+
 def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) -> Corpus:
     """Reads or generates the rows, splits them, and fits thresholds on the training rows.
 
     Args:
-      config: the whole configuration.
+      config: the whole configuration; where it has folds, of one of them.
       given: {"train", and it may be "validation" and "test": rows} that are in memory already;
         None reads the files that the configuration names.
 
     Raises:
       ValueError: a file, a row or a split is not usable.
     """
+    return divide(config, read_rows(config, given))
+
+
+def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> Uncut:
+    """Reads or generates the rows; see `read_corpus`."""
     notes: list[str] = []
     bad: list[data.LeftOut] = []
     machine_scored: set[tuple[str, int]] = set()
-
-    normalize = data.normalize_tweet if config.normalize_tweets else None
 
     def read(key, files=None):
         rows, skipped = data.read(
@@ -169,14 +193,32 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         for split in ("validation", "test")
         if getattr(config, split)
     }
-    rows = _split(config, everything, held_out, normalize, notes)
-    for split in ("train", "validation"):
-        if not len(rows[split]):
-            raise ValueError(f"the {split} split has no row")
-    for name in expand_names(config.also_test, "also_test"):
-        rows[name] = read("also_test", [name])
+    also_test = {
+        name: read("also_test", [name]) for name in expand_names(config.also_test, "also_test")
+    }
+    return Uncut(everything, held_out, also_test, notes, bad, machine_scored)
+
+
+def divide(config: Config, uncut: Uncut) -> Corpus:
+    """Splits rows, and fits thresholds on those that train.
+
+    Args:
+      config: the whole configuration; where it has folds, of one of them.
+      uncut: from `read_rows`.
+
+    Raises:
+      ValueError: a split is not usable.
+    """
+    notes, bad, machine_scored = [*uncut.notes], [*uncut.left_out], uncut.machine_scored
+    normalize = normalizer(config)
+    if config.folds:
+        rows = _fold(config, uncut.everything, normalize)
+    else:
+        rows = _split(config, uncut.everything, uncut.held_out, normalize, notes)
+    _check_rows(rows)
+    for name, part in uncut.also_test.items():
         rows[name], dropped = data.check_disjoint(
-            rows[name], rows["train"], rows["validation"], normalize=normalize
+            part, rows["train"], rows["validation"], normalize=normalize
         )
         if dropped:
             notes.append(f"{name}: {dropped} rows left out, whose text the run trains on")
@@ -191,6 +233,43 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
         if not by_machine:
             notes.append("label_with='vader' gave no score: every row has one")
 
+    thresholds, categories, origin = _labelled(config, rows, notes)
+    return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+
+
+def leave_out(config: Config, corpus: Corpus, wordless: Mapping[str, np.ndarray]) -> None:
+    """Leaves out rows whose texts have no token, and fits thresholds to the others.
+
+    Args:
+      config: the whole configuration.
+      corpus: what is changed.
+      wordless: split -> (N,) booleans, True where a row is left out.
+
+    Raises:
+      ValueError: what is left is not usable.
+    """
+    for split, mask in wordless.items():
+        rows = corpus.rows[split]
+        left = [
+            data.LeftOut(*rows.origin[i], data.no_token(rows.texts[i]))
+            for i in np.flatnonzero(mask)
+        ]
+        if left:
+            corpus.rows[split] = rows.take(np.flatnonzero(~mask))
+            corpus.left_out += left
+            corpus.notes.append(bad_rows.note(split, left))
+    _check_rows(corpus.rows)
+    corpus.thresholds, corpus.categories, _ = _labelled(config, corpus.rows, [])
+
+
+def _check_rows(rows):
+    for split in ("train", "validation"):
+        if not len(rows[split]):
+            raise ValueError(f"the {split} split has no row")
+
+
+def _labelled(config, rows, notes):
+    # Thresholds, categories of each split, and whose thresholds they are if not fitted.
     scores = rows["train"].scores
     scores = scores[~np.isnan(scores)]
     thresholds = _inherited(config, notes) if len(scores) else None
@@ -216,7 +295,7 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
             )
     if "classification" in config.tasks and not (categories["train"] >= 0).any():
         raise ValueError("no training row has a category; set tasks=('regression',)")
-    return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
+    return thresholds, categories, origin
 
 
 def _check_in_memory(config):
@@ -258,6 +337,43 @@ def _inherited(config, notes):
     return thresholds
 
 
+def normalizer(config: Config) -> Callable[[str], str] | None:
+    """Returns what texts go through before the tokenizer; None where they stay."""
+    return data.normalize_tweet if config.normalize_tweets else None
+
+
+def folds_of(config: Config, rows: data.Rows) -> np.ndarray:
+    """Returns the fold, from 1, that holds out each of the (N,) rows."""
+    found = data.fold_of(
+        rows,
+        folds=config.folds,
+        seed=config.seed,
+        stratify=config.stratify,
+        normalize=normalizer(config),
+    )
+    return found + 1
+
+
+def _fold(config, everything, normalize):
+    if not config.fold:
+        raise ValueError(f"the rows of folds={config.folds} are one fold's: fold says whose")
+    held_out = folds_of(config, everything) == config.fold
+    others = _train_and_validation(config, everything.take(np.flatnonzero(~held_out)), normalize)
+    return others | {"test": everything.take(np.flatnonzero(held_out))}
+
+
+def _train_and_validation(config, rows, normalize):
+    train, validation, _ = config.fractions
+    total = train + validation
+    return data.split(
+        rows,
+        fractions=(train / total, validation / total, 0.0),
+        seed=config.seed,
+        stratify=config.stratify,
+        normalize=normalize,
+    )
+
+
 def _split(config, everything, held_out, normalize, notes):
     by = "file"
     if everything.splits is not None:
@@ -289,15 +405,7 @@ def _split(config, everything, held_out, normalize, notes):
             notes.append(f"validation: {shared} rows have a text of the test {by}, and stay")
     rows = {"train": everything, "test": nothing, **held_out}
     if "validation" not in held_out:
-        train, validation, _ = config.fractions
-        total = train + validation
-        halves = data.split(
-            everything,
-            fractions=(train / total, validation / total, 0.0),
-            seed=config.seed,
-            stratify=config.stratify,
-            normalize=normalize,
-        )
+        halves = _train_and_validation(config, everything, normalize)
         rows |= {"train": halves["train"], "validation": halves["validation"]}
     return rows
 

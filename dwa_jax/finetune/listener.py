@@ -140,12 +140,17 @@ class ProgressBar(Listener):
 
     def epoch(self, record: Mapping[str, Any]) -> None:
         """Prints an evaluated epoch as a row of the table, with its head before the first."""
-        names = [name for name in record if name not in ("epoch", "best")]
+        widths = {name: max(10, len(name) + 2) for name in record if name not in ("epoch", "best")}
         if not self._epochs_begun:
             self._epochs_begun = True
-            self.note("epoch  " + "".join(f"{name:>10}" for name in names) + "   (validation)")
+            self.note(
+                "epoch  "
+                + "".join(f"{name:>{wide}}" for name, wide in widths.items())
+                + "   (validation)"
+            )
         cells = "".join(
-            f"{'-':>10}" if record[name] is None else f"{record[name]:>10.4f}" for name in names
+            f"{'-':>{wide}}" if record[name] is None else f"{record[name]:>{wide}.4f}"
+            for name, wide in widths.items()
         )
         self.note(f"{record['epoch']:>5}  {cells}" + ("   best so far" if record["best"] else ""))
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -30,9 +30,16 @@ HIGHER_IS_BETTER = frozenset(
         "recall_weighted",
         "f1_weighted",
         "f1_macro",
+        "quadratic_weighted_kappa",
     }
 )
-LOWER_IS_BETTER = frozenset({"mse", "mae", "rmse", "balanced_mse"})
+LOWER_IS_BETTER = frozenset(
+    {"mse", "mae", "rmse", "balanced_mse", "category_distance", "category_distance_macro"}
+)
+# Those that are a number only where what they compare differs between rows.
+_OF_DIFFERENCES = ("r2", "pearson", "spearman", "quadratic_weighted_kappa")
+# What the line of an epoch shows, of the tasks that train.
+_SHOWN = ("mse", "r2", "pearson", "accuracy", "f1_macro")
 
 
 @dataclass
@@ -77,11 +84,11 @@ def check_monitor(config: Config, corpus: Corpus) -> None:
 
     Raises:
       ValueError: the metric does not exist, or its task does not train, or no validation
-        row has a label for it.
+        row has a label for it, or all have the same one and it tells differences.
     """
     monitor = config.monitor
     merit(monitor, 0.0)
-    of_classes = monitor.startswith(("accuracy", "precision", "recall", "f1"))
+    of_classes = monitor in metrics.OF_CATEGORIES
     if not of_classes and "regression" not in config.tasks:
         raise ValueError(f"monitor={monitor!r} needs the regression task; try accuracy, f1_macro")
     scored = ~np.isnan(corpus.rows["validation"].scores)
@@ -91,6 +98,13 @@ def check_monitor(config: Config, corpus: Corpus) -> None:
         usable = scored & labelled
     if not usable.any():
         raise ValueError(f"no validation row has a label that monitor={monitor!r} needs")
+    labels = corpus.categories["validation"] if of_classes else corpus.rows["validation"].scores
+    if monitor in _OF_DIFFERENCES and len(np.unique(labels[usable])) == 1:
+        what, other = ("category", "accuracy") if of_classes else ("score", "mse")
+        raise ValueError(
+            f"monitor={monitor!r} is undefined: the {usable.sum()} validation rows that have a "
+            f"{what} all have the same; monitor={other!r} is not, or validate on more rows"
+        )
 
 
 def predict_split(
@@ -155,8 +169,8 @@ def evaluate_split(
     """Predicts a split and compares with its labels.
 
     Returns:
-      (metrics, predictions) as `metrics.evaluate` and `predict_split` give them; the
-      predictions carry the true "categories" as well.
+      (metrics, predictions) as `grade` and `predict_split` give them; the predictions carry
+      the true "categories" as well.
 
     Raises:
       Interrupted: a signal came.
@@ -164,20 +178,49 @@ def evaluate_split(
     rows, categories = corpus.rows[split], corpus.categories[split]
     predictions = predict_split(setup, state, batches[split], len(rows), corpus.thresholds, stop)
     predictions["categories"] = categories
+    names = [task.name for task in setup.tasks]
+    found = predictions["score"], predictions["category"]
+    return grade(rows.scores, categories, *found, names, num_classes), predictions
+
+
+def grade(
+    scores: np.ndarray,
+    categories: np.ndarray,
+    predicted_scores: np.ndarray,
+    predicted_categories: np.ndarray,
+    tasks: Sequence[str],
+    num_classes: int,
+) -> dict:
+    """Compares predictions with labels.
+
+    Args:
+      scores: (N,), nan where missing.
+      categories: (N,), -1 where missing.
+      predicted_scores: (N,), of no matter without a regression task.
+      predicted_categories: (N,).
+      tasks: names of those that train.
+      num_classes: K.
+
+    Returns:
+      What `metrics.evaluate` does, without the metrics of what is neither trained nor labelled.
+    """
     # A score that was predicted as nan counts: it shows in the metrics.
-    predicts_scores = any(task.name == "regression" for task in setup.tasks)
-    has_score = ~np.isnan(rows.scores) & predicts_scores
+    predicts_scores = "regression" in tasks
+    has_score = ~np.isnan(scores) & predicts_scores
     has_category = categories >= 0
     result = metrics.evaluate(
-        np.where(has_score, rows.scores, 0),
-        np.where(has_score, predictions["score"], 0),
+        np.where(has_score, scores, 0),
+        np.where(has_score, predicted_scores, 0),
         np.where(has_category, categories, 0),
-        predictions["category"],
+        predicted_categories,
         num_classes,
         score_mask=has_score,
         category_mask=has_category,
     )
-    return result, predictions
+    absent: tuple[str, ...] = () if predicts_scores else metrics.OF_SCORES
+    if not has_category.any() and "classification" not in tasks:
+        absent += metrics.OF_CATEGORIES
+    return {name: value for name, value in result.items() if name not in absent}
 
 
 def train_loop(
@@ -298,9 +341,17 @@ def train_loop(
         except Interrupted:
             save()
             raise
-    if progress.best_step and progress.best_step != step:
+    if not progress.best_step:
+        # It may be so although every label differs: of a model that predicts one value.
+        listener.note(f"note: {undefined(config.monitor)}")
+    elif progress.best_step != step:
         state, _ = checkpoints.restore(state, progress.best_step)
     return state, progress
+
+
+def undefined(monitor: str) -> str:
+    """Says that no epoch could be called the best."""
+    return f"monitor={monitor!r} was undefined after every epoch; the last one is kept"
 
 
 def _is_due(config, step, seconds):
@@ -330,7 +381,8 @@ def _end_epoch(config, setup, state, batches, corpus, log, listener, progress, s
         progress.best_value = float(value)
     record = {"kind": "evaluation", "step": step, "epoch": progress.evaluated, **result}
     log.write({**record, "seconds": seconds})
-    row = {key: result[key] for key in ("mse", "r2", "pearson", "accuracy", "f1_macro")}
+    shown = [key for key in dict.fromkeys((*_SHOWN, config.monitor)) if key in result]
+    row = {key: result[key] for key in shown}
     listener.epoch({"epoch": progress.evaluated, "best": better, **row})
 
 

@@ -44,11 +44,15 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
             rest = [*tried[:i], *([mask] if mask else []), *tried[i + 1 :], *left]
             owners.append((row, i))
             hidden.append(rest)
-    usable = [i for i, rest in enumerate(hidden) if rest]
-    # One by one, and tokenized at once: each may be as long as the text.
-    ids = [predictor.encode([" ".join(hidden[i])])[0] for i in usable]
+    place: dict[int, int] = {}
+    ids: list[np.ndarray] = []
+    for i, rest in enumerate(hidden):
+        # One by one, and tokenized at once: each may be as long as the text.
+        encoded = predictor.tokens([" ".join(rest)], allow_wordless=True)
+        if not encoded.wordless[0]:
+            place[i] = len(ids)
+            ids += encoded.ids
     without = predictor.predict_ids(ids)
-    place = {i: at for at, i in enumerate(usable)}
     for i, (row, word) in enumerate(owners):
         entry, at = explained[row][word], place.get(i)
         if whole.score is not None and without.score is not None:

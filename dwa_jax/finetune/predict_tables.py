@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dwa_jax import data
 from dwa_jax.data import DataError, cells, tables
 from dwa_jax.data.rows import BadRow
 from dwa_jax.finetune import occlusion
@@ -51,8 +52,9 @@ def predict_table(
     left_out: list[str] = []
     try:
         for chunk in reader.chunks():
-            kept, texts, ids = _usable(predictor, reader.name, chunk, on_bad_row, left_out, cut)
-            found = predictor.predict_ids(ids)
+            kept, texts, encoded = _usable(predictor, reader.name, chunk, on_bad_row, left_out)
+            cut(encoded.num_truncated)
+            found = predictor.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
             values = _values(predictor, found)
             if explain == "occlusion":
                 values["explanation"] = list(_explained(predictor, texts, found))
@@ -80,14 +82,15 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
         added["predicted_name"] = str
     if "classification" in tasks:
         added |= {f"probability_{k}": float for k in range(run.config.num_classes)}
+    added["truncated"] = int
     if explain == "occlusion":
         added["explanation"] = list
     return added
 
 
-def _usable(predictor, name, chunk, on_bad_row, left_out, cut):
-    # Places of the rows that can be predicted, their texts and their token ids.
-    kept, texts, ids = [], [], []
+def _usable(predictor, name, chunk, on_bad_row, left_out):
+    # Places of the rows that can be predicted, their texts and their tokens.
+    kept, texts = [], []
 
     def bad(message):
         if on_bad_row == "error":
@@ -103,28 +106,19 @@ def _usable(predictor, name, chunk, on_bad_row, left_out, cut):
         except cells.BadCell as problem:
             bad(f"{name}, row {chunk.numbers[i]}: {problem}")
     origin = [(name, chunk.numbers[i]) for i in kept]
-    try:
-        encoded = predictor.tokens(texts, origin)
-        cut(encoded.num_truncated)
-        return kept, texts, encoded.ids
-    except DataError:
-        if on_bad_row == "error":
-            raise
-    # One of them has no token: one by one, to leave out no other.
-    with_tokens = []
-    for i, text, where in zip(kept, texts, origin, strict=True):
-        try:
-            encoded = predictor.tokens([text], [where])
-            cut(encoded.num_truncated)
-            ids += encoded.ids
-            with_tokens.append((i, text))
-        except DataError as error:
-            bad(str(error))
-    return [i for i, _ in with_tokens], [text for _, text in with_tokens], ids
+    encoded = predictor.tokens(texts, origin, allow_wordless=True)
+    for i in np.flatnonzero(encoded.wordless).tolist():
+        bad(f"{name}, row {origin[i][1]}: {data.no_token(texts[i])}")
+    good = np.flatnonzero(~encoded.wordless)
+    encoded = data.Encoded([encoded.ids[i] for i in good], *(x[good] for x in encoded[1:]))
+    return [kept[i] for i in good], [texts[i] for i in good], encoded
 
 
 def _values(predictor, found):
-    values = {"predicted_category": list(found.category)}
+    values = {
+        "predicted_category": list(found.category),
+        "truncated": list(map(int, found.truncated)),
+    }
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
         in_range = scores_in_range(predictor.run.config, found.score)

@@ -13,6 +13,7 @@ from dwa_jax.atomic_files import replacing
 
 # Characters of a line, categories, and the largest number that float32 has.
 _LONGEST, _MOST_CLASSES, _LARGEST = 2**28, 1000, 3.5e38
+_MOST_FOLDS = 1000
 
 
 class SplitPredictions(NamedTuple):
@@ -25,6 +26,7 @@ class SplitPredictions(NamedTuple):
       categories: (N,) true, -1 where the row has none.
       predicted_categories: (N,).
       probabilities: (N, K), or None for a run without classification.
+      folds: (N,) the fold, from 1, that held a row out; None where there are no folds.
     """
 
     texts: list[str]
@@ -33,10 +35,13 @@ class SplitPredictions(NamedTuple):
     categories: np.ndarray
     predicted_categories: np.ndarray
     probabilities: np.ndarray | None
+    folds: np.ndarray | None = None
 
 
 def write_predictions(path: Path, found: SplitPredictions) -> None:
     """Writes predictions.csv: text, labels, predictions, one probability a category.
+
+    Of a run without regression there is no predicted_score, and no score where no row has one.
 
     Args:
       path: the file.
@@ -47,23 +52,31 @@ def write_predictions(path: Path, found: SplitPredictions) -> None:
     """
     probabilities = found.probabilities
     num_classes = 0 if probabilities is None else probabilities.shape[1]
-    header = ["text", "score", "predicted_score", "category", "predicted_category"]
-    header += [f"probability_{k}" for k in range(num_classes)]
+    predicted = not np.isnan(found.predicted_scores).all() or probabilities is None
+    scored = predicted or not np.isnan(found.scores).all()
+    header = _header(scored, predicted, num_classes, found.folds is not None)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         for i, text in enumerate(found.texts):
             score, category = found.scores[i], found.categories[i]
-            line = [
-                text,
-                "" if np.isnan(score) else float(score),
-                float(found.predicted_scores[i]),
-                "" if category < 0 else int(category),
-                int(found.predicted_categories[i]),
-            ]
+            line: list = [text]
+            if scored:
+                line.append("" if np.isnan(score) else float(score))
+            if predicted:
+                line.append(float(found.predicted_scores[i]))
+            line += ["" if category < 0 else int(category), int(found.predicted_categories[i])]
             if probabilities is not None:
                 line += [float(probabilities[i, k]) for k in range(num_classes)]
+            if found.folds is not None:
+                line.append(int(found.folds[i]))
             writer.writerow(line)
+
+
+def _header(scored, predicted, num_classes, folds):
+    scores = ["score"] * scored + ["predicted_score"] * predicted
+    probabilities = [f"probability_{k}" for k in range(num_classes)]
+    return ["text", *scores, "category", "predicted_category", *probabilities, *["fold"] * folds]
 
 
 def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredictions:
@@ -81,8 +94,6 @@ def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredict
       OSError: it cannot be read.
     """
     number = 1
-    kinds = {"text": str, "score": float, "predicted_score": float}
-    kinds |= {"category": int, "predicted_category": int}
     missing = {float: math.nan, int: -1}
     # A text may be longer than the 128 KiB that the module takes by itself.
     previous = csv.field_size_limit(2**31 - 1)
@@ -92,12 +103,16 @@ def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredict
             file = io.TextIOWrapper(raw, encoding="utf-8", newline="")
             lines = csv.reader(_bounded(file))
             header = next(lines, [])
-            columns_of_classes = len(header) - len(kinds)
-            if columns_of_classes > _MOST_CLASSES:
+            columns_of_classes = sum(name.startswith("probability_") for name in header)
+            there = ("score" in header, "predicted_score" in header)
+            if columns_of_classes > _MOST_CLASSES or header != _header(
+                *there, columns_of_classes, "fold" in header
+            ):
                 raise ValueError("its columns are not those of a run's predictions")
-            kinds |= {f"probability_{k}": float for k in range(columns_of_classes)}
-            if header != list(kinds):
-                raise ValueError("its columns are not those of a run's predictions")
+            kinds: dict[str, type] = dict.fromkeys(header, float)
+            kinds |= {"text": str, "category": int, "predicted_category": int}
+            if "fold" in header:
+                kinds["fold"] = int
             if columns_of_classes not in (0, num_classes or columns_of_classes):
                 raise ValueError(f"it has not {num_classes} probabilities")
             columns: dict[str, list] = {name: [] for name in kinds}
@@ -105,8 +120,8 @@ def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredict
                 number = lines.line_num
                 for (name, kind), cell in zip(kinds.items(), line, strict=True):
                     value = kind(cell) if cell or kind is str else missing[kind]
-                    if kind is int and not -1 <= value <= most:
-                        raise ValueError(f"{name} {cell!r:.40} is no category")
+                    if kind is int and not -1 <= value <= (_MOST_FOLDS if name == "fold" else most):
+                        raise ValueError(f"{name} {cell!r:.40} is no {name.split('_')[-1]}")
                     if kind is float and abs(value) > _LARGEST:
                         raise ValueError(f"{name} {cell!r:.40} is out of range")
                     columns[name].append(value)
@@ -117,13 +132,15 @@ def read_predictions(path: Path, num_classes: int | None = None) -> SplitPredict
     finally:
         csv.field_size_limit(previous)
     probabilities = [columns[f"probability_{k}"] for k in range(columns_of_classes)]
+    nothing = np.full(len(columns["text"]), np.nan)
     return SplitPredictions(
         columns["text"],
-        np.array(columns["score"], float),
-        np.array(columns["predicted_score"], float),
+        np.array(columns["score"], float) if "score" in columns else nothing,
+        np.array(columns["predicted_score"], float) if "predicted_score" in columns else nothing,
         np.array(columns["category"], int),
         np.array(columns["predicted_category"], int),
         np.array(probabilities, float).T if columns_of_classes else None,
+        np.array(columns["fold"], int) if "fold" in columns else None,
     )
 
 

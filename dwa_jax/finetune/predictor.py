@@ -44,6 +44,7 @@ class Prediction(NamedTuple):
       name: the category's, where the run was given names.
       probabilities: K numbers; None where the run has no classification task.
       in_range: the score in `score_range`; None where the run has neither.
+      truncated: whether the text is longer than what the run allows, and lost its end.
     """
 
     score: float | None
@@ -51,6 +52,7 @@ class Prediction(NamedTuple):
     name: str | None
     probabilities: tuple[float, ...] | None
     in_range: float | None = None
+    truncated: bool = False
 
 
 class Predictions(NamedTuple):
@@ -62,12 +64,14 @@ class Predictions(NamedTuple):
       probabilities: (N, K), or None.
       in_range: (N,) the scores in `score_range`; None where the run has neither, or token ids
         were given.
+      truncated: (N,) booleans, or None where token ids were given.
     """
 
     score: np.ndarray | None
     category: np.ndarray
     probabilities: np.ndarray | None
     in_range: np.ndarray | None = None
+    truncated: np.ndarray | None = None
 
 
 class Predictor:
@@ -257,7 +261,8 @@ class Predictor:
           TypeError: a single string is given, or something else than strings.
         """
         found = self.predict(texts)
-        scores, probabilities, in_range = found.score, found.probabilities, found.in_range
+        scores, probabilities = found.score, found.probabilities
+        in_range, truncated = found.in_range, found.truncated
         return [
             Prediction(
                 None if scores is None else float(scores[i]),
@@ -265,6 +270,7 @@ class Predictor:
                 self.names[category] if self.names else None,
                 None if probabilities is None else tuple(map(float, probabilities[i])),
                 None if in_range is None else float(in_range[i]),
+                truncated is not None and bool(truncated[i]),
             )
             for i, category in enumerate(found.category)
         ]
@@ -279,14 +285,18 @@ class Predictor:
           origin: N pairs (file, row number), for a message.
 
         Returns:
-          (N,) scores, (N,) categories, (N, K) probabilities, and (N,) scores in `score_range`.
+          (N,) scores, (N,) categories, (N, K) probabilities, (N,) scores in `score_range`, and
+          which texts lost their end.
 
         Raises:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        found = self.predict_ids(self.encode(_listed(texts), origin))
-        return found._replace(in_range=scores_in_range(self.run.config, found.score))
+        encoded = self.tokens(_listed(texts), origin)
+        found = self.predict_ids(encoded.ids)
+        return found._replace(
+            in_range=scores_in_range(self.run.config, found.score), truncated=encoded.truncated
+        )
 
     def encode(
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
@@ -295,12 +305,18 @@ class Predictor:
         return self.tokens(texts, origin).ids
 
     def tokens(
-        self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
+        self,
+        texts: Sequence[str],
+        origin: Sequence[tuple[str, int]] | None = None,
+        *,
+        allow_wordless: bool = False,
     ) -> data.Encoded:
-        """Turns texts into token ids as the run did, and says how many of them were cut."""
+        """Turns texts into token ids as the run did, and says which of them were cut."""
         run = self.run
         normalize = data.normalize_tweet if run.config.normalize_tweets else None
-        encoded = data.encode(run.tokenizer, texts, run.max_tokens, normalize, origin)
+        encoded = data.encode(
+            run.tokenizer, texts, run.max_tokens, normalize, origin, allow_wordless=allow_wordless
+        )
         check_ids(encoded.ids, run.module.config.vocab_size)
         return encoded
 

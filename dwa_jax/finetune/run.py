@@ -38,6 +38,7 @@ def finish(
     folder: Path | None,
     *,
     given: Mapping[str, data.Rows] | None = None,
+    corpus: Corpus | None = None,
     listener: Listener | None = None,
     listen: Callable[[], contextlib.AbstractContextManager[Stop]] = ignore,
     started: float | None = None,
@@ -49,6 +50,7 @@ def finish(
       folder: the run's; continued if it holds an unfinished run of the same configuration,
         read if it holds a finished one. None writes nothing.
       given: rows that are in memory, see `corpus.read_corpus`.
+      corpus: what that would return, where it is known already.
       listener: told how it goes; nobody by default.
       listen: yields what is asked whether to stop, such as `interrupts.listen`.
       started: `time.perf_counter()` where the time of the run begins; now by default.
@@ -67,29 +69,33 @@ def finish(
     if folder is not None and regular_files.check_regular(folder / "summary.json"):
         # Rows that are handed over may be others than those it was trained on; files are not
         # read again for that.
-        rows = None if given is None else fingerprint(read_corpus(config, given))
+        if corpus is None and given is not None:
+            corpus = read_corpus(config, given)
+        rows = None if corpus is None else fingerprint(corpus)
         run_folder.open_folder(folder, config.to_dict(), rows)
         listener.note(
             f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
         )
         return saved.load(folder)
     with contextlib.ExitStack() as held:
-        return _finish(config, folder, given, listener, listen, started, held)
+        return _finish(config, folder, given, corpus, listener, listen, started, held)
 
 
-def _finish(config, folder, given, listener, listen, started, held):
+def _finish(config, folder, given, corpus, listener, listen, started, held):
     chosen = check_choices(config)
     if folder is None and chosen:
         raise ValueError(f"writers={config.writers!r} need a folder to write in: folder=...")
     begun = folder is not None and _begun(config, folder, held)
-    corpus = read_corpus(config, given)
+    if corpus is None:
+        corpus = read_corpus(config, given)
+    rows = fingerprint(corpus)  # before some that have no token are left out
     model, batches, setup, notes = prepare(config, corpus)
     if folder is not None:
         if not begun:
             # Only now: a mistake above leaves no folder.
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(run_folder.lock(folder))
-        notes += run_folder.open_folder(folder, config.to_dict(), fingerprint(corpus))
+        notes += run_folder.open_folder(folder, config.to_dict(), rows)
     notes = [*corpus.notes, *notes]
     for note in notes:
         listener.note(f"note: {note}")
@@ -130,6 +136,8 @@ def _finish(config, folder, given, listener, listen, started, held):
         name: evaluate(name)[0] for name in batches if name not in ("train", "validation", "test")
     }
     records = log.read()
+    if not progress.best_epoch:
+        notes.append(loop.undefined(config.monitor))
     summary = {
         "rows": counts(corpus, config.num_classes),
         "score_histogram": plots.histogram(corpus.rows["train"].scores),
@@ -139,7 +147,7 @@ def _finish(config, folder, given, listener, listen, started, held):
         "predictions": last,
         "thresholds": corpus.thresholds,
         "thresholds_from": corpus.thresholds_from,
-        "best_epoch": progress.best_epoch,
+        "best_epoch": progress.best_epoch or progress.evaluated,
         "epochs": progress.evaluated,
         "skipped_steps": sum(record["kind"] == "skipped" for record in records),
         "monitor": config.monitor,

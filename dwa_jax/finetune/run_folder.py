@@ -1,6 +1,6 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
-config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json
+config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json  folds/
 checkpoints/ or model.safetensors  plots/  lock  .dwa_jax_files.json
 
 Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
@@ -42,7 +42,7 @@ _PACKAGES = (
 )
 
 
-_LOCK = "lock"
+_LOCK, _FOLDS = "lock", "folds"
 # Bytes of a JSON file: hundreds of times what a run writes, and little once it is read.
 _MOST_JSON = 10**7
 
@@ -137,6 +137,16 @@ def digest(parts: Iterable[str | np.ndarray]) -> str:
     return found.hexdigest()
 
 
+def fold_folder(folder: Path, fold: int) -> Path:
+    """Returns the folder of one fold's run, in that of a cross-validation.
+
+    Args:
+      folder: of all folds.
+      fold: from 1.
+    """
+    return folder / _FOLDS / str(fold)
+
+
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
     """Holds a folder for one process, which need not end well to let go of it.
@@ -196,7 +206,9 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
     path, config = folder / "config.json", plain(config)
     if not regular_files.check_regular(path):
         if folder.exists() and not all(
-            entry.name == _LOCK or is_partial(entry.name, "config.json")
+            entry.name == _LOCK
+            or is_partial(entry.name, "config.json")
+            or (entry.name == _FOLDS and config.get("folds"))  # one trained by itself
             for entry in folder.iterdir()
         ):
             raise ValueError(

@@ -135,12 +135,16 @@ def _load(folder, through):
         raise ValueError(f"the run in {folder} began from itself")
     config = _read_config(folder)
     summary = _read_summary(folder, config.num_classes)
-    regular_files.check_tree(_existing(folder / "tokenizer"))
     # What is read once everything that is cheap is known to be in order.
     records = MetricsFile(folder / "metrics.jsonl").read()
     predictions = _read_predictions(folder / "predictions.csv", config.num_classes)
+    if config.folds and not config.fold and not regular_files.check_regular(folder / WEIGHTS):
+        kept = _load(_kept(folder, summary), through)
+        about = {"config": config, "summary": summary, "folder": folder}
+        return dataclasses.replace(kept, **about, predictions=predictions)
     shape, settings = _read_backbone(folder)
     _check_sizes(folder, config, settings)
+    regular_files.check_tree(_existing(folder / "tokenizer"))
     tokenizer = data.load_tokenizer(folder / "tokenizer")
     model_key, _ = jax.random.split(jax.random.key(config.seed))
     if uses_lora(config) or config.freeze:
@@ -180,6 +184,17 @@ def _load(folder, through):
         predictions=predictions,
         folder=folder,
     )
+
+
+def _kept(folder, summary):
+    if "folds" not in summary:
+        raise ValueError(
+            f"{folder / 'summary.json'} is damaged: it does not say which fold is kept"
+        )
+    place = run_folder.fold_folder(folder, summary["folds"]["kept"])
+    for each in (place.parent, place):
+        regular_files.check_real_folder(each)
+    return place
 
 
 def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained:

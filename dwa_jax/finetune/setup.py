@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dwa_jax import data, losses, sharding, training, trunk, weighting
-from dwa_jax.backbones import BackboneConfig
+from dwa_jax.backbones import FAMILIES, BackboneConfig
 from dwa_jax.finetune import choices
 from dwa_jax.finetune.config import Config
-from dwa_jax.finetune.corpus import Corpus
+from dwa_jax.finetune.corpus import Corpus, leave_out
 from dwa_jax.finetune.model import Model, check_ids
 from dwa_jax.presets import PRESETS
 
@@ -23,36 +23,69 @@ def make_batches(
 ) -> tuple[dict[str, data.Batches], list[str]]:
     """Tokenizes every split and sets up its batches.
 
+    Where `on_bad_row` is "skip", rows whose texts have no token are left out of the corpus.
+
     Returns:
       (split -> batches, for the splits that have rows; notes for the reader).
+
+    Raises:
+      ValueError: a text has no token, or the tokenizer does not fit the model.
     """
+    _check_padding(model)
     notes = []
     limit = min(config.max_length, model.module.config.max_positions)
     normalize = data.normalize_tweet if config.normalize_tweets else None
-    batches = {}
+    skip = config.on_bad_row == "skip"
+    ids, wordless = {}, {}
     for split, rows in corpus.rows.items():
         if not len(rows):
             continue
-        encoded = data.encode(model.tokenizer, rows.texts, limit, normalize, rows.origin)
+        encoded = data.encode(
+            model.tokenizer, rows.texts, limit, normalize, rows.origin, allow_wordless=skip
+        )
         if encoded.num_truncated:
             share = encoded.num_truncated / len(rows)
             notes.append(
                 f"{split}: {encoded.num_truncated} texts ({share:.1%}) cut to {limit} tokens"
             )
+        if lacking := np.count_nonzero(encoded.unknown):
+            notes.append(
+                f"{split}: {encoded.unknown.sum()} tokens in {lacking} texts "
+                f"({lacking / len(rows):.1%}) are unknown to the tokenizer"
+            )
         check_ids(encoded.ids, model.module.config.vocab_size)
+        ids[split] = [encoded.ids[i] for i in np.flatnonzero(~encoded.wordless)]
+        wordless[split] = encoded.wordless
+    if any(mask.any() for mask in wordless.values()):
+        leave_out(config, corpus, wordless)
+    batches = {}
+    for split, of in ids.items():
+        if not of:
+            continue
         batches[split] = data.Batches(
-            encoded.ids,
-            rows.scores,
+            of,
+            corpus.rows[split].scores,
             corpus.categories[split],
             batch_size=config.batch_size if split == "train" else config.eval_batch_size,
             buckets=data.bucket_lengths(
-                encoded.lengths, config.max_buckets, config.pad_to_multiple_of
+                [len(row) for row in of], config.max_buckets, config.pad_to_multiple_of
             ),
             seed=config.seed,
             pad_id=model.tokenizer.pad_token_id,
             shuffle=config.shuffle,
         )
     return batches, notes
+
+
+def _check_padding(model):
+    # Where transformers looks for the end of a text by the pad token, an export would look there.
+    classifier = FAMILIES[model.module.config.family].classifier
+    if model.pooling == "last" and classifier.needs_pad_id and data.pads_texts(model.tokenizer):
+        raise ValueError(
+            f"the tokenizer pads with {model.tokenizer.pad_token!r}, which its texts end with or "
+            "hold as well, and has no other token for it; set pad_token in its "
+            "tokenizer_config.json to one that no text has, or pooling='mean'"
+        )
 
 
 def make_tasks(config: Config, labels: losses.Labels | None = None) -> list[training.Task]:

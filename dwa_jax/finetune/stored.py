@@ -47,6 +47,8 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
         raise _wrong(path, "monitor", "a metric's name", summary.get("monitor"))
     if not isinstance(summary.get("thresholds_from") or "", str):
         raise _wrong(path, "thresholds_from", "a name", summary["thresholds_from"])
+    if "folds" in summary:
+        _check_folds(path, summary["folds"], num_classes)
     _check_count(path, "skipped_steps", summary.get("skipped_steps", 0))
     rows = _mapping(path, summary, "rows")
     for name, found in rows.items():
@@ -69,6 +71,27 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
         if not _is_number(value) or not 0 <= value < _MOST:
             raise _wrong(path, "timing", "seconds", value)
     _check_count(path, "left_out count", _mapping(path, summary, "left_out").get("count", 0))
+
+
+def _check_folds(path, found, num_classes):
+    each = found.get("each") if isinstance(found, dict) else None
+    if not isinstance(each, list) or not 2 <= len(each) <= 1000:
+        raise _wrong(path, "folds", "the results of at least two", found)
+    if type(found.get("kept")) is not int or not 1 <= found["kept"] <= len(each):
+        raise _wrong(path, "folds, kept", f"one of {len(each)}", found.get("kept"))
+    for name in ("kept_by", "interval"):
+        if not isinstance(found.get(name), str):
+            raise _wrong(path, f"folds, {name}", "words", found.get(name))
+    for name, numbers in _mapping(path, found, "metrics").items():
+        label = f"folds, {shown(name, 60)}"
+        for value in _mapping(path, {label: numbers}, label).values():
+            if value is not None and not _is_number(value):
+                raise _wrong(path, label, "numbers", value)
+    for fold, one in enumerate(each, 1):
+        if not isinstance(one, dict):
+            raise _wrong(path, f"fold {fold}", "names and values", one)
+        for split in ("validation", "test"):
+            _check_metrics(path, f"{split} of fold {fold}", one.get(split), num_classes)
 
 
 def check_metrics(found: object, where: Path | str, num_classes: int) -> None:

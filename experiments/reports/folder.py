@@ -136,10 +136,16 @@ def _read(folder, name):
         for key, value in config.items()
         if key in known.to_dict() or not isinstance(value, dict | list)
     }
-    records = MetricsFile(folder / "metrics.jsonl").read()
+    summary = _summary(folder / "summary.json", config["num_classes"])
+    logged = folder
+    if summary and "folds" in summary and not regular_files.check_regular(folder / "metrics.jsonl"):
+        logged = run_folder.fold_folder(folder, summary["folds"]["kept"])
+        for part in (logged.parent, logged):
+            regular_files.check_real_folder(part)
+    records = MetricsFile(logged / "metrics.jsonl").read()
     for line, record in enumerate(records, 1):
         if record["kind"] == "evaluation":
-            where = f"line {line} of {folder / 'metrics.jsonl'}"
+            where = f"line {line} of {logged / 'metrics.jsonl'}"
             stored.check_metrics(record, where, config["num_classes"])
     kinds = {
         kind: [record for record in records if record["kind"] == kind]
@@ -154,7 +160,7 @@ def _read(folder, name):
         steps=kinds["step"],
         evaluations=kinds["evaluation"],
         skipped=len(kinds["skipped"]),
-        summary=_summary(folder / "summary.json", config["num_classes"]),
+        summary=summary,
         predictions=predictions_file.read_predictions(rows, config["num_classes"])
         if regular_files.check_regular(rows)
         else None,

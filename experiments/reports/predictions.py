@@ -39,6 +39,9 @@ _METRICS = {
     "recall_weighted": "recall, weighted",
     "f1_weighted": "F1, weighted",
     "f1_macro": "F1, macro",
+    "quadratic_weighted_kappa": "kappa, quadratic weights",
+    "category_distance": "category distance",
+    "category_distance_macro": "category distance, macro",
 }
 _ERRORS = ("mse", "mae", "rmse", "balanced_mse")
 _STEPWISE = "no predictions.csv yet"
@@ -51,6 +54,9 @@ def results(runs: Sequence[RunFolder]) -> list:
         (head, run.graded_on, run.graded) for head, run in zip(headings(runs), runs, strict=True)
     ]
     blocks.append(_metrics(columns, "One run each: a difference may be the seed's as well."))
+    for head, run in zip(headings(runs), runs, strict=True):
+        if folds := (run.summary or {}).get("folds"):
+            blocks.append(_over_folds(head, folds))
     others = []
     for head, run in zip(headings(runs), runs, strict=True):
         summary = run.summary or {}
@@ -62,6 +68,23 @@ def results(runs: Sequence[RunFolder]) -> list:
         title = "On the validation split, and on other files"
         blocks.append(Box(title, [_metrics(others, "")], folded=True))
     return blocks
+
+
+def _over_folds(head, folds):
+    rows = []
+    for key, title in _METRICS.items():
+        numbers = folds["metrics"].get(key, {})
+        mean, *others = [
+            as_float(numbers.get(name)) for name in ("mean", "standard_deviation", "low", "high")
+        ]
+        if np.isfinite(mean):
+            decimals = places(mean) if key in _ERRORS else 3
+            rows.append([Cell(title), *(Cell(fixed(x, decimals)) for x in (mean, *others))])
+    caption = (
+        f"{head}: test metrics over {len(folds['each'])} folds. From, to: {folds['interval']}. The "
+        f"model is that of fold {folds['kept']}, best by the {folds['kept_by']}."
+    )
+    return Table(["metric", "mean", "standard deviation", "from", "to"], rows, caption)
 
 
 def _metrics(columns, caption):

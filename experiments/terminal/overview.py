@@ -7,7 +7,10 @@ import numpy as np
 from dwa_jax.finetune import memory
 from experiments.terminal.console import Terminal
 
-_METRICS = ("mse", "mae", "r2", "pearson", "spearman", "accuracy", "f1_macro", "balanced_mse")
+_METRICS = (
+    *("mse", "mae", "r2", "pearson", "spearman", "balanced_mse"),
+    *("accuracy", "f1_macro", "quadratic_weighted_kappa", "category_distance"),
+)
 
 
 def conclude(console: Terminal, summary: dict, folder: Path) -> None:
@@ -22,11 +25,14 @@ def conclude(console: Terminal, summary: dict, folder: Path) -> None:
     results |= summary["also_tested"]
     results = {split: result for split, result in results.items() if result is not None}
     found = {
-        name: [result[name] for result in results.values()]
+        name: [result.get(name) for result in results.values()]
         for name in _METRICS
-        if any(_is_there(result[name]) for result in results.values())
+        if any(_is_there(result.get(name)) for result in results.values())
     }
     console.columns("results", list(results), found)
+    folds = summary.get("folds")
+    if folds:
+        _over_folds(console, folds)
     timing, size = summary["timing"], summary["memory"]
     device = max((size[name] for name in size if name != "process_bytes"), default=None)
     rows = {
@@ -36,6 +42,11 @@ def conclude(console: Terminal, summary: dict, folder: Path) -> None:
         f"{timing['train_seconds']:.0f} in steps and their compilation",
         "peak memory": memory.readable(size["process_bytes"])
         + (f"; {memory.readable(device)} on a device" if device else ""),
+        **(
+            {"model": f"that of fold {folds['kept']}, best by the {folds['kept_by']}"}
+            if folds
+            else {}
+        ),
         "numbers": folder / "summary.json",
         "predictions": folder / "predictions.csv",
         "pictures": folder / "plots",
@@ -43,6 +54,17 @@ def conclude(console: Terminal, summary: dict, folder: Path) -> None:
     if summary["skipped_steps"]:
         rows["updates left out"] = f"{summary['skipped_steps']}, see metrics.jsonl"
     console.table("the run", rows)
+
+
+def _over_folds(console, folds):
+    heads = {"mean": "mean", "deviation": "standard_deviation", "from": "low", "to": "high"}
+    rows = {
+        name: [numbers[key] for key in heads.values()]
+        for name, numbers in folds["metrics"].items()
+        if name in _METRICS and _is_there(numbers["mean"])
+    }
+    console.columns(f"test, over {len(folds['each'])} folds", list(heads), rows)
+    console.note(f"from, to: {folds['interval']}")
 
 
 def _is_there(value):

@@ -14,9 +14,9 @@ import numpy as np
 from dwa_jax.data import cells
 from dwa_jax.data.guess import guess
 from dwa_jax.finetune import corpus as corpora
-from dwa_jax.finetune import run
+from dwa_jax.finetune import loop, run
 from dwa_jax.finetune.config import Config, changed
-from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, read_corpus
+from dwa_jax.finetune.corpus import IN_MEMORY, Corpus, counts, divide, read_rows
 from experiments.terminal.console import Terminal
 
 _BINS = 8
@@ -57,7 +57,11 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
         keys = _guess(config, arguments, console)
         config = Config.of(config, **keys)
     run.check_choices(config)
-    corpus = read_corpus(config)
+    uncut = read_rows(config)
+    all_folds = config
+    if config.folds and not config.fold:
+        config = Config.of(config, fold=1)
+    corpus = divide(config, uncut)
     if config.train:
         console.table("rows as understood", as_understood(corpus, config))
         console.note("to train: " + command_of(arguments, keys))
@@ -65,14 +69,23 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
     _, batches, _, notes = run.prepare(config, corpus)
     for note in [*corpus.notes, *notes]:
         console.note(f"note: {note}")
-    rows = {}
+    rows: dict[str, str] = {}
+    folds: dict[str, str] = {}
+    for fold in range(2, all_folds.folds + 1) if config != all_folds else ():
+        one = Config.of(all_folds, fold=fold)
+        other = divide(one, uncut)  # what a later fold would refuse is refused here
+        loop.check_monitor(one, other)
+        sizes = [f"{split} {len(other.rows[split])}" for split in ("train", "validation", "test")]
+        folds[f"fold {fold}"] = ", ".join(sizes)
     for split, found in counts(corpus, config.num_classes).items():
         rows[split] = f"{found['count']} rows; by class " + ", ".join(map(str, found["by_class"]))
         if missing := found["count"] - sum(found["by_class"]):
             rows[split] += f"; {missing} without one"
     if corpus.thresholds is not None:
         rows["thresholds"] = ", ".join(f"{value:+.3f}" for value in corpus.thresholds)
-    console.table("rows", rows)
+    console.table("rows of fold 1" if folds else "rows", rows)
+    if folds:
+        console.table("rows of the others", folds)
     train = batches["train"]
     console.table("tokens of a training text", length_histogram(train.lengths))
     real, computed = train.token_counts(0)
@@ -85,7 +98,7 @@ def preview(config: Config, console: Terminal, arguments: Sequence[str] = ()) ->
             "tokens": f"{real:,} real of {computed:,} computed: {1 - real / computed:.0%} padding",
         },
     )
-    return config
+    return all_folds
 
 
 def _guess(config, arguments, console):

@@ -15,6 +15,7 @@ from dwa_jax.data import (
     Rows,
     check_disjoint,
     count_shared,
+    fold_of,
     normalize_text,
     normalize_tweet,
     read,
@@ -33,6 +34,49 @@ def make_rows(texts):
         categories=np.arange(count, dtype=np.int32) % 5,
         origin=[("a.csv", row) for row in range(2, count + 2)],
     )
+
+
+@REPRODUCIBLE
+@given(
+    texts=st.lists(st.text("aAbB é12 \t", min_size=1, max_size=3), min_size=1, max_size=60),
+    folds=st.integers(2, 12),
+    stratify=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_every_row_is_in_one_fold_and_every_text_and_group_too(texts, folds, stratify, seed):
+    groups = [None if i % 3 else f"{i % 5}" for i in range(len(texts))]
+    rows = dataclasses.replace(make_rows(texts), groups=groups)
+    try:
+        found = fold_of(rows, folds=folds, seed=seed, stratify=stratify)
+    except DataError as error:
+        assert f"too few for {folds} folds" in str(error)
+        return
+    assert found.shape == (len(texts),) and set(found) == set(range(folds))
+    for keys in (list(map(normalize_text, texts)), groups):
+        where = {}
+        for key, fold in zip(keys, found, strict=True):
+            assert key is None or where.setdefault(key, fold) == fold
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_folds_are_of_one_size_and_have_each_category_and_score(seed):
+    rng = np.random.default_rng(seed)
+    count, folds = 203, 10
+    categories = rng.permutation(np.repeat([0, 1, 2], [10, 30, 163])).astype(np.int32)
+    scores = np.round(rng.uniform(-1, 1, count), 3)
+    rows = Rows(
+        [f"t{i}" for i in range(count)], scores, categories, [("a", i) for i in range(count)]
+    )
+    found = fold_of(rows, folds=folds, seed=seed)
+    sizes = np.bincount(found, minlength=folds)
+    assert sizes.max() - sizes.min() <= 1
+    for category, wanted in ((0, 1), (1, 3), (2, 16)):
+        inside = np.bincount(found[categories == category], minlength=folds)
+        assert abs(inside - wanted).max() <= 1 and inside.min() >= 1
+    means = [scores[(found == fold) & (categories == 2)].mean() for fold in range(folds)]
+    assert np.ptp(means) < 0.35  # without strata about .5
+    np.testing.assert_array_equal(found, fold_of(rows, folds=folds, seed=seed))
+    assert (found != fold_of(rows, folds=folds, seed=seed + 1)).any()
 
 
 @REPRODUCIBLE

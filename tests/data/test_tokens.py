@@ -1,13 +1,14 @@
 """Tokens: the backbone's own ids, truncation counted, a pad token by a known rule."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from dwa_jax.data import DataError, encode, load_tokenizer, normalize_tweet
+from dwa_jax.data import DataError, encode, load_tokenizer, normalize_tweet, pads_texts
 
 WORDS = ["<unk>", "<s>", "</s>", "euro", "gains", "as", "dollar", "slips", "@user", "http"]
 
@@ -84,6 +85,29 @@ def test_encode_refuses_what_has_no_room_or_no_token():
         encode(word_tokenizer(specials=False), ["euro", "  "])
 
 
+def test_a_text_without_a_token_of_its_own_is_refused_or_marked():
+    tokenizer = word_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = (
+        normalizers.BertNormalizer()
+    )  # drops what is unreadable
+    # Nothing to see, no character, and nothing at all; the last is an accent on its own.
+    texts = ["euro", "\u200b\u200c", "\ufffd\ufffd", "", "dollar \ufffd", "\u0301"]
+    encoded = encode(tokenizer, texts, allow_wordless=True)
+    assert encoded.wordless.tolist() == [False, True, True, True, False, True]
+    for text in np.array(texts)[encoded.wordless]:
+        with pytest.raises(DataError, match=r"texts, row 1: the text .* has no token"):
+            encode(tokenizer, ["euro", text])
+
+
+def test_cut_texts_and_unknown_tokens_are_told_of_each_text():
+    encoded = encode(word_tokenizer(), ["euro 🚀 gains 🚀", "euro " * 9, "yen"], max_length=6)
+    assert encoded.truncated.tolist() == [False, True, False]
+    assert encoded.unknown.tolist() == [2, 0, 1]
+    # Where the end of a text stands for what is unknown, as in GPT-2, nothing is.
+    tokenizer = word_tokenizer(specials=False, eos_token="<unk>")
+    assert encode(tokenizer, ["yen"]).unknown.tolist() == [0]
+
+
 @pytest.mark.parametrize(
     ("tweet", "expected"),
     [
@@ -117,10 +141,30 @@ def test_endoftext_pads_where_the_vocabulary_has_it_as_in_qwen(tmp_path):
 
 
 def test_end_of_sequence_pads_otherwise_as_in_llama(tmp_path):
-    word_tokenizer(eos_token="</s>").save_pretrained(tmp_path)
+    word_tokenizer(specials=False, eos_token="</s>").save_pretrained(tmp_path)
     tokenizer = load_tokenizer(tmp_path)
     assert tokenizer.pad_token_id == 2
     assert len(tokenizer) == len(WORDS), "a new entry would need a new row of embeddings"
+
+
+@pytest.mark.parametrize("given", [None, "</s>", "<unk>"])
+def test_what_pads_is_in_no_text(tmp_path, given):
+    # Its template ends every text with </s>, and many a word is unknown to it.
+    tokenizer = word_tokenizer(["<|reserved|>"], eos_token="</s>", pad_token=given)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|reserved|>"]})
+    tokenizer.save_pretrained(tmp_path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loaded = load_tokenizer(tmp_path)
+    assert loaded.pad_token == "<|reserved|>" and not pads_texts(loaded)
+    told = [str(one.message) for one in caught]
+    assert any("which is in texts too" in line for line in told) == (given is not None)
+
+
+def test_where_there_is_no_other_what_pads_stays_and_is_known(tmp_path):
+    word_tokenizer(eos_token="</s>").save_pretrained(tmp_path)
+    loaded = load_tokenizer(tmp_path)
+    assert loaded.pad_token == "</s>" and pads_texts(loaded)
 
 
 def test_a_tokenizer_that_cannot_pad_is_refused(tmp_path):

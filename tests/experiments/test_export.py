@@ -144,6 +144,22 @@ def test_peft_gives_our_predictions_before_and_after_merging(
     check_the_card(out, run, monkeypatch)
 
 
+def test_a_decoder_whose_texts_end_with_what_pads_is_given_another_padding(tmp_path):
+    folder = trained_runs.backbone("llama", tmp_path / "backbone")
+    words = transformers.AutoTokenizer.from_pretrained(folder)
+    assert words("pound")["input_ids"][-1] == words.eos_token_id
+    words.pad_token = words.eos_token
+    words.save_pretrained(folder)
+    with pytest.warns(UserWarning, match="padding is '<pad>', not '</s>' as the tokenizer has it"):
+        run = trained_runs.make("llama", folder)
+    out = export.export(run, "transformers", tmp_path / "out", check=False)
+    opened = open_task(out / "regression")
+    assert opened.config.pad_token_id == run.tokenizer.pad_token_id != run.tokenizer.eos_token_id
+    # Padded and not, as whoever opens it does.
+    mine = Predictor(run).predict(TEXTS).score
+    np.testing.assert_allclose(logits(opened, out / "regression")[:, 0], mine, atol=1e-4)
+
+
 def test_a_mean_that_transformers_knows_is_exported(runs, tmp_path, monkeypatch):
     folder = runs("modernbert").config.backbone
     run = trained_runs.make("modernbert", folder, pooling="mean")

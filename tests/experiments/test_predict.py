@@ -26,6 +26,7 @@ from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.data import compression, tables
 from dwa_jax.finetune import occlusion, saved
 from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.predict_tables import predict_table
 from dwa_jax.finetune.predictor import Predictor
 from dwa_jax.finetune.setup import (
     choose_optimizers,
@@ -39,7 +40,11 @@ from tests.experiments import trained_runs
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-ADDED = ["predicted_score", "predicted_category", *(f"probability_{k}" for k in range(5))]
+ADDED = [
+    *("predicted_score", "predicted_category"),
+    *(f"probability_{k}" for k in range(5)),
+    "truncated",
+]
 
 
 @pytest.fixture(scope="module")
@@ -516,7 +521,43 @@ def test_regression_alone_takes_the_category_from_the_thresholds(decoder):
     assert list(predict.columns(Predictor(decoder), "none")) == [
         "predicted_score",
         "predicted_category",
+        "truncated",
     ]
+
+
+def test_a_text_is_read_by_the_mask_where_it_ends_with_what_pads(decoder):
+    predictor = Predictor(decoder)
+    ids = predictor.encode(["pound falls", "yen slides against the dollar, and then some more"])
+    pad = decoder.tokenizer.pad_token_id
+    ending = np.append(ids[0], pad)
+    alone = predictor.predict_ids([ending]).score[0]
+    padded = predictor.predict_ids([ending, ids[1]]).score[0]
+    assert padded == pytest.approx(alone, abs=1e-6)
+    assert abs(alone - predictor.predict_ids([ids[0]]).score[0]) > 1e-3
+
+
+def test_a_text_that_is_cut_or_has_no_token_is_told(decoder):
+    predictor = Predictor(decoder)
+    assert [one.truncated for one in predictor(["pound", "pound " * 40])] == [False, True]
+    for text in ("", "  ", "\u200b\u200d\ufeff"):
+        with pytest.raises(ValueError, match=r"texts, row 1: the text .* has no token"):
+            predictor(["pound", text])
+
+
+def test_the_program_tells_of_each_row_whether_it_was_cut_and_leaves_out_what_it_cannot_read(
+    decoder, tmp_path
+):
+    (tmp_path / "in.csv").write_text("text\npound\n\u200b\n" + "pound " * 40 + "\n", "utf-8")
+    predictor, cut = Predictor(decoder), []
+    reader = tables.open_tables([str(tmp_path / "in.csv")], tables.Wanted("text", whole=True))
+    done, left_out = predict_table(
+        predictor, reader, tmp_path / "out.csv", on_bad_row="skip", cut=cut.append
+    )
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [row["truncated"] for row in csv.DictReader(file)] == ["0", "1"]
+    assert done == 2 and sum(cut) == 1
+    (problem,) = left_out
+    assert "row 3: the text" in problem and "nothing that can be read" in problem
 
 
 def test_occlusion_without_a_mask_token_leaves_the_word_out(decoder):

@@ -13,7 +13,9 @@ import pyarrow as pa
 import pytest
 
 import dwa_jax
+from dwa_jax import metrics
 from dwa_jax.data import headlines
+from dwa_jax.finetune import loop
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.predictor import Predictor
 from tests import runs
@@ -62,6 +64,53 @@ def test_a_model_predicts_and_knows_how_it_came_about(model, rows):
     assert model.thresholds.shape == (4,) and np.all(np.diff(model.thresholds) > 0)
     assert model.config == Config.of(TINY, train="memory:")
     assert "dwa" in repr(model) and "<table>" in model._repr_html_()
+
+
+def test_a_text_without_a_token_raises_and_one_that_is_cut_says_so(model):
+    for text in ("", "\u200b\u200d"):
+        with pytest.raises(ValueError, match="texts, row 0: the text .* has no token"):
+            model([text])
+    assert [one.truncated for one in model(["euro", "euro " * 40])] == [False, True]
+
+
+def test_a_run_without_regression_has_no_numbers_of_scores(rows, tmp_path):
+    epochs = []
+
+    class Listening(dwa_jax.Listener):
+        def epoch(self, record):
+            epochs.append(record)
+
+    categories = np.digitize(rows.scores, [-0.6, -0.2, 0.2, 0.6])
+    options = TINY | {"epochs": 1, "monitor": "quadratic_weighted_kappa"}
+    found = dwa_jax.train(
+        rows.texts,
+        categories=categories,
+        tasks=("classification",),
+        listener=Listening(),
+        folder=tmp_path / "run",
+        **options,
+    )
+    shown = ["epoch", "best", "accuracy", "f1_macro", "quadratic_weighted_kappa"]
+    assert [list(record) for record in epochs] == [shown]
+    (evaluation,) = [record for record in found.history if record["kind"] == "evaluation"]
+    for record in (found.summary["test"], evaluation):
+        assert not set(record) & set(metrics.OF_SCORES)
+        assert not any(value is None for value in record.values())
+    with (tmp_path / "run" / "predictions.csv").open(newline="") as file:
+        header = next(csv.reader(file))
+    assert header[:3] == ["text", "category", "predicted_category"]
+    again = dwa_jax.load(tmp_path / "run").run.predictions
+    assert np.isnan(again.scores).all() and np.isnan(again.predicted_scores).all()
+
+
+def test_where_the_monitor_is_never_defined_the_last_epoch_is_kept_and_said(rows, monkeypatch):
+    # As the correlation of a model that predicts one value.
+    graded = loop.grade
+    monkeypatch.setattr(loop, "grade", lambda *given: graded(*given) | {"pearson": np.nan})
+    options = TINY | {"monitor": "pearson"}
+    found = dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **options)
+    assert found.summary["best_epoch"] == found.summary["epochs"] == 2
+    assert "'pearson' was undefined after every epoch; the last" in found.summary["notes"][-1]
 
 
 def test_nothing_is_kept_that_was_not_asked_for(rows, tmp_path, monkeypatch):
