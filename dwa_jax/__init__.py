@@ -8,7 +8,12 @@ What is offered is imported when it is first asked for: importing the package st
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.platform == "win32":
+    # What is promised of folders rests on fcntl's locks and on O_NOFOLLOW.
+    raise ImportError("dwa_jax runs on Linux and macOS; on Windows use it within WSL")
 
 if TYPE_CHECKING:
     from dwa_jax import (

@@ -233,7 +233,7 @@ def check_folder(path: Path, marker: str, *, overwrite: bool = False) -> None:
 
 
 def _check(path, marker, overwrite):
-    if not regular_files.kind_of(path) or not os.listdir(path):
+    if not regular_files.kind_of(path) or not any(regular_files.walk(path)):
         return
     try:
         text = regular_files.read_text(path / marker, _MOST_LISTED)

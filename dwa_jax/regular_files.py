@@ -25,6 +25,8 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+# Of macOS, Windows and KDE.
+_CLUTTER = (".DS_Store", ".localized", "Thumbs.db", "desktop.ini", ".directory")
 
 
 def named_path(name: str | os.PathLike, what: str = "folder") -> Path:
@@ -150,15 +152,24 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def is_clutter(path: Path) -> bool:
+    """Says whether a file is what a desktop or a file system leaves in any folder."""
+    name = path.name
+    known = name in _CLUTTER or name.startswith(("._", ".nfs", ".fuse_hidden"))
+    return known and kind_of(path) == "a file"
+
+
 def walk(folder: Path) -> Iterator[tuple[str, str]]:
     """Yields (path relative to the folder, kind) of all that it holds, links not followed.
 
-    Folders are named where they are empty, files and whatever else always.
+    Folders are named where they are empty, files and whatever else always, clutter never.
 
     Raises:
       OSError: it cannot be read.
     """
     for name in sorted(os.listdir(folder)):
+        if is_clutter(folder / name):
+            continue
         found = kind_of(folder / name)
         if found != "a folder":
             yield name, found

@@ -1,8 +1,12 @@
 """How the project is built: imports run one way, without a circle, and no name means two things."""
 
 import ast
+import runpy
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[1]
 # Names that a module's own name explains: `lora.init`, `weighting.get`; and what every program,
@@ -88,3 +92,9 @@ def test_no_two_modules_of_the_library_share_a_name():
         name.rpartition(".")[2] for name, _ in modules("dwa_jax") if name.count(".") > 0
     )
     assert {name for name, count in names.items() if count > 1} <= {"protocol", "config"}
+
+
+def test_where_it_cannot_run_it_says_so(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(ImportError, match="runs on Linux and macOS; on Windows use it within WSL"):
+        runpy.run_path(str(ROOT / "dwa_jax" / "__init__.py"))

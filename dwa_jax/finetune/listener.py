@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO, cast
@@ -126,7 +127,9 @@ class ProgressBar(Listener):
                 yield notebook
             return
         if not self._rich.is_terminal:
-            yield _Lines(self.note, total, done)
+            lines = _Lines(total, done)
+            with every_minute(self.note, lines.status):
+                yield lines
             return
         columns = (
             TextColumn("training"),
@@ -239,20 +242,48 @@ class _NotebookBar(StepListener):
         return {"text/plain": f"{line} {self._rate}\n{self._words}".rstrip()}
 
 
+@contextlib.contextmanager
+def every_minute(say: Callable[[str], None], status: Callable[[], str]) -> Iterator[None]:
+    """Says a line a minute while the block runs, whatever it is at; for where nothing can move.
+
+    Args:
+      say: prints a line; called on a thread of its own.
+      status: makes the line.
+    """
+    over = threading.Event()
+
+    def lines():
+        while not over.wait(_BETWEEN_LINES):
+            say(status())
+
+    thread = threading.Thread(target=lines, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
 class _Lines(StepListener):
-    def __init__(self, say: Callable[[str], None], total: int, done: int) -> None:
-        self._say, self._total, self._done = say, total, done
-        self._last = time.monotonic()
+    def __init__(self, total: int, done: int) -> None:
+        self._total, self._done = total, done
+        self._record = self._doing = ""
 
     def advance(self):
         self._done += 1
 
     def show(self, record):
-        now = time.monotonic()
-        if now - self._last >= _BETWEEN_LINES:
-            self._last = now
-            step = f"step {self._done} of {self._total}"
-            self._say(f"{step}, {_rate(record)}; {_losses(record)}")
+        self._record = f", {_rate(record)}; {_losses(record)}"
+
+    @contextlib.contextmanager
+    def telling(self, text):
+        self._doing = f"; {text}"
+        yield
+        self._doing = ""
+
+    def status(self):
+        return f"step {self._done} of {self._total}{self._record}{self._doing}"
 
 
 def _rate(record):
