@@ -34,9 +34,14 @@ class Optimizers(NamedTuple):
     learning_rate: optax.Schedule
 
 
+# How the learning rate goes beyond the end that a run had, see `make_optimizers`.
+EXTENSION_SCHEDULES = ("stretch", "restart")
+
+
 def make_optimizers(
     *,
     total_steps: int,
+    extensions: Sequence[tuple[int, str]] = (),
     learning_rate: float,
     head_learning_rate: float,
     phi_learning_rate: float = 1e-3,
@@ -48,7 +53,11 @@ def make_optimizers(
     """Makes the three optimizers: AdamW for trunk and heads, Adam for the rest.
 
     Args:
-      total_steps: of the run; the cosine ends at 0 there.
+      total_steps: of the run as it was begun; the cosine ends at 0 there.
+      extensions: (total steps, "stretch" or "restart") of each time that it was made longer,
+        which changes no rate before the end that it had: "stretch" goes on as a run of so many
+        steps does from there, "restart" begins anew, with a warm-up (Loshchilov and Hutter 2017,
+        "SGDR", with one length after the other).
       learning_rate: the trunk's peak.
       head_learning_rate: the heads' peak, on the same schedule.
       phi_learning_rate: Adam's, constant (1e-3 in the papers).
@@ -59,10 +68,10 @@ def make_optimizers(
       clip_norm: bound on the global norm of the trunk's gradient; 0: none.
       decayed: regular expressions over parameter paths.
     """
-    warmup = min(warmup_steps, max(total_steps // 10, 1))
 
-    def schedule(peak):
-        fall = optax.cosine_decay_schedule(peak, max(total_steps - warmup, 1))
+    def single(peak, steps):
+        warmup = min(warmup_steps, max(steps // 10, 1))
+        fall = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
         if not warmup:
             return fall
 
@@ -71,6 +80,19 @@ def make_optimizers(
             return peak * (count + 1) / warmup
 
         return optax.join_schedules([rise, fall], [warmup])
+
+    def schedule(peak):
+        parts, ends = [single(peak, total_steps)], [total_steps]
+        for steps, how in extensions:
+            begun = ends[-1]
+            if how == "restart":
+                parts.append(single(peak, steps - begun))
+            else:
+                whole = single(peak, steps)
+                # A part counts from where it begins.
+                parts.append(lambda count, whole=whole, begun=begun: whole(count + begun))
+            ends.append(steps)
+        return optax.join_schedules(parts, ends[:-1])
 
     def decay_mask(tree):
         # Not `paths.assign`: a tree of biases and norms alone may well match nothing.

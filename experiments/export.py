@@ -41,6 +41,7 @@ def parse(argv: list[str] | None = None):
     parser = command.Parser(prog="experiments.export", description=__doc__)
     add = parser.add_argument
     add("--workdir", required=True, help="folder of the finished run")
+    add("--backbone", default="", help=command.BACKBONE)
     add("--format", default="", choices=FORMATS, help="by default what fits the run")
     add("--output", required=True, help="folder to write; a new one, or an earlier export")
     add(
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     output = Path(os.path.expanduser(args.output)).absolute()
     check_folder(output, MARKER, overwrite=args.overwrite)  # before the model is read
-    run = saved.load(args.workdir)
+    run = saved.load(args.workdir, args.backbone)
     given = [argument for argument in argv if argument != "--traceback"]
     made_by = shlex.join(["python", "-m", "experiments.export", *given])
     form = args.format or fitting(run)

@@ -71,9 +71,9 @@ def main(argv: list[str]) -> None:
         config = Config.of(given)
         if FLAGS.dry_run:
             config = preview.preview(config, console, sys.argv[1:])
-            run_folder.open_folder(folder, config.to_dict())
+            run_folder.differences(folder, run_folder.located(config))
             return
-        finished = (folder / "summary.json").exists()
+        finished = cross_validation.is_complete(config, folder)
         trained = cross_validation.complete(
             config, folder, listener=console, listen=interrupts.listen, started=started
         )

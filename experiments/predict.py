@@ -9,10 +9,13 @@ same kind (of Excel those of a CSV, of JSON an object a line) in the same order 
 columns, and behind them predicted_score, where the run has a score_range also predicted_in_range,
 predicted_category (and predicted_name, where the run has names), probability_0 to probability_K-1,
 truncated (1 where a text lost its end). Without --input each line of standard input is a text;
-without --output rows go to standard output, of lines as JSON. Text files are compressed where a
-name ends in .gz, .bz2, .xz or .zst; what comes out is UTF-8.
+without --output rows go to standard output, of lines as JSON. A row without a usable text keeps its
+place, without a prediction; what there is when something ends the program is kept as
+NAME.incomplete.SUFFIX. Text files are compressed where a name ends in .gz, .bz2, .xz or .zst; what
+comes out is UTF-8.
 """
 
+import argparse
 import contextlib
 import io
 import os
@@ -29,11 +32,11 @@ if __name__ == "__main__":
 from absl import logging
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from dwa_jax import host_memory
+from dwa_jax import host_memory, regular_files
 from dwa_jax.atomic_files import check_file, whole_file
 from dwa_jax.data import tables
 from dwa_jax.finetune import corpus, listener
-from dwa_jax.finetune.predict_tables import columns, predict_table
+from dwa_jax.finetune.predict_tables import ON_BAD_ROW, columns, predict_table
 from dwa_jax.finetune.predictor import Predictor
 from experiments.terminal import command
 
@@ -46,6 +49,7 @@ def parse(argv: list[str] | None = None):
     parser = command.Parser(prog="experiments.predict", description=__doc__)
     add = parser.add_argument
     add("--workdir", required=True, help="folder of the finished run")
+    add("--backbone", default="", help=command.BACKBONE)
     add("--input", default="-", help="file or files of texts; - is standard input, a text a line")
     add("--output", default="-", help="file to write; - is standard output, as JSON lines")
     add("--text_column", default="", help="column of the texts; by default the run's")
@@ -57,7 +61,19 @@ def parse(argv: list[str] | None = None):
         help="names of all columns of a file without a header, with commas between; by default the "
         "run's; an empty one is a file with a header",
     )
-    add("--on_bad_row", default="", choices=["error", "skip"], help="by default the run's")
+    add(
+        "--on_bad_row",
+        default="keep",
+        choices=ON_BAD_ROW,
+        help="keep: a row without a usable text gets no prediction; skip: is left out; error: ends "
+        "it",
+    )
+    add(
+        "--clip_scores",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="scores beyond the range of the run's are given as its ends; by default the run's",
+    )
     add("--batch_size", type=int, default=None, help="rows at once; by default the run's")
     add(
         "--explain",
@@ -115,6 +131,28 @@ def _reader(args, predictor, added):
     return reader
 
 
+@contextlib.contextmanager
+def _kept_so_far(path, overwrite, written):
+    # Hours of work are not thrown away because of what a file holds at its end: the rows that
+    # there are when something ends it go by another name.
+    beside = path.with_name(f"{path.name.partition('.')[0]}.incomplete{''.join(path.suffixes)}")
+    with whole_file(path, overwrite=overwrite) as partial:
+        try:
+            yield partial
+        except OSError:
+            raise  # of the output, it may be
+        except BaseException as error:
+            if not sum(written):
+                raise
+            regular_files.check_regular(beside)
+            os.replace(partial, beside)
+            words = f"the rows before it are in {beside}"
+            if isinstance(error, ValueError):
+                raise ValueError(f"{error}; {words}") from error
+            command.say(f"note: {words}", sys.stderr)
+            raise
+
+
 def predict(args) -> None:
     """Runs the program.
 
@@ -126,7 +164,9 @@ def predict(args) -> None:
     console = listener.degrading_console(sys.stderr)
     if args.output != "-":
         check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read
-    predictor = Predictor.load(args.workdir, args.batch_size)
+    predictor = Predictor.load(args.workdir, args.batch_size, args.backbone)
+    if args.clip_scores is not None:
+        predictor.clip_scores = args.clip_scores
     host_memory.keep()
     added = columns(predictor, args.explain)
     reader = _reader(args, predictor, added)
@@ -143,13 +183,19 @@ def predict(args) -> None:
         disable=not console.is_terminal,
     )
 
+    def tell(line):
+        command.say(line, sys.stderr)
+
+    written: list[int] = []
+
     def show(rows, share):
+        written.append(rows)
         rate = rows / (time.perf_counter() - started)
         text = f"{rows} texts, {rate:.0f} texts/s"
         bar.update(task, total=None if share is None else 1.0, completed=share or 0, values=text)
 
     options = {
-        "on_bad_row": args.on_bad_row or predictor.run.config.on_bad_row,
+        "on_bad_row": args.on_bad_row,
         "explain": args.explain,
         "name": args.output if args.output != "-" else "",
         "show": show,
@@ -158,29 +204,40 @@ def predict(args) -> None:
     }
     with contextlib.ExitStack() as held:
         held.enter_context(bar)
+        if not console.is_terminal:
+            held.enter_context(listener.every_minute(tell, lambda: f"{sum(written[-1:])} texts"))
         task = bar.add_task("", total=None, values="")
         output: Any = sys.stdout
         if args.output != "-":
-            output = held.enter_context(whole_file(Path(args.output), overwrite=args.overwrite))
+            output = held.enter_context(_kept_so_far(Path(args.output), args.overwrite, written))
         elif isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding="utf-8")
         try:
-            done, left_out = predict_table(predictor, reader, output, **options)
+            done = predict_table(predictor, reader, output, **options)
         except tables.MissingColumn as error:
             raise ValueError(f"{error}; name the text's with --text_column") from None
     seconds = time.perf_counter() - started
     for note in reader.notes:
         command.say(f"note: {reader.name}: {note}", sys.stderr)
-    if left_out:
-        more = f"; and {len(left_out) - 3} more" if len(left_out) > 3 else ""
+    for what, rows in (("without a prediction", done.blank), ("left out", done.left_out)):
+        if rows:
+            more = f"; and {len(rows) - 3} more" if len(rows) > 3 else ""
+            command.say(
+                f"note: {len(rows)} bad rows {what}: {'; '.join(rows[:3])}{more}", sys.stderr
+            )
+    if done.at_ends:
+        low, high = predictor.run.config.score_range or (-1, 1)
         command.say(
-            f"note: {len(left_out)} bad rows left out: {'; '.join(left_out[:3])}{more}", sys.stderr
+            f"note: {done.at_ends} scores lie beyond {low:g} to {high:g}, given as its ends; "
+            "--no-clip_scores gives them as they are",
+            sys.stderr,
         )
     if sum(cut):
         tokens = predictor.run.max_tokens
         command.say(f"note: {sum(cut)} texts cut to {tokens} tokens, as in training", sys.stderr)
     command.say(
-        f"{done} texts in {seconds:.1f} s, {done / seconds:.1f} texts/s, compilation included",
+        f"{done.rows} texts in {seconds:.1f} s, {done.rows / seconds:.1f} texts/s, compilation "
+        "included",
         sys.stderr,
     )
 

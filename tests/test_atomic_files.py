@@ -11,6 +11,7 @@ import pytest
 
 from dwa_jax import atomic_files, partials
 from dwa_jax.finetune import own_files, run_folder
+from dwa_jax.finetune.config import Config
 
 pytestmark = pytest.mark.slow
 
@@ -126,6 +127,25 @@ def test_an_export_that_was_edited_since_is_nobody_s_to_replace(tmp_path):
         (out / "more").rmdir() if (out / "more").is_dir() and not (out / "more").is_symlink() else (
             out / "more"
         ).unlink()
+
+
+def test_what_a_desktop_leaves_in_a_folder_is_in_nobody_s_way(tmp_path):
+    folder, out = tmp_path / "run", tmp_path / "out"
+    for path in (folder, out, tmp_path / "plots"):
+        path.mkdir()
+        for name in (".DS_Store", "._model.csv", "Thumbs.db", "desktop.ini"):
+            (path / name).write_bytes(b"Bud1")
+    fill(out, {"one/a": "1"})
+    (out / "one" / ".DS_Store").write_bytes(b"Bud1")
+    fill(out, {"one/a": "2"})
+    assert (out / "one" / "a").read_text() == "2"
+    own_files.check_own(tmp_path, ["plots"])
+    run_folder.open_folder(folder, Config(), data="rows")
+    assert (folder / "config.json").exists()
+    # Of these names, too, only a file is clutter.
+    (out / "one" / "Thumbs.db").symlink_to(folder)
+    with pytest.raises(ValueError, match=r"holds 'one/Thumbs\.db', which no export wrote"):
+        fill(out, {"one/a": "3"})
 
 
 def test_an_edit_while_an_export_runs_is_kept(tmp_path):

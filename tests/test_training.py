@@ -379,6 +379,23 @@ def test_learning_rates_warm_up_and_end_at_zero():
     np.testing.assert_allclose(found, [0.005, 0.255, 0.5, 0.25, 0], atol=1e-6)
 
 
+def test_a_longer_run_has_the_rates_of_the_shorter_one_up_to_its_end():
+    def rates(steps, total, *extensions):
+        schedule = training.make_optimizers(
+            total_steps=total, extensions=extensions, learning_rate=0.5, head_learning_rate=0.1
+        ).learning_rate
+        return np.array([float(schedule(step)) for step in steps])
+
+    before, beyond = range(0, 200, 7), range(200, 400, 7)
+    for how in ("stretch", "restart"):
+        found = rates(before, 200, (400, how), (500, "restart"))
+        np.testing.assert_array_equal(found, rates(before, 200))
+    np.testing.assert_array_equal(rates(beyond, 200, (400, "stretch")), rates(beyond, 400))
+    anew = [step - 200 for step in beyond]
+    np.testing.assert_array_equal(rates(beyond, 200, (400, "restart")), rates(anew, 200))
+    assert rates([499], 200, (400, "stretch"), (500, "restart"))[0] < 1e-3
+
+
 def test_options_out_of_range_are_errors():
     with pytest.raises(ValueError, match="unknown pooling 'cls'"):
         training.StepOptions(pooling="cls", num_classes=K)

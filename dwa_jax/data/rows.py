@@ -21,9 +21,11 @@ class BadRow(NamedTuple):
 
     Args:
         problem: what is wrong with it, in one line.
+        whole: whether the record itself can be read, and only what was asked for of it cannot.
     """
 
     problem: str
+    whole: bool = False
 
 
 @dataclass(frozen=True, eq=False)

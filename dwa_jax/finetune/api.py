@@ -41,7 +41,8 @@ def train(
         or a mapping with these names; None takes a part of the texts, by the key `fractions`.
       test: rows that are scored once at the end, likewise.
       folder: where the run is kept; an unfinished run of the same configuration and texts is
-        continued, a finished one is read. None keeps nothing on disk.
+        continued, a finished one is read, or goes on where `epochs` is larger and it was run with
+        `keep_checkpoints`. None keeps nothing on disk.
       config: a `Config`, or whatever maps keys to values; its defaults by default.
       listener: told how it goes; by default notes and a bar are shown. `Listener()` is silent.
       **keys: keys of the configuration, see `Config`.
@@ -114,16 +115,23 @@ def _options(config):
     }
 
 
-def load(folder: str | os.PathLike, batch_size: int | None = None) -> Predictor:
+def load(
+    folder: str | os.PathLike,
+    batch_size: int | None = None,
+    *,
+    backbone: str | os.PathLike = "",
+) -> Predictor:
     """Loads a model: the best epoch of a finished run, or what `save` wrote.
 
     Args:
       folder: of the run.
       batch_size: texts that go through the model at once; by default what it evaluated with.
+      backbone: where the backbone is now, of a run with LoRA or frozen parameters that was moved
+        away from it: a folder or hub id of the same weights.
 
     Raises:
       ValueError: there is no finished run, or it cannot be used; one line says why.
       TypeError: the folder is neither a text nor a path.
       OSError: a file cannot be read.
     """
-    return Predictor.load(folder, batch_size)
+    return Predictor.load(folder, batch_size, backbone)

@@ -28,6 +28,9 @@ class Key:
       most: largest number.
       below: what the number must stay under.
       choices: makes the values that there are; asked late, since what knows them imports JAX.
+      later: what it may be when a run goes on: "same"; "any"; "same rows" and "same weights",
+        whatever gives those that the run began with; "more", a larger number; "extending", any
+        where the run is made longer.
     """
 
     meaning: str
@@ -35,6 +38,7 @@ class Key:
     most: float | None = None
     below: float | None = None
     choices: Callable[[], tuple[str, ...]] | None = None
+    later: str = "same"
 
 
 def _key(default: Any, meaning: str, **limits: Any) -> Any:
@@ -63,6 +67,12 @@ def _proportions():
     from dwa_jax.losses import PROPORTIONS
 
     return PROPORTIONS
+
+
+def _extension_schedules():
+    from dwa_jax.optimizers import EXTENSION_SCHEDULES
+
+    return EXTENSION_SCHEDULES
 
 
 def _presets():
@@ -112,6 +122,7 @@ class Config:
         "scratch",
         "A local folder or a hub id with Hugging Face weights, a run or an export, whose heads and "
         'thresholds come along; "scratch" builds one.',
+        later="same weights",
     )
     scratch: Scratch = dataclasses.field(
         default_factory=Scratch,
@@ -133,6 +144,7 @@ class Config:
     remat: bool = _key(
         False,
         "Recomputes activations in the backward pass: less memory, about a third more time.",
+        later="any",
     )
     unroll: int = _key(
         0,
@@ -140,6 +152,7 @@ class Config:
         "CPU, where it saves a tenth of the step, and otherwise 1.",
         least=0,
         most=10_000,
+        later="any",
     )
     freeze: tuple = _key(
         (), "Regular expressions over parameter paths that do not train (without LoRA)."
@@ -158,13 +171,16 @@ class Config:
         "",
         "Folder of a PEFT LoRA adapter of this backbone to start from; rank, scale and targets "
         "are its own, and the keys above but lora_dropout stay as they are.",
+        later="same weights",
     )
 
-    train: str = _key("", 'Texts to train on; "" generates headlines.')
+    train: str = _key("", 'Texts to train on; "" generates headlines.', later="same rows")
     validation: str = _key(
-        "", 'Given splits; where both are "" the training rows are split by `fractions`.'
+        "",
+        'Given splits; where both are "" the training rows are split by `fractions`.',
+        later="same rows",
     )
-    test: str = _key("", "As `validation`.")
+    test: str = _key("", "As `validation`.", later="same rows")
     fractions: tuple = _key(
         (0.8, 0.1, 0.1), "Train, validation, test; (0.9, 0.1, 0.0) is the papers'."
     )
@@ -175,7 +191,9 @@ class Config:
         most=_MANY,
     )
     also_test: str = _key(
-        "", 'Further files to test on at the end, besides `test`: summary.json\'s "also_tested".'
+        "",
+        'Further files to test on at the end, besides `test`: summary.json\'s "also_tested".',
+        later="same rows",
     )
     generated_rows: int = _key(
         4000,
@@ -183,9 +201,9 @@ class Config:
         least=1,
         most=10**8,
     )
-    text_column: str = _key("text", "Name of the texts' column.")
-    score_column: str = _key("score", '"" where there is none.')
-    category_column: str = _key("", '"" where there is none.')
+    text_column: str = _key("text", "Name of the texts' column.", later="same rows")
+    score_column: str = _key("score", '"" where there is none.', later="same rows")
+    category_column: str = _key("", '"" where there is none.', later="same rows")
     category_names: tuple = _key(
         (), "Names of the categories, in order, where the column holds names; () for integers."
     )
@@ -197,25 +215,35 @@ class Config:
         "",
         'Numbers of label words, "negative=-1, neutral=0, positive=1": scores, in score_range; '
         "without a score_column the categories, ordered by these numbers.",
+        later="same rows",
     )
-    decimal_comma: bool = _key(False, "0,5 is a half.")
-    percent: bool = _key(False, "45% is 0.45.")
+    decimal_comma: bool = _key(False, "0,5 is a half.", later="same rows")
+    percent: bool = _key(False, "45% is 0.45.", later="same rows")
     delimiter: str = _key(
         "",
         'Between the cells of a text file; "" finds , ; tab |. "@": from the right.',
+        later="same rows",
     )
-    encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.')
+    encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.', later="same rows")
     columns: tuple = _key(
-        (), "Names of all columns, in order, of files without a header; () where they have one."
+        (),
+        "Names of all columns, in order, of files without a header; () where they have one.",
+        later="same rows",
     )
     split_column: str = _key(
-        "", 'Column of `train` that says train, validation or test; "" splits by `fractions`.'
+        "",
+        'Column of `train` that says train, validation or test; "" splits by `fractions`.',
+        later="same rows",
     )
     group_column: str = _key(
-        "", 'Column whose value is shared by rows that stay on one side of a split; "" for none.'
+        "",
+        'Column whose value is shared by rows that stay on one side of a split; "" for none.',
+        later="same rows",
     )
     time_column: str = _key(
-        "", 'Column by which the past is trained on and what came after tested; "" for none.'
+        "",
+        'Column by which the past is trained on and what came after tested; "" for none.',
+        later="same rows",
     )
     stratify: bool = _key(
         True, "Splits have like shares of each category, and of low and high scores."
@@ -243,6 +271,7 @@ class Config:
         "error",
         '"error" stops at a bad row, "skip" leaves it out and says so.',
         choices=lambda: ("error", "skip"),
+        later="same rows",
     )
     normalize_tweets: bool = _key(
         False, "Users become @user and links http, as Twitter models were trained."
@@ -267,6 +296,12 @@ class Config:
         most=10**7,
     )
     shuffle: bool = _key(True, "False trains on the rows in their files' order, as a stream.")
+
+    clip_scores: bool = _key(
+        True,
+        "A predicted score beyond the range of the file's scores becomes its nearer end, in all "
+        "that is predicted and measured.",
+    )
 
     # Categories
     num_classes: int = _key(5, "K.", least=2, most=1000)
@@ -317,13 +352,21 @@ class Config:
     )
 
     # Optimization
-    epochs: int = _key(10, "Passes over the training rows.", least=1, most=10**6)
+    epochs: int = _key(10, "Passes over the training rows.", least=1, most=10**6, later="more")
+    extension_schedule: str = _key(
+        "stretch",
+        "The learning rate where a run is continued with more epochs, beyond its old end: "
+        '"stretch", as if it had been so long from the start, "restart", warm-up and cosine anew.',
+        choices=_extension_schedules,
+        later="extending",
+    )
     batch_size: int = _key(8, "Rows a step, over all devices.", least=1, most=10**6)
     microbatches: int = _key(
         1,
         "Parts that a batch is worked through in; must divide the rows of a device.",
         least=1,
         most=10**6,
+        later="any",
     )
     learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
     head_learning_rate: float = _key(1e-3, "Of the heads.", least=0)
@@ -338,6 +381,7 @@ class Config:
         "An update with a NaN or an infinity in it is left out; so many in a row end the run.",
         least=1,
         most=_MANY,
+        later="any",
     )
     skip_spikes: float = _key(
         0.0,
@@ -358,19 +402,33 @@ class Config:
         "Epochs without a better one after which training stops; 0 never stops early.",
         least=0,
         most=_MANY,
+        later="any",
     )
-    eval_batch_size: int = _key(32, "Rows that are predicted at once.", least=1, most=10**6)
-    log_every: int = _key(10, "Steps between two records in metrics.jsonl.", least=1, most=_MANY)
+    eval_batch_size: int = _key(
+        32, "Rows that are predicted at once.", least=1, most=10**6, later="any"
+    )
+    log_every: int = _key(
+        10, "Steps between two records in metrics.jsonl.", least=1, most=_MANY, later="any"
+    )
     writers: str = _key(
         "",
         "Where the records of metrics.jsonl go besides: tensorboard, wandb, with commas between.",
+        later="any",
     )
 
     # Checkpoints: one an epoch and one at a signal, and in between what a crash may cost
     checkpoint_every: int = _key(
-        0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY
+        0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY, later="any"
     )
-    checkpoint_minutes: float = _key(10.0, "Most minutes; 0.0 where the steps alone say.", least=0)
+    checkpoint_minutes: float = _key(
+        10.0, "Most minutes; 0.0 where the steps alone say.", least=0, later="any"
+    )
+    keep_checkpoints: bool = _key(
+        False,
+        "Keeps the checkpoints of a finished run, with which it can be extended; without them what "
+        "predicting takes stays.",
+        later="any",
+    )
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -459,6 +517,12 @@ def meanings() -> Iterator[tuple[str, str, str]]:
     for field in dataclasses.fields(Config):
         heading = _SECTIONS.get(field.name, heading)
         yield field.name, heading, field.metadata["key"].meaning
+
+
+def later(key: str) -> str:
+    """Returns what a key, flattened or not, may be when a run goes on; see `Key.later`."""
+    known = {field.name: field.metadata["key"] for field in dataclasses.fields(Config)}
+    return known[key].later if key in known else "same"
 
 
 def flatten_keys(config: Mapping, prefix: str = "") -> dict[str, Any]:

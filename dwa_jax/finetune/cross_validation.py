@@ -61,16 +61,32 @@ def complete(
         return run.finish(
             config, folder, given=given, listener=listener, listen=listen, started=started
         )
-    listener = listener or Listener()
-    if folder is not None and regular_files.check_regular(folder / "summary.json"):
-        rows = None if given is None else _fingerprint(read_rows(config, given).everything)
-        run_folder.open_folder(folder, config.to_dict(), rows)
-        listener.note(
-            f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
-        )
-        return saved.load(folder)
+    listener, config = listener or Listener(), run_folder.located(config)
+    if folder is not None and is_complete(config, folder):
+
+        def rows():
+            return _fingerprint(read_rows(config, given).everything)
+
+        return run.read_finished(config, folder, rows, listener, handed_over=given is not None)
     with contextlib.ExitStack() as held:
         return _complete(config, folder, given, listener, listen, held)
+
+
+def is_complete(config: Config, folder: Path) -> bool:
+    """Says whether a folder holds a finished run, of which this configuration trains no more.
+
+    Raises:
+      ValueError: a summary.json is damaged.
+      OSError: one cannot be read.
+    """
+    if not config.folds or config.fold:
+        return run.is_over(config, folder)
+    if not regular_files.check_regular(folder / "summary.json"):
+        return False
+    places = [run_folder.fold_folder(folder, fold) for fold in range(1, config.folds + 1)]
+    # Of which some may have been removed since: what they came to is in the summary of all.
+    there = [place for place in places if regular_files.check_regular(place / "summary.json")]
+    return all(run.is_over(config, place) for place in there)
 
 
 def _complete(config, folder, given, listener, listen, held):
@@ -84,13 +100,16 @@ def _complete(config, folder, given, listener, listen, held):
         except ValueError as error:
             raise ValueError(f"fold {one.fold} of {config.folds}: {error}") from None
     if folder is not None:
-        run_folder.open_folder(folder, config.to_dict())
+        run_folder.open_folder(folder, config)
+        weights = None
         if not (folder / "config.json").exists():
-            run.prepare(configs[0], divide(configs[0], uncut))  # a mistake leaves no folder
+            # A mistake leaves no folder.
+            model, *_ = run.prepare(configs[0], divide(configs[0], uncut))
+            weights = model.digests
             folder.mkdir(parents=True, exist_ok=True)
         held.enter_context(run_folder.lock(folder))
         own_files.check_own(folder, _WRITTEN, adopt=True)
-        run_folder.open_folder(folder, config.to_dict(), _fingerprint(uncut.everything))
+        run_folder.open_folder(folder, config, _fingerprint(uncut.everything), weights)
     kept: saved.Trained | None = None
     summaries: list[dict] = []
     predictions: list[SplitPredictions] = []

@@ -114,6 +114,8 @@ def predict_split(
     num_rows: int,
     thresholds: np.ndarray | None,
     stop: Stop | None = None,
+    *,
+    clip_scores: bool = False,
 ) -> dict:
     """Predicts every row of a split.
 
@@ -124,6 +126,7 @@ def predict_split(
       num_rows: N.
       thresholds: (K-1,), for a run without a classification task.
       stop: whether a signal came; None where nobody asks.
+      clip_scores: see `read_outputs`.
 
     Returns:
       {"score": (N,), "category": (N,), "probabilities": (N, K) or None}. Without a
@@ -148,7 +151,7 @@ def predict_split(
             if name not in outputs:
                 outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
             outputs[name][rows[rows >= 0]] = values[rows >= 0]
-    score, category, probabilities = read_outputs(outputs, thresholds)
+    score, category, probabilities = read_outputs(outputs, thresholds, clip_scores)
     missing = np.full(num_rows, np.nan)
     return {
         "score": missing if score is None else score,
@@ -158,12 +161,12 @@ def predict_split(
 
 
 def evaluate_split(
+    config: Config,
     setup: Setup,
     state: training.TrainState,
     batches: dict[str, data.Batches],
     corpus: Corpus,
     split: str,
-    num_classes: int,
     stop: Stop | None = None,
 ) -> tuple[dict, dict]:
     """Predicts a split and compares with its labels.
@@ -176,11 +179,19 @@ def evaluate_split(
       Interrupted: a signal came.
     """
     rows, categories = corpus.rows[split], corpus.categories[split]
-    predictions = predict_split(setup, state, batches[split], len(rows), corpus.thresholds, stop)
+    predictions = predict_split(
+        setup,
+        state,
+        batches[split],
+        len(rows),
+        corpus.thresholds,
+        stop,
+        clip_scores=config.clip_scores,
+    )
     predictions["categories"] = categories
     names = [task.name for task in setup.tasks]
     found = predictions["score"], predictions["category"]
-    return grade(rows.scores, categories, *found, names, num_classes), predictions
+    return grade(rows.scores, categories, *found, names, config.num_classes), predictions
 
 
 def grade(
@@ -298,7 +309,7 @@ def train_loop(
         compiled, saved = set(), time.perf_counter()
         try:
             # An epoch counts once it is evaluated, so a stop in between is made up for.
-            while progress.evaluated < config.epochs and not _stalled(config, progress):
+            while not is_trained(config, progress.evaluated, progress.best_epoch):
                 epoch = progress.evaluated
                 end = (epoch + 1) * steps_per_epoch
                 clock.restart()
@@ -359,15 +370,15 @@ def _is_due(config, step, seconds):
     return bool(steps and step % steps == 0) or bool(minutes and seconds >= 60 * minutes)
 
 
-def _stalled(config, progress):
-    return bool(config.patience) and progress.evaluated - progress.best_epoch >= config.patience
+def is_trained(config: Config, evaluated: int, best_epoch: int) -> bool:
+    """Says whether no epoch is left to train, of which so many are evaluated."""
+    stalled = bool(config.patience) and evaluated - best_epoch >= config.patience
+    return stalled or evaluated >= config.epochs
 
 
 def _end_epoch(config, setup, state, batches, corpus, log, listener, progress, stop):
     started = time.perf_counter()
-    result, _ = evaluate_split(
-        setup, state, batches, corpus, "validation", config.num_classes, stop
-    )
+    result, _ = evaluate_split(config, setup, state, batches, corpus, "validation", stop)
     seconds = time.perf_counter() - started
     progress.evaluated += 1
     value, step = result[config.monitor], int(state.step)

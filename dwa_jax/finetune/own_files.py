@@ -6,6 +6,7 @@ FOLDER/.dwa_jax_files.json  every file that was written here, with the SHA-256 t
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,17 @@ def _check_one(folder, name, kind, known, trusted):
         raise ValueError(
             f"{folder / name} is not as this wrote it, and stays as it is; move it away"
         )
+
+
+def remove_own(folder: Path, name: str) -> None:
+    """Removes a folder in it, all of whose files were written by this.
+
+    Raises:
+      ValueError: it holds something else; nothing is removed then.
+    """
+    check_own(folder, [name])
+    if regular_files.kind_of(folder / name):
+        shutil.rmtree(folder / name)
 
 
 @contextlib.contextmanager

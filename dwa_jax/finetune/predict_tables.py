@@ -1,7 +1,8 @@
 """Tables of texts in, the same tables with predictions out, chunk by chunk."""
 
+import contextlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,25 @@ from dwa_jax.finetune.predictor import Predictor, scores_in_range
 _EXPLAINED = 64
 
 
+ON_BAD_ROW = ("keep", "skip", "error")
+
+
+class Predicted(NamedTuple):
+    """What came of a table.
+
+    Attributes:
+      rows: that were written.
+      blank: what was wrong with those of them that have no prediction.
+      left_out: what was wrong with those that were not written.
+      at_ends: scores at the ends of the range, where those beyond it are clipped.
+    """
+
+    rows: int
+    blank: list[str]
+    left_out: list[str]
+    at_ends: int
+
+
 def predict_table(
     predictor: Predictor,
     reader: tables.TableReader,
@@ -26,46 +46,78 @@ def predict_table(
     show: Callable[[int, float | None], None] = lambda rows, share: None,
     cut: Callable[[int], None] = lambda texts: None,
     spreadsheet_safe: bool = False,
-) -> tuple[int, list[str]]:
+) -> Predicted:
     """Predicts a table chunk by chunk.
+
+    Whatever ends it, the rows before that are in the destination, as a whole table.
 
     Args:
       predictor: of the run.
       reader: of the table, whole.
       destination: the file to make, or an open one.
-      on_bad_row: "error" stops at a row without a usable text, "skip" leaves it out.
+      on_bad_row: "keep" gives a row without a usable text no prediction, "skip" leaves it out,
+        "error" stops at it. A row that cannot be read has no place to keep, and is left out.
       explain: "none" or "occlusion".
       name: that the file will have, whose ending says how it is made.
       show: told how many rows are done, and the share of the table where that is known.
       cut: told how many texts of a chunk are longer than what the run allows.
       spreadsheet_safe: puts an apostrophe before cells of a CSV that a spreadsheet would run.
 
-    Returns:
-      (rows written, what was wrong with those left out).
-
     Raises:
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
     added = columns(predictor, explain)
     writer = tables.TableWriter(destination, reader, added, name, spreadsheet_safe)
-    done = 0
-    left_out: list[str] = []
+    bad = _BadRows(on_bad_row)
+    done = at_ends = 0
     try:
         for chunk in reader.chunks():
-            kept, texts, encoded = _usable(predictor, reader.name, chunk, on_bad_row, left_out)
+            kept, usable, texts, encoded = _usable(predictor, reader.name, chunk, bad)
             cut(encoded.num_truncated)
             found = predictor.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
             values = _values(predictor, found)
             if explain == "occlusion":
                 values["explanation"] = list(_explained(predictor, texts, found))
-            writer.write(chunk.keep(kept), values)
+            if found.score is not None and predictor.clip_scores:
+                at_ends += int(np.count_nonzero(np.abs(found.score) == 1))
+            place = {row: i for i, row in enumerate(usable)}
+            spread = {
+                name: [column[place[row]] if row in place else None for row in kept]
+                for name, column in values.items()
+            }
+            if kept or bad.stopped_at is None:
+                writer.write(chunk.keep(kept), spread)
             done += len(kept)
             show(done, chunk.share)
+            if bad.stopped_at is not None:
+                raise bad.stopped_at
         writer.close()
     except BaseException:
+        if done:
+            with contextlib.suppress(Exception):
+                writer.close()
         writer.abandon()
         raise
-    return done, left_out
+    return Predicted(done, bad.blank, bad.left_out, at_ends)
+
+
+class _BadRows:
+    def __init__(self, how: str) -> None:
+        self.how = how
+        self.blank: list[str] = []
+        self.left_out: list[str] = []
+        self.stopped_at: DataError | None = None
+
+    def take(self, message, whole):
+        # Whether the row is written.
+        if self.how == "error":
+            self.stopped_at = DataError(message)
+        elif self.how == "keep" and whole:
+            self.blank.append(message)
+            return True
+        else:
+            self.left_out.append(message)
+        return False
 
 
 def columns(predictor: Predictor, explain: str) -> dict[str, type]:
@@ -88,30 +140,38 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
     return added
 
 
-def _usable(predictor, name, chunk, on_bad_row, left_out):
-    # Places of the rows that can be predicted, their texts and their tokens.
-    kept, texts = [], []
-
-    def bad(message):
-        if on_bad_row == "error":
-            raise DataError(message)
-        left_out.append(message)
-
+def _usable(predictor, name, chunk, bad):
+    # Places of the rows that are written and of those that can be predicted, and of the latter
+    # their texts and their tokens.
+    kept, usable, texts = [], [], []
     for i, row in enumerate(chunk.cells):
         try:
             if isinstance(row, BadRow):
                 raise cells.BadCell(row.problem)
-            texts.append(cells.text(row[0]))
-            kept.append(i)
+            text = cells.text(row[0])
         except cells.BadCell as problem:
-            bad(f"{name}, row {chunk.numbers[i]}: {problem}")
-    origin = [(name, chunk.numbers[i]) for i in kept]
+            whole = not isinstance(row, BadRow) or row.whole
+            if bad.take(f"{name}, row {chunk.numbers[i]}: {problem}", whole):
+                kept.append(i)
+        else:
+            kept.append(i)
+            usable.append(i)
+            texts.append(text)
+        if bad.stopped_at is not None:
+            break
+    origin = [(name, chunk.numbers[i]) for i in usable]
     encoded = predictor.tokens(texts, origin, allow_wordless=True)
-    for i in np.flatnonzero(encoded.wordless).tolist():
-        bad(f"{name}, row {origin[i][1]}: {data.no_token(texts[i])}")
-    good = np.flatnonzero(~encoded.wordless)
+    for place in np.flatnonzero(encoded.wordless).tolist():
+        if not bad.take(f"{name}, row {origin[place][1]}: {data.no_token(texts[place])}", True):
+            kept.remove(usable[place])
+        if bad.stopped_at is not None:
+            # It comes before what was found bad behind it.
+            kept = [row for row in kept if row < usable[place]]
+            break
+    left = set(kept)
+    good = [i for i in np.flatnonzero(~encoded.wordless).tolist() if usable[i] in left]
     encoded = data.Encoded([encoded.ids[i] for i in good], *(x[good] for x in encoded[1:]))
-    return [kept[i] for i in good], [texts[i] for i in good], encoded
+    return kept, [usable[i] for i in good], [texts[i] for i in good], encoded
 
 
 def _values(predictor, found):

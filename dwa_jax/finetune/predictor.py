@@ -78,6 +78,13 @@ class Predictor:
     """A trained model: predicts texts, and knows how it came about.
 
     `dwa_jax.train` and `dwa_jax.load` return one.
+
+    Attributes:
+      run: what was trained.
+      batch_size: rows that go through the model at once.
+      names: of the categories; None where the run was given none.
+      clip_scores: whether scores beyond [-1, 1] are given as its ends; the run's key of this
+        name, and can be set.
     """
 
     def __init__(self, run: saved.Trained, batch_size: int | None = None):
@@ -97,6 +104,7 @@ class Predictor:
         self.run = run
         self.batch_size = int(size)
         self.names: tuple[str, ...] | None = run.config.category_names or None
+        self.clip_scores = run.config.clip_scores
         self._begin()
 
     def _begin(self):
@@ -108,18 +116,24 @@ class Predictor:
         )
 
     @classmethod
-    def load(cls, workdir: str | os.PathLike, batch_size: int | None = None) -> "Predictor":
+    def load(
+        cls,
+        workdir: str | os.PathLike,
+        batch_size: int | None = None,
+        backbone: str | os.PathLike = "",
+    ) -> "Predictor":
         """Loads the best epoch of a finished run.
 
         Args:
           workdir: the run's folder.
           batch_size: rows that go through the model at once.
+          backbone: see `saved.load`.
 
         Raises:
           ValueError: the run cannot be used; one line says why.
           OSError: a file cannot be read.
         """
-        return cls(saved.load(workdir), batch_size)
+        return cls(saved.load(workdir, backbone), batch_size)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -335,7 +349,7 @@ class Predictor:
             result = self._predict(run, sharding.shard_rows(batch, self._mesh))
             for name, values in jax.device_get(result).items():
                 outputs[name][rows] = values[: len(rows)]
-        return Predictions(*read_outputs(outputs, run.thresholds))
+        return Predictions(*read_outputs(outputs, run.thresholds, self.clip_scores))
 
     def _shape(self, count, length):
         # Powers of two both ways: few programs to compile, at most half of one wasted.

@@ -3,7 +3,7 @@
 import contextlib
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dwa_jax import data, host_memory, lora, regular_files
-from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
+from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints, remove_all
 from dwa_jax.finetune import (
     bad_rows,
     facts,
@@ -24,7 +24,7 @@ from dwa_jax.finetune import (
     saved,
     writers,
 )
-from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.config import Config, later
 from dwa_jax.finetune.corpus import Corpus, counts, read_corpus
 from dwa_jax.finetune.interrupts import Stop, ignore
 from dwa_jax.finetune.listener import Listener
@@ -47,8 +47,9 @@ def finish(
 
     Args:
       config: the whole configuration.
-      folder: the run's; continued if it holds an unfinished run of the same configuration,
-        read if it holds a finished one. None writes nothing.
+      folder: the run's; continued if it holds an unfinished run of the same configuration but
+        for what may change (`run_folder.open_folder`), or a finished one that this extends; read
+        if it holds any other finished one. None writes nothing.
       given: rows that are in memory, see `corpus.read_corpus`.
       corpus: what that would return, where it is known already.
       listener: told how it goes; nobody by default.
@@ -66,19 +67,76 @@ def finish(
     """
     started = time.perf_counter() if started is None else started
     listener = listener or Listener()
-    if folder is not None and regular_files.check_regular(folder / "summary.json"):
-        # Rows that are handed over may be others than those it was trained on; files are not
-        # read again for that.
-        if corpus is None and given is not None:
-            corpus = read_corpus(config, given)
-        rows = None if corpus is None else fingerprint(corpus)
-        run_folder.open_folder(folder, config.to_dict(), rows)
-        listener.note(
-            f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
-        )
-        return saved.load(folder)
+    config = run_folder.located(config)
+    if folder is not None and is_over(config, folder):
+
+        def rows():
+            return fingerprint(read_corpus(config, given) if corpus is None else corpus)
+
+        handed_over = corpus is not None or given is not None
+        return read_finished(config, folder, rows, listener, handed_over=handed_over)
     with contextlib.ExitStack() as held:
         return _finish(config, folder, given, corpus, listener, listen, started, held)
+
+
+def is_over(config: Config, folder: Path) -> bool:
+    """Says whether a folder holds a finished run, of which this configuration trains no more.
+
+    Raises:
+      ValueError: summary.json is damaged.
+      OSError: it cannot be read.
+    """
+    path = folder / "summary.json"
+    if not regular_files.check_regular(path):
+        return False
+    summary = run_folder.read_object(path)
+    done, best = summary.get("epochs"), summary.get("best_epoch")
+    # What else they may be is said where the run is read.
+    if not isinstance(done, int) or not isinstance(best, int):
+        return True
+    return loop.is_trained(config, done, best)
+
+
+def read_finished(
+    config: Config,
+    folder: Path,
+    rows: Callable[[], str],
+    listener: Listener,
+    *,
+    handed_over: bool,
+) -> saved.Trained:
+    """Reads a finished run, if it is this configuration's.
+
+    Args:
+      config: the whole configuration.
+      folder: the run's.
+      rows: makes the fingerprint of the rows; files that are named as they were are not read
+        again for that.
+      listener: told what of the configuration has no effect.
+      handed_over: whether the rows are in memory, and so may be any.
+
+    Raises:
+      ValueError: it is another run, or cannot be used; one line says why.
+      OSError: something cannot be read.
+    """
+    found = run_folder.differences(folder, config)
+    kinds = {key: later(key) for key in found.changes}
+    read = rows() if handed_over or "same rows" in kinds.values() else None
+    weights = None
+    if "same weights" in kinds.values():
+        weights = saved.begin_model(config, None, jax.random.key(0)).digests
+    run_folder.differences(folder, config, read, weights)
+    listener.note(
+        f"{folder} holds this run, finished; its numbers are in {folder / 'summary.json'}"
+    )
+    idle = [words for key, words in found.changes.items() if kinds[key] in ("any", "extending")]
+    if idle:
+        listener.note(f"note: of a finished run nothing changes by {'; '.join(idle)}")
+    kept = found.file["config"].get("keep_checkpoints", False)
+    if not kept and regular_files.check_regular(folder / saved.WEIGHTS):
+        # Where it was killed at its very end they are there yet.
+        remove_all(folder / "checkpoints")
+    return saved.load(folder, config.backbone)
 
 
 def _finish(config, folder, given, corpus, listener, listen, started, held):
@@ -89,13 +147,16 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     if corpus is None:
         corpus = read_corpus(config, given)
     rows = fingerprint(corpus)  # before some that have no token are left out
-    model, batches, setup, notes = prepare(config, corpus)
+    model, batches, setup, notes = prepare(config, corpus, run_folder.lengths(folder, config))
     if folder is not None:
         if not begun:
             # Only now: a mistake above leaves no folder.
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(run_folder.lock(folder))
-        notes += run_folder.open_folder(folder, config.to_dict(), rows)
+        elif run_folder.is_unbegun(folder):
+            # Another tokenizer may have other files.
+            own_files.remove_own(folder, "tokenizer")
+        notes += run_folder.open_folder(folder, config, rows, model.digests)
     notes = [*corpus.notes, *notes]
     for note in notes:
         listener.note(f"note: {note}")
@@ -125,7 +186,7 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         checkpoints.close()
 
     def evaluate(split):
-        return loop.evaluate_split(setup, state, batches, corpus, split, config.num_classes)
+        return loop.evaluate_split(config, setup, state, batches, corpus, split)
 
     results: dict[str, Any] = {}
     for split in ("validation", "test"):
@@ -167,10 +228,13 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     if folder is not None:
         with own_files.placing(folder, adopt=True) as place:
             predictions_file.write_predictions(place / "predictions.csv", found)
+            saved.write_weights(place, state.theta, state.psi)
             plots.save(plots.draw(summary, records, found), place / "plots")
         # Last: that it is there says that the run has ended.
         with own_files.placing(folder, adopt=True) as place:
             run_folder.write_json(place / "summary.json", summary)
+        if not config.keep_checkpoints:
+            remove_all(folder / "checkpoints")
     log.conclude(summary, int(state.step))
     return saved.Trained(
         config=config,
@@ -187,10 +251,18 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         metrics=records,
         predictions=found,
         folder=folder,
+        digests=model.digests,
     )
 
 
-_WRITTEN = ("tokenizer", "backbone.json", "predictions.csv", "plots", "summary.json")
+_WRITTEN = (
+    "tokenizer",
+    "backbone.json",
+    "predictions.csv",
+    saved.WEIGHTS,
+    "plots",
+    "summary.json",
+)
 
 
 def check_choices(config: Config) -> dict[str, Any]:
@@ -209,9 +281,14 @@ def check_choices(config: Config) -> dict[str, Any]:
 
 
 def prepare(
-    config: Config, corpus: Corpus
+    config: Config, corpus: Corpus, lengths: Sequence[run_folder.Length] = ()
 ) -> tuple[Model, dict[str, data.Batches], Setup, list[str]]:
     """Makes all that a run works with, and writes nothing.
+
+    Args:
+      config: the whole configuration.
+      corpus: labelled rows.
+      lengths: from `run_folder.lengths`, where the run was extended.
 
     Returns:
       (model, batches, setup, notes for the reader).
@@ -226,16 +303,23 @@ def prepare(
         warnings.simplefilter("always", UserWarning)
         model = saved.begin_model(config, corpus, model_key)
         batches, notes = make_batches(config, corpus, model)
-        setup = make_setup(config, corpus, model, len(batches["train"]), state_key)
+        setup = make_setup(config, corpus, model, len(batches["train"]), state_key, lengths)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
     check_step(setup, batches["train"])
     return model, batches, setup, notes
 
 
 def _begun(config, folder, held):
-    run_folder.open_folder(folder, config.to_dict())
+    run_folder.open_folder(folder, config)
     if not (folder / "config.json").exists():
         return False
+    finished = regular_files.check_regular(folder / "summary.json")
+    if finished and not regular_files.kind_of(folder / "checkpoints" / "saved.json"):
+        raise ValueError(
+            f"{folder} holds this run, finished, without the checkpoints that more epochs take: "
+            "keep_checkpoints=True would have kept them; a new run can begin from what it learned, "
+            f"in another folder: --config.backbone={folder}"
+        )
     held.enter_context(run_folder.lock(folder))
     # Before hours of training: what the run will write must find its place.
     own_files.check_own(folder, _WRITTEN, adopt=True)
@@ -255,10 +339,16 @@ def _predicted(corpus: Corpus, split: str, outputs: dict) -> SplitPredictions:
 
 
 def fingerprint(corpus: Corpus) -> str:
-    """Returns a digest of every split's texts and labels, in their order."""
+    """Returns a digest of every split's texts and labels, in their order, whatever their files."""
     parts: list[str | np.ndarray] = []
     for split, rows in corpus.rows.items():
-        parts += [split, *rows.texts, rows.scores, corpus.categories[split]]
+        known = split in ("train", "validation", "test")
+        parts += [
+            split if known else "also_test",
+            *rows.texts,
+            rows.scores,
+            corpus.categories[split],
+        ]
     return run_folder.digest(parts)
 
 

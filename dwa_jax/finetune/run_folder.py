@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import errno
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import io
@@ -21,13 +22,13 @@ import re
 import socket
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dwa_jax import regular_files
 from dwa_jax.atomic_files import is_partial, replacing
-from dwa_jax.finetune.config import Config, flatten_keys, without_gone
+from dwa_jax.finetune.config import Config, flatten_keys, later, without_gone
 
 _PACKAGES = (
     "dwa_jax",
@@ -49,13 +50,16 @@ _MOST_JSON = 10**7
 
 def versions() -> dict[str, str]:
     """Returns the versions of what runs."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES}
+
+
+@functools.cache
+def _version(package):
+    # Looking one up reads the folders of all that is installed.
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def plain(value: Any) -> Any:
@@ -183,43 +187,142 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str]:
-    """Makes the folder's config.json, or checks that it belongs to this configuration.
+class Length(NamedTuple):
+    """Epochs that a run was to have, and how its learning rate goes on to there; see `lengths`."""
 
-    A key that the run's configuration did not have yet counts as at its default.
+    epochs: int
+    schedule: str
+
+
+def lengths(folder: Path | None, config: Config) -> list[Length]:
+    """Returns how long a run was to be as it was begun, and each time that it was extended.
+
+    Args:
+      folder: the run's, if it has one, whether or not it is there.
+      config: what it goes on with, which may extend it.
+
+    Raises:
+      ValueError: config.json is damaged.
+    """
+    now = Length(config.epochs, config.extension_schedule)
+    if folder is None or not regular_files.check_regular(path := folder / "config.json"):
+        return [now]
+    if is_unbegun(folder):
+        return [now]
+    file = read_object(path)
+    try:
+        found = [Length(*one) for one in file.get("lengths", [])]
+        found = found or [Length(file["config"]["epochs"], now.schedule)]
+        for one in found:
+            Config(epochs=one.epochs, extension_schedule=one.schedule)
+        if sorted({one.epochs for one in found}) != [one.epochs for one in found]:
+            raise ValueError("its lengths do not grow")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None
+    return [*found, now] if config.epochs > found[-1].epochs else found
+
+
+def located(config: Config) -> Config:
+    """Returns a configuration in which folders of weights are absolute paths."""
+    places = {key: getattr(config, key) for key in ("backbone", "lora_adapter")}
+    return Config.of(
+        config,
+        **{
+            key: os.path.abspath(place)
+            for key, name in places.items()
+            if name and os.path.isdir(place := os.path.expanduser(name))
+        },
+    )
+
+
+class Differences(NamedTuple):
+    """What a folder's run has to do with a configuration.
+
+    Attributes:
+      notes: sentences for the reader.
+      changes: {key: its values there and now}, of those that may differ.
+      file: config.json; {} where there is none, or one that another run may replace.
+    """
+
+    notes: list[str]
+    changes: dict[str, str]
+    file: dict
+
+
+def open_folder(
+    folder: Path, config: Config, data: str | None = None, weights: Mapping[str, str] | None = None
+) -> list[str]:
+    """Makes the folder's config.json, or checks that its run can go on with this configuration.
+
+    What differs, and may, is written then.
 
     Args:
       folder: the run's; need not exist where `data` is None.
-      config: the whole resolved configuration.
+      config: the whole configuration.
       data: fingerprint of the rows; None only checks, and makes nothing.
+      weights: {key: digest of the weights that it names}.
 
     Returns:
-      Notes: which versions differ from those that the run began with.
+      Notes: which versions and keys differ from those that the run had.
+
+    Raises:
+      ValueError: see `differences`.
+      NotADirectoryError: the path is a file.
+    """
+    found = differences(folder, config, data, weights)
+    notes, path = found.notes, folder / "config.json"
+    if data is not None and not found.file:
+        content = {"config": config.to_dict(), "data": data, "weights": dict(weights or {})}
+        write_json(path, content | {"versions": versions()})
+    elif found.changes:
+        notes.append(f"the run goes on with other keys: {'; '.join(found.changes.values())}")
+        if data is not None:
+            times = lengths(folder, config)
+            more: dict[str, Any] = {"lengths": times} if len(times) > 1 else {}
+            if weights is not None:
+                more["weights"] = dict(weights)
+            write_json(path, found.file | {"config": config.to_dict()} | more)
+    return notes
+
+
+def differences(
+    folder: Path, config: Config, data: str | None = None, weights: Mapping[str, str] | None = None
+) -> Differences:
+    """Checks that a folder's run, if it holds one, can go on with this configuration.
+
+    A key that the run's configuration did not have yet counts as at its default. `Key.later` says
+    which may differ. A run of which nothing was computed may become any other.
+
+    Args:
+      folder: the run's; need not exist.
+      config: the whole configuration.
+      data: fingerprint of the rows; None does not compare them.
+      weights: {key: digest of the weights that it names}; None does not compare them.
 
     Raises:
       ValueError: the folder holds another configuration's run (lists the differences), or
-        one of other rows.
+        one of other rows or weights, or something else than a run.
       NotADirectoryError: the path is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file, not a folder")
-    path, config = folder / "config.json", plain(config)
+    path = folder / "config.json"
     if not regular_files.check_regular(path):
         if folder.exists() and not all(
             entry.name == _LOCK
             or is_partial(entry.name, "config.json")
-            or (entry.name == _FOLDS and config.get("folds"))  # one trained by itself
+            or (entry.name == _FOLDS and config.folds)  # one trained by itself
+            or regular_files.is_clutter(entry)
             for entry in folder.iterdir()
         ):
             raise ValueError(
                 f"{folder} is not empty and holds no run (no config.json); give a new folder"
             )
-        if data is not None:
-            write_json(path, {"config": config, "data": data, "versions": versions()})
-        return []
+        return Differences([], {}, {})
     try:
         file = read_object(path)
         stored, rows, began = dict(file["config"]), file["data"], dict(file["versions"])
+        named = dict(file.get("weights", {}))
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{path} is damaged; give a new folder, or remove the folder") from None
     notes = [
@@ -227,26 +330,75 @@ def open_folder(folder: Path, config: dict, data: str | None = None) -> list[str
         for package, version in versions().items()
         if began.get(package) != version
     ]
-    stored, config = flatten_keys(without_gone(stored)), flatten_keys(config)
+    stored, now = flatten_keys(without_gone(stored)), flatten_keys(plain(config.to_dict()))
     # A key that there was not yet when the run began: its default is what the run did then.
-    defaults = flatten_keys(plain(Config().to_dict()))
-    newer = {key: value for key, value in defaults.items() if key in config and key not in stored}
-    stored, missing = newer | stored, object()
-    keys = [key for key in {**stored, **config} if stored.get(key, missing) != config.get(key)]
-    if keys:
-        changes = "; ".join(
-            f"{key}: {_shown(stored, key)} there, {_shown(config, key)} now" for key in keys
+    stored = flatten_keys(plain(Config().to_dict())) | stored
+    keys = [key for key in {**stored, **now} if key not in now or stored[key] != now[key]]
+    changes = {key: f"{key}: {_shown(stored, key)} there, {_shown(now, key)} now" for key in keys}
+    wrong = [key for key, one in (weights or {}).items() if named.get(key) not in (None, one)]
+    if (keys or wrong or data not in (None, rows)) and is_unbegun(folder):
+        return Differences(
+            [f"{folder} held a run of which nothing was computed yet; this one takes its place"],
+            {},
+            {},
         )
+    grows, extended = config.epochs > _epochs(stored), "lengths" in file
+    refused = [
+        key for key in keys if not _may_become(key, stored[key], now, grows, named, extended)
+    ]
+    if refused:
         raise ValueError(
-            f"{folder} holds another configuration's run ({changes}); "
+            f"{folder} holds another configuration's run "
+            f"({'; '.join(changes[key] for key in refused)}); "
             "give a new folder, or the same configuration to continue"
             + "".join(f"; {note}" for note in notes)
         )
-    if data is not None and rows != data:
+    told = f" ({'; '.join(changes.values())})" if changes else ""
+    for key in wrong:
         raise ValueError(
-            f"{folder} holds a run on other rows: the data has changed since; give a new folder"
+            f"{folder} holds a run that began from other weights than those of "
+            f"{key}={now[key]!r}{told}; give a new folder, or its own weights"
         )
-    return notes
+    if data not in (None, rows):
+        raise ValueError(
+            f"{folder} holds a run on other rows: the data has changed since{told}; give a new "
+            "folder"
+        )
+    return Differences(notes, changes, file)
+
+
+def _may_become(key, before, now, grows, named, extended):
+    what, value = later(key), now.get(key)
+    return (
+        what in ("any", "same rows")
+        or (what == "more" and grows)
+        or (what == "extending" and (grows or not extended))
+        or (what == "same weights" and value not in ("", "scratch") and key in named)
+        # Earlier versions wrote a folder as it was given, and no digest.
+        or (what == "same weights" and value == os.path.abspath(os.path.expanduser(str(before))))
+    )
+
+
+def _epochs(stored):
+    found = stored.get("epochs")
+    return found if isinstance(found, int) else math.inf
+
+
+def is_unbegun(folder: Path) -> bool:
+    """Says whether nothing was saved of a run and no epoch ended, so that nothing of it is lost."""
+    if regular_files.kind_of(folder / "summary.json"):
+        return False
+    saved = folder / "checkpoints"
+    if regular_files.kind_of(saved) and any(name[0] != "." for name in os.listdir(saved)):
+        return False
+    folds = folder / _FOLDS
+    if regular_files.kind_of(folds) == "a folder" and not all(map(is_unbegun, folds.iterdir())):
+        return False
+    records = folder / "metrics.jsonl"
+    if not regular_files.check_regular(records):
+        return True
+    with regular_files.open_to_read(records) as file:
+        return b'"kind": "evaluation"' not in file.read(_MOST_JSON)
 
 
 def _shown(config, key):

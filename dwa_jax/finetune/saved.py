@@ -35,7 +35,14 @@ from dwa_jax.finetune import (
 )
 from dwa_jax.finetune.config import Config, without_gone
 from dwa_jax.finetune.corpus import Corpus
-from dwa_jax.finetune.model import Model, Start, load_model, module_options, uses_lora
+from dwa_jax.finetune.model import (
+    Model,
+    Start,
+    load_model,
+    module_options,
+    uses_lora,
+    weights_digest,
+)
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.run_records import MetricsFile
 from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, make_weighting
@@ -71,6 +78,7 @@ class Trained:
       predictions: of the split that was looked at last, as in predictions.csv; None where that
         is gone.
       folder: the run's; None where it has none.
+      digests: {key of the configuration: digest of the weights that it named}.
     """
 
     config: Config
@@ -87,6 +95,7 @@ class Trained:
     metrics: list[dict]
     predictions: SplitPredictions | None
     folder: Path | None
+    digests: dict[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def max_tokens(self) -> int:
@@ -112,11 +121,13 @@ class Trained:
         return jax.tree.map(np.asarray, params)
 
 
-def load(path: str | os.PathLike) -> Trained:
+def load(path: str | os.PathLike, backbone: str | os.PathLike = "") -> Trained:
     """Reads a finished run: the parameters are those of its best epoch.
 
     Args:
       path: the folder of the run, or one that `write` wrote.
+      backbone: where the backbone that it began from is now, if it was moved: a folder, or a hub
+        id, which is fetched. A run of which all of the trunk trained needs none.
 
     Returns:
       The run; its arrays have a copy on every local device.
@@ -126,20 +137,22 @@ def load(path: str | os.PathLike) -> Trained:
         or the weights or the adapter that it began from cannot be had; one line says which.
       OSError: a file cannot be read.
     """
-    return _load(regular_files.named_path(path), ())
+    return _load(regular_files.named_path(path), (), str(backbone))
 
 
-def _load(folder, through):
+def _load(folder, through, backbone=""):
     # `through` are the runs that began from this one, each from the one after it.
     if folder.resolve() in through:
         raise ValueError(f"the run in {folder} began from itself")
-    config = _read_config(folder)
+    config, digests = _read_config(folder)
+    if backbone and "backbone" in digests:
+        config = run_folder.located(Config.of(config, backbone=backbone))
     summary = _read_summary(folder, config.num_classes)
     # What is read once everything that is cheap is known to be in order.
     records = MetricsFile(folder / "metrics.jsonl").read()
     predictions = _read_predictions(folder / "predictions.csv", config.num_classes)
     if config.folds and not config.fold and not regular_files.check_regular(folder / WEIGHTS):
-        kept = _load(_kept(folder, summary), through)
+        kept = _load(_kept(folder, summary), through, backbone)
         about = {"config": config, "summary": summary, "folder": folder}
         return dataclasses.replace(kept, **about, predictions=predictions)
     shape, settings = _read_backbone(folder)
@@ -148,7 +161,13 @@ def _load(folder, through):
     tokenizer = data.load_tokenizer(folder / "tokenizer")
     model_key, _ = jax.random.split(jax.random.key(config.seed))
     if uses_lora(config) or config.freeze:
-        model = _began_from(config, model_key, tokenizer, folder, through)
+        model = _began_from(config, model_key, tokenizer, folder, through, bool(backbone))
+        for key, found in model.digests.items():
+            if digests.get(key) not in (None, found):
+                raise ValueError(
+                    f"{key}={getattr(config, key)!r} has other weights than those that the run in "
+                    f"{folder} began from"
+                )
         module, params, adapter = model.module, model.params, model.adapter
         default = model.pooling
     else:
@@ -183,6 +202,7 @@ def _load(folder, through):
         metrics=records,
         predictions=predictions,
         folder=folder,
+        digests=digests,
     )
 
 
@@ -216,6 +236,7 @@ def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained
     if trained.folder is not None and folder == trained.folder.absolute():
         raise ValueError(f"{folder} holds this model already")
     about = {"config": trained.config.to_dict(), "data": "", "versions": run_folder.versions()}
+    about["weights"] = trained.digests
     if trained.folder is not None:
         # No more than what a run writes: the rest of the file may be anything.
         about |= {
@@ -230,7 +251,7 @@ def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained
         for record in trained.metrics:
             log.write(record)
         write_tokens_and_shape(place, trained.tokenizer, trained.module, trained.pooling)
-        backbones.save_tensors(place / WEIGHTS, _named(trained.theta, trained.psi))
+        write_weights(place, trained.theta, trained.psi)
         if trained.predictions is not None:
             predictions_file.write_predictions(place / "predictions.csv", trained.predictions)
         figures = plots.draw(trained.summary, trained.metrics, trained.predictions)
@@ -267,7 +288,9 @@ def _begin(config, corpus, key, tokenizer, through):
         if (before := getattr(run.config, key)) != (now := getattr(config, key))
     ]
     given = inherited.Offered(jax.tree.map(np.asarray, run.psi), run.pooling, notes)
-    start = Start(run.module.config, params, run.tokenizer, given)
+    # Not of what is merged: the last bits of a product differ between machines.
+    digest = weights_digest({"theta": run.theta, "frozen": run.frozen, "psi": run.psi})
+    start = Start(run.module.config, params, run.tokenizer, given, digest)
     return load_model(config, corpus, key, tokenizer, start)
 
 
@@ -278,10 +301,12 @@ def write_tokens_and_shape(folder: Path, tokenizer: Any, module: Any, pooling: s
     run_folder.write_json(folder / "backbone.json", shape)
 
 
-def _named(theta, psi):
-    return {
-        name: np.asarray(leaf) for name, leaf in paths.flatten({"theta": theta, "psi": psi}).items()
-    }
+def write_weights(folder: Path, theta: dict, psi: dict) -> None:
+    """Writes what trained, all that predicting takes beside those files and the backbone."""
+    named = paths.flatten({"theta": theta, "psi": psi})
+    backbones.save_tensors(
+        folder / WEIGHTS, {name: np.asarray(leaf) for name, leaf in named.items()}
+    )
 
 
 def _read_weights(path, settings, tasks, theta):
@@ -319,9 +344,12 @@ def _read_config(folder):
     path = folder / "config.json"
     if not regular_files.check_regular(path):
         raise ValueError(f"{folder} holds no run: there is no config.json")
-    content = run_folder.read_object(path).get("config")
+    file = run_folder.read_object(path)
+    content, digests = file.get("config"), file.get("weights", {})
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it has no config")
+    if not isinstance(digests, dict) or not all(isinstance(x, str) for x in digests.values()):
+        raise ValueError(f"{path} is damaged: weights must be digests by key")
     config = run_folder.stored_config(path, without_gone(content, whatever=True))
     try:
         with warnings.catch_warnings():
@@ -330,7 +358,7 @@ def _read_config(folder):
             choices.parse(config.stratifier, "stratifier")
     except ValueError as error:
         raise ValueError(f"{path} does not fit this version: {error}") from None
-    return config
+    return config, digests
 
 
 def _read_summary(folder, num_classes):
@@ -410,23 +438,24 @@ def _existing(path):
     return path
 
 
-def _began_from(config, key, tokenizer, folder, through):
+def _began_from(config, key, tokenizer, folder, through, trusted):
     # Frozen parameters are in no checkpoint: they come from where they came from then.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has told them
             place = (*through, folder.resolve())
-            return _begin(_at_hand(config, folder), None, key, tokenizer, place)
+            return _begin(_at_hand(config, folder, trusted), None, key, tokenizer, place)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"the run in {folder} began from backbone={config.backbone!r}, whose frozen "
-            f"parameters it does not hold: {error}"
+            f"parameters it does not hold: {error}; where it is elsewhere now, say so: --backbone"
         ) from error
 
 
-def _at_hand(config, folder):
-    # A stranger's folder names what it began from: nothing is fetched because of that.
-    for key in ("backbone", "lora_adapter"):
+def _at_hand(config, folder, trusted):
+    # A stranger's folder names what it began from: nothing is fetched because of that, only
+    # what its user names.
+    for key in ("lora_adapter",) if trusted else ("backbone", "lora_adapter"):
         name = getattr(config, key)
         if name in ("", "scratch") or os.path.isdir(os.path.expanduser(name)):
             continue

@@ -1,5 +1,6 @@
 """From a configuration to what a run needs: rows, model, token batches, tasks, step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from dwa_jax.finetune import choices
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus, leave_out
 from dwa_jax.finetune.model import Model, check_ids
+from dwa_jax.finetune.run_folder import Length
 from dwa_jax.presets import PRESETS
 
 _TASKS = {"regression": "score_mask", "classification": "category_mask"}
@@ -181,10 +183,20 @@ class Setup:
     options: training.StepOptions
 
 
-def choose_optimizers(config: Config, total_steps: int) -> training.Optimizers:
-    """Makes the optimizers of a run of so many steps."""
+def choose_optimizers(
+    config: Config, steps_per_epoch: int, lengths: Sequence[Length] = ()
+) -> training.Optimizers:
+    """Makes the optimizers of a run.
+
+    Args:
+      config: the whole configuration.
+      steps_per_epoch: of its epochs.
+      lengths: from `run_folder.lengths`, where it was extended.
+    """
+    ends = [(one.epochs * steps_per_epoch, one.schedule) for one in lengths]
     return training.make_optimizers(
-        total_steps=total_steps,
+        total_steps=ends[0][0] if ends else config.epochs * steps_per_epoch,
+        extensions=ends[1:],
         learning_rate=config.learning_rate,
         head_learning_rate=config.head_learning_rate,
         phi_learning_rate=config.phi_learning_rate,
@@ -237,9 +249,22 @@ def first_state(
 
 
 def make_setup(
-    config: Config, corpus: Corpus, model: Model, steps_per_epoch: int, key: jax.Array
+    config: Config,
+    corpus: Corpus,
+    model: Model,
+    steps_per_epoch: int,
+    key: jax.Array,
+    lengths: Sequence[Length] = (),
 ) -> Setup:
     """Makes the first state, the train step and the forward pass.
+
+    Args:
+      config: the whole configuration.
+      corpus: labelled rows.
+      model: the backbone with its tokenizer; its parameters go into the state.
+      steps_per_epoch: batches of the training split.
+      key: of heads, weighting and dropout.
+      lengths: from `run_folder.lengths`, where the run was extended.
 
     Raises:
       ValueError: an option is out of range, or batches do not divide over the devices.
@@ -262,7 +287,7 @@ def make_setup(
     tasks = make_tasks(config, losses.Labels(counts, scores))
     method = make_weighting(config, len(tasks))
     total_steps = steps_per_epoch * config.epochs
-    optimizers = choose_optimizers(config, total_steps)
+    optimizers = choose_optimizers(config, steps_per_epoch, lengths)
     theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
     model.params = None

@@ -54,7 +54,7 @@ def run_all(
       folder: of the cells.
       weights: folders with the weights of some backbones.
       workers: runs at a time, each on a core of its own where the system lets us choose.
-      keep_checkpoints: false removes a finished run's checkpoints, which nobody reads.
+      keep_checkpoints: whether a finished run keeps its checkpoints, and its weights.
       say: prints one line.
 
     Returns:
@@ -80,6 +80,8 @@ def run_all(
                     run = todo.pop(0)
                     core = cores[slot % len(cores)] if cores and workers > 1 else None
                     arguments = run.command(places, weights or {}, folder)
+                    if keep_checkpoints:
+                        arguments.append("--config.keep_checkpoints=True")
                     process = _start(arguments, folder / run.id, core)
                     active[slot] = (run, process, time.perf_counter())
             time.sleep(0.2)
@@ -132,10 +134,8 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
     if returncode == 0 and (folder / SUMMARY).exists():
         log.unlink(missing_ok=True)
         if not keep_checkpoints:
-            # Late: it imports JAX, which the runs' own processes need and this one does not.
-            from dwa_jax.checkpoints import remove_all
-
-            remove_all(folder / "checkpoints")
+            # A sweep is for its numbers, and nobody reads hundreds of models.
+            (folder / "model.safetensors").unlink(missing_ok=True)
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"

@@ -50,6 +50,7 @@ def conclude(console: Terminal, summary: dict, folder: Path) -> None:
         "numbers": folder / "summary.json",
         "predictions": folder / "predictions.csv",
         "pictures": folder / "plots",
+        "kept": _kept(folder),
     }
     if summary["skipped_steps"]:
         rows["updates left out"] = f"{summary['skipped_steps']}, see metrics.jsonl"
@@ -65,6 +66,12 @@ def _over_folds(console, folds):
     }
     console.columns(f"test, over {len(folds['each'])} folds", list(heads), rows)
     console.note(f"from, to: {folds['interval']}")
+
+
+def _kept(folder):
+    if (folder / "checkpoints").exists():
+        return "the model, and checkpoints with which epochs can be added"
+    return "the model; keep_checkpoints=True keeps what more epochs take"
 
 
 def _is_there(value):

@@ -14,7 +14,7 @@ def finished_run(tmp_path_factory):
     config.update(
         {"generated_rows": 120, "epochs": 2, "batch_size": 16, "eval_batch_size": 8}
         | {"max_buckets": 1, "max_length": 32, "lora_rank": 2, "learning_rate": 1e-2}
-        | {"warmup_steps": 1, "log_every": 2}
+        | {"warmup_steps": 1, "log_every": 2, "keep_checkpoints": True}
         | {"gradient_scope": "representation", "dropout": False}  # quick to compile
     )
     config.scratch.update({"vocab_size": 300, "width": 16, "layers": 1, "heads": 2})

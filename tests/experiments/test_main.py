@@ -109,7 +109,11 @@ def test_the_folder_holds_what_it_promises(finished):
     assert summary["machine_scored"] == {}
     assert summary["timing"]["seconds"] > 0 and summary["memory"]["process_bytes"] > 0
     assert {path.stem for path in (folder / "plots").glob("*.png")} == PLOTS
-    assert any((folder / "checkpoints").iterdir())
+    # What predicting takes is kept, and little else.
+    sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    weights = sizes[folder / "model.safetensors"]
+    assert not (folder / "checkpoints").exists()
+    assert weights < sum(sizes.values()) <= 1.2 * weights + 2**20
 
 
 def test_the_end_shows_test_beside_validation_within_80_columns(finished, monkeypatch, capsys):
@@ -165,7 +169,9 @@ def test_the_same_seed_gives_the_same_numbers(finished, tmp_path):
 def test_another_configuration_does_not_touch_the_folder(finished):
     folder, _ = finished
     before = (folder / "config.json").read_bytes()
-    with pytest.raises(ValueError, match="another configuration's run .*epochs: 2 there, 3 now"):
+    with pytest.raises(ValueError, match="another configuration's run .*epochs: 2 there, 1 now"):
+        run(folder, epochs=1)
+    with pytest.raises(ValueError, match="finished, without the checkpoints that more epochs take"):
         run(folder, epochs=3)
     assert (folder / "config.json").read_bytes() == before
 
@@ -288,11 +294,20 @@ def test_skipped_rows_are_counted(tmp_path):
 def test_a_run_is_not_continued_on_other_rows(tmp_path):
     path = tmp_path / "rows.csv"
     _scored(path, data.headlines.generate(120, 5))
-    run(tmp_path / "run", train=str(path), epochs=1)
+    before = run(tmp_path / "run", train=str(path), epochs=1)
+    # The same rows elsewhere, under another name of the column.
+    moved = tmp_path / "moved.csv"
+    moved.write_text(path.read_text().replace("text,score", "headline,score"))
+    path.unlink()
+    there = {"train": str(moved), "text_column": "headline", "epochs": 1}
+    assert run(tmp_path / "run", **there)["test"] == before["test"]
+    _scored(moved, data.headlines.generate(121, 5))
+    there |= {"text_column": "text"}
+    with pytest.raises(ValueError, match=r"a run on other rows: the data has changed.*moved\.csv"):
+        run(tmp_path / "run", **there)
     (tmp_path / "run" / "summary.json").unlink()
-    _scored(path, data.headlines.generate(121, 5))
     with pytest.raises(ValueError, match="a run on other rows: the data has changed"):
-        run(tmp_path / "run", train=str(path), epochs=1)
+        run(tmp_path / "run", **there)
 
 
 def test_a_choice_that_does_not_fit_leaves_no_folder(tmp_path):

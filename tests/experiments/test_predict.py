@@ -102,6 +102,8 @@ def test_a_trunk_that_trained_needs_nothing_but_its_folder(folder, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(folder, copy)
     shutil.rmtree(copy / "checkpoints")
+    # As the folders of earlier versions.
+    (copy / saved.WEIGHTS).unlink()
     stored = json.loads((copy / "config.json").read_text())
     stored["config"] |= {"backbone": "/gone", "lora_rank": 0}
     stored["config"]["gramian_every"] = 3  # a key of an earlier version
@@ -303,7 +305,7 @@ def test_many_chunks_keep_the_order(predictor, tested, tmp_path):
     texts = [row["text"] for row in tested] * 3
     source = tables.LinesReader(texts, "lines", ".jsonl", tables.Wanted("text", chunk_rows=5))
     out = io.StringIO()
-    done, _ = predict.predict_table(predictor, source, out, on_bad_row="error")
+    done = predict.predict_table(predictor, source, out, on_bad_row="error").rows
     found = [json.loads(line) for line in out.getvalue().splitlines()]
     assert done == len(texts) and [row["text"] for row in found] == texts
     check(found, tested * 3)
@@ -348,12 +350,77 @@ BAD = [
 def test_a_mistake_is_one_line_and_no_output(shared, folder, tmp_path, name, content, message):
     path = tmp_path / name
     path.write_text(content)
+    out = tmp_path / f"out{path.suffix.replace('doc', 'csv')}"
     with pytest.raises(ValueError) as caught:
-        program(
-            folder, f"--input={path}", f"--output={tmp_path}/out{path.suffix.replace('doc', 'csv')}"
-        )
-    assert str(caught.value).startswith(message.format(path)) and "\n" not in str(caught.value)
+        program(folder, f"--input={path}", f"--output={out}", "--on_bad_row=error")
+    said = str(caught.value)
+    assert said.startswith(message.format(path)) and "\n" not in said
+    # The rows before it are not lost.
+    (tmp_path / f"out.incomplete{out.suffix}").unlink(missing_ok="before it are in" not in said)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_row_without_a_usable_text_keeps_its_place(
+    shared, folder, tested, tmp_path, monkeypatch, capsys
+):
+    up = tested[0]["text"]
+    lines = [up, "", up, "   ", "\u200b", up]
+
+    def empty(found):
+        return [i for i, row in enumerate(found) if row["predicted_category"] in ("", None)]
+
+    content = "\n".join(lines) + "\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content.encode())))
+    program(folder)
+    read = capsys.readouterr()
+    found = [json.loads(line) for line in read.out.splitlines()]
+    assert [row["text"] for row in found] == lines
+    assert found[1]["predicted_score"] is None and set(empty(found)) >= {1, 3}
+    check([row for i, row in enumerate(found) if lines[i] == up], [tested[0]] * 3)
+    assert re.search(r"[23] bad rows without a prediction: standard input, row 2: the", read.err)
+
+    pa.parquet.write_table(
+        pa.table({"text": [up, None, up], "n": [1, 2, 3]}), tmp_path / "in.parquet"
+    )
+    program(folder, f"--input={tmp_path}/in.parquet", f"--output={tmp_path}/out.parquet")
+    found = pa.parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert empty(found) == [1] and [row["n"] for row in found] == [1, 2, 3]
+    # A record that cannot be read has no place to keep.
+    (tmp_path / "in.csv").write_text(f'text,n\n"{up}",1\na,b,c\n,3\n"{up}",4\n')
+    program(folder, f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert empty(found) == [1] and [row["n"] for row in found] == ["1", "3", "4"]
+    said = capsys.readouterr().err
+    assert "1 bad rows left out" in said and "row 3: 3 cells where the header has 2" in said
+    (tmp_path / "in.jsonl").write_text(f'{{"text": "{up}"}}\n{{"n": 1}}\n')
+    program(folder, f"--input={tmp_path}/in.jsonl", f"--output={tmp_path}/out.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert rows[1]["n"] == 1 and empty(rows) == [1]
+
+
+def test_scores_beyond_the_range_are_its_ends(predictor, folder, tested, tmp_path, capsys):
+    texts = [row["text"] for row in tested]
+    strong, far = copy.copy(predictor), predictor.run
+    heads = dict(far.psi)
+    heads["regression"] = jax.tree.map(lambda x: 40 * x, heads["regression"])
+    strong.run = dataclasses.replace(far, psi=heads)
+    clipped = strong.predict(texts).score
+    strong.clip_scores = False
+    beyond = strong.predict(texts).score
+    assert np.abs(beyond).max() > 1 and Config().clip_scores
+    np.testing.assert_array_equal(clipped, np.clip(beyond, -1, 1))
+    (tmp_path / "in.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts))
+    for option, wanted in (("--clip_scores", clipped), ("--no-clip_scores", beyond)):
+        out = tmp_path / f"{option.strip('-')}.csv"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(predict.Predictor, "load", lambda *args: copy.copy(strong))
+            program(folder, f"--input={tmp_path}/in.csv", f"--output={out}", option)
+        with out.open(newline="") as file:
+            found = [float(row["predicted_score"]) for row in csv.DictReader(file)]
+        np.testing.assert_allclose(found, wanted, rtol=1e-6)
+        said = f"{int((np.abs(beyond) > 1).sum())} scores lie beyond -1 to 1, given as its ends"
+        assert (said in capsys.readouterr().err) == (option == "--clip_scores")
 
 
 def test_bad_rows_can_be_left_out(shared, folder, tmp_path, capsys):
@@ -406,8 +473,9 @@ def test_several_files_come_out_as_one_in_their_order(shared, folder, tested, tm
         assert [row["n"] for row in found][4:6] == ["a 4", "c 0"]
 
     write("c", [*texts[5:7], " "])
+    again = f"--input={first},{last}", f"--output={out}", "--overwrite", "--on_bad_row=error"
     with pytest.raises(ValueError, match=rf"c{re.escape(suffix)}, row \d: the text is empty"):
-        program(folder, f"--input={first},{last}", f"--output={out}", "--overwrite")
+        program(folder, *again)
     if suffix != ".jsonl":  # whose rows may have any keys
         write("c", texts[5:], "m")
         with pytest.raises(ValueError, match=r"c\..*its columns are not those of .*a\."):
@@ -469,7 +537,9 @@ def test_an_output_is_not_overwritten_unless_asked(shared, folder, tmp_path):
         program(folder, files[0], f"--output={tmp_path}/out.jsonl")
 
 
-def test_a_failure_in_between_leaves_nothing(predictor, shared, folder, tmp_path, monkeypatch):
+def test_a_failure_in_between_leaves_what_there_was_by_another_name(
+    predictor, shared, folder, tmp_path, monkeypatch
+):
     (tmp_path / "in.csv").write_text("text\n" + "up\n" * 20)
     calls = []
 
@@ -483,7 +553,10 @@ def test_a_failure_in_between_leaves_nothing(predictor, shared, folder, tmp_path
     monkeypatch.setattr(predict, "_BATCHES", 1)
     with pytest.raises(KeyboardInterrupt):
         program(folder, f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv")
-    assert calls == [8, 8] and [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    there = sorted(path.name for path in tmp_path.iterdir())
+    assert calls == [8, 8] and there == ["in.csv", "out.incomplete.csv"]
+    lines = (tmp_path / "out.incomplete.csv").read_text().splitlines()
+    assert len(lines) == 9 and all(line.startswith("up,") for line in lines[1:])
 
 
 def test_occlusion_is_what_is_lost_without_a_word(predictor, shared, folder, tmp_path):
@@ -586,7 +659,8 @@ def test_only_a_finished_run_is_loaded(folder, tmp_path):
 
     fails(tmp_path / "nowhere", "holds no run: there is no config.json")
     fails(broken("summary.json"), "is not finished: there is no summary.json")
-    fails(broken("checkpoints"), "has no checkpoint")
+    fails(broken("checkpoints", saved.WEIGHTS), "has no checkpoint")
+    assert saved.load(broken("checkpoints")).config.lora_rank == 2
     fails(broken("tokenizer"), "tokenizer is gone")
     copy = broken()
     stored = json.loads((copy / "config.json").read_text())

@@ -23,6 +23,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from configs import base
 from dwa_jax.checkpoints import Checkpoints
 from dwa_jax.finetune import interrupts, run_folder
+from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.run_records import MetricsFile
 from tests import runs
 
@@ -46,6 +47,7 @@ SETTINGS = {
     "log_every": 1,
     "checkpoint_every": 2,
     "writers": "tensorboard",
+    "keep_checkpoints": True,
 }
 SHAPE = {"vocab_size": 300, "width": 16, "layers": 1, "heads": 2, "feed_forward": 32}
 
@@ -352,25 +354,27 @@ def test_other_versions_are_said(whole, tmp_path):
     path = folder / "config.json"
     stored = json.loads(path.read_text())
     stored["versions"] |= {"jax": "0.4.1", "dwa_jax": "9.0"}
-    del stored["config"]["checkpoint_every"]
+    del stored["config"]["proportions"]
     path.write_text(json.dumps(stored))
     notes = ["the run began with dwa_jax 9.0; this is", "the run began with jax 0.4.1; this is"]
     # A difference's reason may be the version: a key that it did not have is at its default.
-    with pytest.raises(ValueError, match="checkpoint_every: 0 there, 2 now") as error:
+    with pytest.raises(
+        ValueError, match="proportions: 'batch' there, 'moving_average' now"
+    ) as error:
         run(folder)
     assert all(note in str(error.value) for note in notes)
-    stored["config"]["checkpoint_every"] = 2
+    stored["config"]["proportions"] = "moving_average"
     path.write_text(json.dumps(stored))
-    found = run_folder.open_folder(folder, configuration().to_dict())
+    found = run_folder.open_folder(folder, Config.of(configuration()))
     assert len(found) == 2 and all(a.startswith(b) for a, b in zip(found, notes, strict=True))
     # One that there is no longer matters where the run did otherwise than every run does now.
     stored["config"]["gramian_every"] = 1
     path.write_text(json.dumps(stored))
-    assert run_folder.open_folder(folder, configuration().to_dict()) == found
+    assert run_folder.open_folder(folder, Config.of(configuration())) == found
     stored["config"]["gramian_every"] = 10
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="gramian_every: 10 there, nothing now"):
-        run_folder.open_folder(folder, configuration().to_dict())
+        run_folder.open_folder(folder, Config.of(configuration()))
 
 
 HOLD = """
@@ -404,30 +408,43 @@ def test_a_second_process_refuses_until_the_first_is_gone(whole, tmp_path):
         assert f"pid {os.getpid()} " in (folder / "lock").read_text()
 
 
+def begun(folder):
+    """Makes a folder look as if an epoch had ended in it."""
+    MetricsFile(folder / "metrics.jsonl").write({"kind": "evaluation", "step": 6, "epoch": 1})
+
+
 def test_a_folder_of_a_process_killed_before_it_wrote_anything_can_be_used(tmp_path):
-    config = configuration().to_dict()
+    config = Config.of(configuration())
     with run_folder.lock(tmp_path):
         (tmp_path / ".config.json.dwa_jax-0123456789abcdef.partial").write_text("{")
+    (tmp_path / ".DS_Store").write_bytes(b"Bud1")
     assert run_folder.open_folder(tmp_path, config, data="rows") == []
+    # Nothing was computed yet, so that a mended command is welcome.
+    mended = Config.of(config, lora_rank=2, epochs=3)
+    (note,) = run_folder.open_folder(tmp_path, mended, data="other rows")
+    assert "nothing was computed yet" in note
+    assert run_folder.open_folder(tmp_path, mended, data="other rows") == []
+    begun(tmp_path)
     with pytest.raises(ValueError, match="a run on other rows"):
+        run_folder.open_folder(tmp_path, mended, data="rows")
+    with pytest.raises(ValueError, match="lora_rank: 2 there, 0 now"):
         run_folder.open_folder(tmp_path, config, data="other rows")
 
 
 def test_a_key_younger_than_a_run_counts_as_its_default(tmp_path):
-    config = configuration().to_dict()
+    config = Config.of(configuration())
     run_folder.open_folder(tmp_path, config, data="rows")
+    begun(tmp_path)
     path = tmp_path / "config.json"
     stored = json.loads(path.read_text())
-    del stored["config"]["unroll"], stored["config"]["scratch"]["max_positions"]
+    del stored["config"]["sketch_columns"], stored["config"]["scratch"]["max_positions"]
     path.write_text(json.dumps(stored))
     assert run_folder.open_folder(tmp_path, config, data="rows") == []
-    with pytest.raises(ValueError, match="unroll: 0 there, 1 now"):
-        run_folder.open_folder(tmp_path, config | {"unroll": 1})
+    with pytest.raises(ValueError, match="sketch_columns: 16 there, 1 now"):
+        run_folder.open_folder(tmp_path, Config.of(config, sketch_columns=1))
     with pytest.raises(ValueError, match=r"scratch\.max_positions: 64 there, 32 now"):
-        run_folder.open_folder(tmp_path, config | {"scratch": SHAPE | {"max_positions": 32}})
-    # One that is no longer there, or of a configuration of one's own, has no default.
-    with pytest.raises(ValueError, match="mine: nothing there, 1 now"):
-        run_folder.open_folder(tmp_path, config | {"mine": 1})
+        run_folder.open_folder(tmp_path, Config.of(config, scratch=SHAPE | {"max_positions": 32}))
+    # One that is no longer there has no default.
     stored["config"]["gone"] = 2
     path.write_text(json.dumps(stored))
     with pytest.raises(ValueError, match="gone: 2 there, nothing now"):

@@ -118,4 +118,5 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
             for step in range(1, 101)
         ],
         folder=folder,
+        digests=model.digests,
     )

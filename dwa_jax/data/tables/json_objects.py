@@ -78,7 +78,7 @@ class JsonReader(TableReader):
 
     def _checked(self, record, cells):
         if cells[0] is ABSENT:
-            return BadRow(f"the text is empty: there is no key {self.wanted.text!r}")
+            return BadRow(f"the text is empty: there is no key {self.wanted.text!r}", whole=True)
         for column in self.wanted.added:
             if column in record:
                 return BadRow(f"key {column!r} is there already; rename it")

@@ -74,6 +74,8 @@ def _cell(value: Any) -> object:
     try:
         return value.as_py()
     except UnicodeDecodeError as error:
-        return BadRow(f"byte {error.object[error.start]:#04x} is not UTF-8; write text as UTF-8")
+        return BadRow(
+            f"byte {error.object[error.start]:#04x} is not UTF-8; write text as UTF-8", True
+        )
     except (ValueError, OverflowError) as error:
-        return BadRow(f"a cell cannot be read: {one_line(error)}")
+        return BadRow(f"a cell cannot be read: {one_line(error)}", True)
