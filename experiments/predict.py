@@ -183,9 +183,6 @@ def predict(args) -> None:
         disable=not console.is_terminal,
     )
 
-    def tell(line):
-        command.say(line, sys.stderr)
-
     written: list[int] = []
 
     def show(rows, share):
@@ -205,7 +202,9 @@ def predict(args) -> None:
     with contextlib.ExitStack() as held:
         held.enter_context(bar)
         if not console.is_terminal:
-            held.enter_context(listener.every_minute(tell, lambda: f"{sum(written[-1:])} texts"))
+            held.enter_context(
+                listener.every_minute(console.print, lambda: f"{sum(written[-1:])} texts")
+            )
         task = bar.add_task("", total=None, values="")
         output: Any = sys.stdout
         if args.output != "-":
