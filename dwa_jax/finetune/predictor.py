@@ -8,7 +8,6 @@ Axes: N texts, B rows of a batch, T tokens, K categories.
 
 import dataclasses
 import html
-import numbers
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -99,7 +98,7 @@ class Predictor:
           ValueError: the batch size is no whole number, or below 1.
         """
         size = run.config.eval_batch_size if batch_size is None else batch_size
-        if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
             raise ValueError(f"batch_size={size!r:.60} must be a whole number of at least 1")
         self.run = run
         self.batch_size = int(size)
