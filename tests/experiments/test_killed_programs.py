@@ -207,7 +207,7 @@ def check_export(out, kept, weights):
 
 
 TRAINING = {
-    **{"generated_rows": 120, "epochs": 4, "batch_size": 16, "eval_batch_size": 16},
+    **{"generated_rows": 120, "epochs": 2, "batch_size": 16, "eval_batch_size": 16},
     **{"max_buckets": 1, "max_length": 32, "gradient_scope": "representation"},
     **{"dropout": False, "stratifier": "equal_width", "checkpoint_every": 2},
     **{"writers": "tensorboard"},
