@@ -177,11 +177,11 @@ def test_a_saved_model_is_the_same_model(model, rows, tmp_path):
     with pytest.raises(ValueError, match="holds something else"):
         again.save(tmp_path / "full")
     for name, write in (
-        ("kept", model.save),
+        ("mine", model.save),
         ("out", functools.partial(model.export, check=False)),
     ):
         write(tmp_path / name)
-        changed = tmp_path / name / ("summary.json" if name == "kept" else "README.md")
+        changed = tmp_path / name / ("summary.json" if name == "mine" else "README.md")
         changed.write_text("by hand")
         with pytest.raises(ValueError, match="not as an export wrote it; .* or overwrite=True"):
             write(tmp_path / name)
@@ -283,7 +283,11 @@ def test_what_is_no_text_or_no_listener_is_said(model, rows):
         ((["a", 7], [0.0, 0.0]), {}, "texts, row 1: the text 7 is of type int"),
         (("a text", [0.0]), {}, r"texts must be a list or a column, got str; of a table .* train="),
         ((["a"], [0.0]), {"pooling": "x"}, "pooling='x' is not one of '', first, last, mean"),
-        ((["a", "b"], [0.0, 1.0]), {}, r"2 distinct scores \(0, 1\) .* num_classes=2 at most"),
+        (
+            (list("abcdefghijkl"), 6 * [0.0, 1.0]),
+            {},
+            r"2 distinct scores \(0, 1\) .* num_classes=2 at most",
+        ),
         ((["a"],), {"categories": ["up"]}, r"category 'up' is not .* \(see category_names\)"),
         ((["a"], ["0,5"]), {"percent": True}, r"not a number \(see decimal_comma\)"),
         ((["a"], [0.0]), {"encoding": "utf-8"}, "encoding is a key for files, and texts are"),
