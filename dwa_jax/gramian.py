@@ -1,21 +1,25 @@
 """Inner products of the tasks' gradients. Axis letters: N tasks."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 
-def gramian(trees: Sequence[Any]) -> jax.Array:
+def gramian(trees: Any) -> jax.Array:
     """Inner products of trees of arrays, in float32 or wider.
 
     Args:
-      trees: N trees of one structure.
+      trees: a list of N trees of one structure; or one tree, whose arrays have a leading axis N.
 
     Returns:
       (N, N) symmetric matrix.
     """
+    if not isinstance(trees, list):
+        stacked = jax.tree.leaves(trees)
+        dtype = jnp.result_type(jnp.float32, *stacked)
+        rows = [leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in stacked]
+        return sum((leaf @ leaf.T for leaf in rows), start=jnp.zeros((), dtype))
     leaves = [jax.tree.leaves(tree) for tree in trees]
     dtype = jnp.result_type(jnp.float32, *leaves[0])
     products = {}

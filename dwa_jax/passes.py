@@ -8,15 +8,46 @@ import jax.numpy as jnp
 
 from dwa_jax.gramian import gramian
 
+# Up to so many losses pass backward one after the other, which a CPU is faster at; more of
+# them in a loop, or compiling takes longer than the run.
+_FEW = 4
 
-def mix(coefficients: jax.Array, trees: Sequence[Any]) -> Any:
-    """Returns sum over t of coefficients[t] * trees[t], in the trees' own dtypes."""
+
+def mix(coefficients: jax.Array, trees: Any) -> Any:
+    """Sums trees, in their own dtypes.
+
+    Args:
+      coefficients: (N,).
+      trees: as `gramian` takes them.
+
+    Returns:
+      A tree, the sum over t of coefficients[t] times the t-th.
+    """
+    if not isinstance(trees, list):
+        return jax.tree.map(
+            lambda leaf: jnp.tensordot(coefficients.astype(leaf.dtype), leaf, 1), trees
+        )
     return jax.tree.map(
         lambda *leaves: sum(
             coefficients[t].astype(leaf.dtype) * leaf for t, leaf in enumerate(leaves)
         ),
         *trees,
     )
+
+
+def select(trees: Any, rows: Sequence[int]) -> Any:
+    """Returns some of N trees, in the form that they have; see `gramian`."""
+    if isinstance(trees, list):
+        return [trees[row] for row in rows]
+    count = jax.tree.leaves(trees)[0].shape[0]
+    if list(rows) == list(range(count)):
+        return trees
+    return jax.tree.map(lambda leaf: leaf[jnp.array(rows)], trees)
+
+
+def needed(num_tasks: int, rows: Sequence[int]) -> list[int]:
+    """Returns which losses' gradients are needed: the tasks', then those of further `rows`."""
+    return sorted({*range(num_tasks), *rows})
 
 
 class SplitTrunk(NamedTuple):
@@ -69,55 +100,71 @@ class Whole:
         return jax.tree.map(jnp.add, lower, last)
 
     def _needed(self):
-        return sorted({*range(self.num_tasks), *self.rows})
+        return needed(self.num_tasks, self.rows)
 
     def _one_hot(self, row):
         return jnp.zeros((self.num_outputs,), self.dtype).at[row].set(1)
 
-    def _cotangents(self):
-        # Each needed loss's own gradient at h.
-        return {row: self.heads_vjp(self._one_hot(row))[0] for row in self._needed()}
+    def _every(self, pull):
+        """Passes each needed loss back: the gradients as `gramian` takes trees.
+
+        Args:
+          pull: from a loss's row of the identity to its gradients.
+        """
+        rows = [self._one_hot(row) for row in self._needed()]
+        if len(rows) <= _FEW:
+            return [pull(row) for row in rows]
+        return jax.lax.map(pull, jnp.stack(rows))
+
+    def _compared(self, found):
+        places = self._needed()
+        return select(found, [places.index(row) for row in self.rows])
+
+    def _at_h(self, row):
+        return self.heads_vjp(row)[0]
 
     def _at_heads(self, coefficients):
         # The heads' vjp is linear, so one call with the coefficients mixes all tasks.
         padding = self.num_outputs - self.num_tasks
         return self.heads_vjp(jnp.pad(coefficients.astype(self.dtype), (0, padding)))
 
-    def every_task(self) -> dict:
-        """Each needed loss's gradients in theta, psi and phi."""
-        result = {}
-        for row in self._needed():
-            h_bar, psi, phi = self.heads_vjp(self._one_hot(row))
-            result[row] = (self.trunk_vjp(h_bar)[0], psi, phi)
-        return result
+    def every_task(self) -> Any:
+        """Each needed loss's gradients in theta, psi and phi, as `gramian` takes trees."""
 
-    def last_layer(self) -> dict:
-        """Each needed loss's gradient in the last layer."""
-        return {row: self.upper_vjp(h_bar)[0] for row, h_bar in self._cotangents().items()}
+        def pull(row):
+            h_bar, psi, phi = self.heads_vjp(row)
+            return self.trunk_vjp(h_bar)[0], psi, phi
+
+        return self._every(pull)
+
+    def last_layer(self) -> Any:
+        """Each needed loss's gradient in the last layer, likewise."""
+        return self._every(lambda row: self.upper_vjp(self._at_h(row))[0])
 
     def representation_gramian(self) -> jax.Array:
-        cotangents = self._cotangents()
-        return gramian([cotangents[row] for row in self.rows])
+        return gramian(self._compared(self._every(self._at_h)))
 
     def mix_at_representation(self, coefficients: jax.Array) -> tuple:
         h_bar, psi, phi = self._at_heads(coefficients)
         return self.trunk_vjp(h_bar)[0], psi, phi
 
     def scoped(self, scope: str) -> tuple[jax.Array, Callable]:
-        cotangents = self._cotangents()
-        if scope == "trainable":
-            tasks = {row: self.trunk_vjp(h_bar)[0] for row, h_bar in cotangents.items()}
-            matrix = gramian([tasks[row] for row in self.rows])
-        else:
-            tasks = {row: self.upper_vjp(h_bar) for row, h_bar in cotangents.items()}
-            matrix = gramian([tasks[row][0] for row in self.rows])
+        whole = scope == "trainable"
+        vjp = self.trunk_vjp if whole else self.upper_vjp
+        tasks = self._every(lambda row: vjp(self._at_h(row)))
+        # The scope's own gradient comes first.
+        matrix = gramian(_first(self._compared(tasks)))
 
         def theta_of(coefficients):
             _, psi, phi = self._at_heads(coefficients)
-            mixed = mix(coefficients, [tasks[t] for t in range(self.num_tasks)])
-            return (mixed if scope == "trainable" else self._join(*mixed)), psi, phi
+            mixed = mix(coefficients, select(tasks, range(self.num_tasks)))
+            return (mixed[0] if whole else self._join(*mixed)), psi, phi
 
         return matrix, theta_of
+
+
+def _first(tuples):
+    return [one[0] for one in tuples] if isinstance(tuples, list) else tuples[0]
 
 
 class Accumulated:
@@ -157,8 +204,10 @@ class Accumulated:
     def scoped(self, scope: str) -> tuple[jax.Array, Callable]:
         # Inner products of sums are not sums of inner products: the parts' gradients
         # are added before they are multiplied.
+        losses = needed(self.num_tasks, self.rows)
+        places = [losses.index(row) for row in self.rows]
         if scope == "last_layer":
             tasks = self._sum(lambda part: self._part(part).last_layer())
-            return gramian([tasks[row] for row in self.rows]), self.mix_at_representation
-        matrix = gramian([self._tasks[row][0] for row in self.rows])
-        return matrix, lambda c: mix(c, [self._tasks[t] for t in range(self.num_tasks)])
+            return gramian(select(tasks, places)), self.mix_at_representation
+        matrix = gramian(_first(select(self._tasks, places)))
+        return matrix, lambda c: mix(c, select(self._tasks, range(self.num_tasks)))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax import paths, records
-from dwa_jax.passes import Accumulated, Whole
+from dwa_jax.passes import Accumulated, Whole, mix, select
 from dwa_jax.records import RecordedTrunk, Site
 
 
@@ -90,16 +90,22 @@ class Recorded(Whole):
 
     def backward(self) -> tuple[list[records.Record], dict]:
         """Takes every needed loss back: (records, {path: gradients of what is in no matrix})."""
-        needed = self._needed()
-        if records.is_few(len(needed)):
-            found = [self.recorded_vjp(bar) for bar in self._cotangents().values()]
-            bars = [bar for bar, _ in found]
-            rest = {path: [one[path] for _, one in found] for path in found[0][1]}
+        sites = list(self.plan)
+
+        def pull(row):
+            bars, rest = self.recorded_vjp(self._at_h(row))
+            # Apart before losses are stacked, or every layer is copied.
+            return [bar for _, _, bar in records.apart(sites, bars)], rest
+
+        passed = self._every(pull)
+        if isinstance(passed, list):
+            bars = [list(one) for one in zip(*[bars for bars, _ in passed], strict=True)]
+            rest = {path: [one[path] for _, one in passed] for path in passed[0][1]}
         else:
-            one_hot = jnp.eye(self.num_outputs, dtype=self.dtype)[jnp.array(needed)]
-            at_h = jax.vmap(lambda row: self.heads_vjp(row)[0])(one_hot)
-            bars, rest = jax.vmap(self.recorded_vjp)(at_h)
-        return records.records(list(self.plan), self.inputs, bars), rest
+            bars, rest = passed
+        given = records.apart(sites, self.inputs)
+        found = [records.Record(*one, bar) for one, bar in zip(given, bars, strict=True)]
+        return found, rest
 
     def signs(self) -> dict:
         """Draws the signs of the matrices that are sketched."""
@@ -108,18 +114,14 @@ class Recorded(Whole):
             return {}
         return records.signs(self.norms.key, sketched, self.norms.columns, jnp.float32)
 
-    def places(self, losses: Sequence[int]) -> list[int]:
-        """Where some losses are among those needed."""
-        needed = self._needed()
-        return [needed.index(loss) for loss in losses]
-
     def scoped(self, scope: str) -> tuple[jax.Array, Callable]:
         found, rest = self.backward()
-        rows, tasks = self.places(self.rows), self.places(range(self.num_tasks))
+        needed = self._needed()
+        rows, tasks = [needed.index(row) for row in self.rows], range(self.num_tasks)
         drawn, kept, products = self.signs(), {}, []
 
         def add(features):
-            chosen = records.select(features, rows)
+            chosen = select(features, rows)
             products.append(records.inner(chosen, chosen))
 
         for gradients in rest.values():
@@ -138,7 +140,7 @@ class Recorded(Whole):
         def theta_of(coefficients):
             _, psi, phi = self._at_heads(coefficients)
             whole = {
-                path: records.mixture(coefficients, records.select(gradients, tasks))
+                path: mix(coefficients, select(gradients, tasks))
                 for path, gradients in rest.items()
             }
             mixed = [
@@ -180,8 +182,7 @@ class Sketched(Accumulated):
                 ):
                     features[*where, index] = one
             named = {str(key): one for key, one in features.items()}
-            chosen = run.places(rows)
-            return run.losses, run.aux, {k: records.select(f, chosen) for k, f in named.items()}
+            return run.losses, run.aux, {k: run._compared(f) for k, f in named.items()}
 
         self.losses, self.aux, self.features = self._sum(forward)
 

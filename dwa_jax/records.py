@@ -19,11 +19,9 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax.backbones.products import transposed_product, turns
+from dwa_jax.passes import mix, select
 
 NORMS = ("exact", "sketch", "trees")
-# Up to so many tasks pass backward one after the other, which a CPU is faster at; more of
-# them as one batch, or compiling takes as long as the run.
-_FEW = 4
 # Multiplications in whose time a number is written and read twice.
 _TOUCH = 64
 
@@ -96,35 +94,25 @@ class Record(NamedTuple):
     cotangents: Any
 
 
-def is_few(losses: int) -> bool:
-    """Says whether so many losses' cotangents are a list, and not one array."""
-    return losses <= _FEW
-
-
-def records(sites: Sequence[Site], inputs: dict, cotangents: Any) -> list[Record]:
+def apart(sites: Sequence[Site], passed: dict) -> list[tuple[Site, int | None, jax.Array]]:
     """Takes stacks of layers apart.
 
     Args:
       sites: of the trunk.
-      inputs: by name of a site.
-      cotangents: a list of dicts by name; or one, whose arrays have a leading axis N.
+      passed: by name of a site: what its matrix was given, or one loss's cotangents.
+
+    Returns:
+      (site, row of a stacked parameter or None, array (n, I) or (n, O), or the ids (n,)) of
+      every matrix.
     """
     found = []
     for site in sites:
         for row, layer in enumerate(site.layers or (None,)):
-            given = inputs[site.name]
-            given = given[row] if site.stacked else given
-            wide = site.kind == "dense"
-            given = given.reshape(site.tokens, -1) if wide else given.reshape(-1)
-            if isinstance(cotangents, list):
-                bars = [one[site.name] for one in cotangents]
-                bars = [bar[row] if site.stacked else bar for bar in bars]
-                bars = [bar.reshape(site.tokens, -1) for bar in bars]
-            else:
-                bars = cotangents[site.name]
-                bars = bars[:, row] if site.stacked else bars
-                bars = bars.reshape(bars.shape[0], site.tokens, -1)
-            found.append(Record(site, layer, given, bars))
+            one = passed[site.name]
+            ids = site.kind == "embedding" and one.shape == site.given
+            one = one[row] if site.stacked else one
+            one = one.reshape(-1) if ids else one.reshape(site.tokens, -1)
+            found.append((site, layer, one))
     return found
 
 
@@ -208,14 +196,6 @@ def each(function: Callable, of_losses: Any) -> Any:
     return jax.vmap(function)(of_losses)
 
 
-def select(of_losses: Any, rows: Sequence[int]) -> Any:
-    """Returns some losses' arrays."""
-    if isinstance(of_losses, list):
-        return [of_losses[row] for row in rows]
-    everything = list(rows) == list(range(of_losses.shape[0]))
-    return of_losses if everything else of_losses[jnp.array(rows)]
-
-
 def inner(left: Any, right: Any) -> Any:
     """Every inner product of two lists of arrays; what this returns adds up.
 
@@ -243,13 +223,6 @@ def matrix_record(total: Any) -> jax.Array:
     # In one line, which `gramian.gradient_norms` counts on.
     line = [total[min(s, t), max(s, t)] for s in count for t in count]
     return jnp.stack(line).reshape(len(count), len(count))
-
-
-def mixture(coefficients: jax.Array, of_losses: Any) -> jax.Array:
-    """Returns the sum of c_t times the t-th array."""
-    if isinstance(of_losses, list):
-        return sum(coefficients[t].astype(one.dtype) * one for t, one in enumerate(of_losses))
-    return jnp.tensordot(coefficients.astype(of_losses.dtype), of_losses, 1)
 
 
 def features(record: Record, way: str, drawn: jax.Array | None, table: int = 0) -> list:
@@ -325,9 +298,9 @@ def gradient(
     """
     site = record.site
     if kept is not None:
-        mixed = [mixture(coefficients, select(one, tasks)) for one in kept]
+        mixed = [mix(coefficients, select(one, tasks)) for one in kept]
     else:
-        bar = mixture(coefficients, select(record.cotangents, tasks))
+        bar = mix(coefficients, select(record.cotangents, tasks))
         if site.kind == "embedding":
             return {site.path: bar}
         turned = turns(record.given.shape[1], site.outputs)

@@ -3,6 +3,7 @@
 python -m experiments.benchmark --suite=step     our methods and PyTorch's, small models
 python -m experiments.benchmark --suite=lora     the same over LoRA ranks and lengths
 python -m experiments.benchmark --suite=padding  buckets beside padding to 512 tokens
+python -m experiments.benchmark --suite=sketch   what a sketch does to DWA's lambda
 python -m experiments.benchmark --suite=compile  layers scanned; a warm cache
 python -m experiments.benchmark --suite=memory   peaks, a process each
 python -m experiments.benchmark --suite=full_size  one step of each of the papers' models
@@ -22,11 +23,11 @@ import jax.numpy as jnp
 from configs import demo, minilm
 from dwa_jax import atomic_files, host_memory, regular_files
 from dwa_jax.finetune.run_folder import versions, write_json
-from experiments.benchmarks import cost, ours, padding, picture, suites, worker
+from experiments.benchmarks import cost, ours, padding, picture, spread, suites, worker
 from experiments.terminal import command
 from experiments.terminal.console import Terminal
 
-SUITES = ("step", "lora", "padding", "compile", "memory")
+SUITES = ("step", "lora", "padding", "sketch", "compile", "memory")
 PEERS = {
     "all": lambda names: [(name, half) for half in (False, True) for name in names],
     "eager": lambda names: [(name, False) for name in names],
@@ -39,11 +40,10 @@ def _timed(args, console, rows, methods):
     if args.peers != "none":
         from experiments.benchmarks import peers
 
-        # TorchJD maps over the backward pass, which a compiled trunk does not allow.
         from_torch = [
             (name, compiled)
             for name, compiled in PEERS[args.peers](peers.METHODS)
-            if not (compiled and name == "dwa mtl_backward")
+            if not (compiled and name in peers.EAGER_ONLY)
         ]
     rates, results = {}, []
     for row in rows:
@@ -123,6 +123,25 @@ def padding_suite(args, console) -> list[dict]:
             "real / computed tokens": f"{result['fraction']:.3f}",
             "an epoch": f"{result['ratio']:.3f} x   {result['epoch_seconds']:.1f} s instead of "
             f"{result['padded_seconds']:.0f} s padded to {result['padded_to']}",
+        },
+    )
+    return [result]
+
+
+def sketch_suite(args, console) -> list[dict]:
+    """The spread of lambda over draws of a sketch."""
+    exact, sketch = _config(args), _config(args)
+    exact.dropout = sketch.dropout = False
+    exact.gradient_norms, sketch.gradient_norms = "exact", "sketch"
+    result = spread.measure_spread(exact, sketch, 200)
+    console.table(
+        f"lambda of the regression, {args.train or 'generated headlines'}, "
+        f"{result['tokens']} tokens",
+        {
+            "exact": f"{result['exact']:.4f}",
+            "sketched / exact, mean": f"{result['mean']:.4f}, within {result['error']:.4f} "
+            f"(standard error of {result['draws']} draws)",
+            "standard deviation": f"{result['deviation']:.2%} with {result['columns']} columns",
         },
     )
     return [result]
@@ -218,9 +237,9 @@ def parse(argv: list[str] | None = None):
         help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
     )
     add("--only", default="", help="rows whose title holds this, such as DWA or 'rank 128'")
-    add("--train", default="", help="texts for padding; generated ones by default")
+    add("--train", default="", help="texts for padding and sketch; generated ones by default")
     add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
-    add("--output", default="", help="JSON file for the numbers; a picture goes beside it")
+    add("--output", default="", help="JSON file for the numbers; pictures go beside it")
     add("--overwrite", action="store_true", help="replaces an output that is there")
     args = parser.parse_args(argv)
     if args.rounds < 1:
@@ -247,7 +266,7 @@ def main(argv: list[str]) -> None:
     output = Path(os.path.expanduser(args.output)) if args.output else None
     if output:
         # What cannot be written shows before hours of timing.
-        for path in (output, *(picture_of(output, name) for name in chosen)):
+        for path in (output, *(picture_of(output, name) for name in (*chosen, "costs"))):
             atomic_files.check_file(path, overwrite=args.overwrite)
         with atomic_files.whole_file(output, overwrite=args.overwrite) as partial:
             partial.write_text("{}\n", "utf-8")
@@ -271,6 +290,10 @@ def main(argv: list[str]) -> None:
                 drawn = picture_of(output, name)
                 with atomic_files.whole_file(drawn, overwrite=args.overwrite) as partial:
                     picture.draw_ratios(partial, results)
+            if name == "step" and picture.lines(results):
+                drawn = picture_of(output, "costs")
+                with atomic_files.whole_file(drawn, overwrite=args.overwrite) as partial:
+                    picture.draw_costs(partial, results)
 
 
 if __name__ == "__main__":

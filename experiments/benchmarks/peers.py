@@ -20,6 +20,7 @@ try:
     import peft
     import torch
     import torchjd.aggregation
+    import torchjd.autogram
     import torchjd.autojac
     import transformers
     from torch import nn
@@ -29,7 +30,9 @@ except ImportError as error:
     ) from None
 
 # What a step is taken by, and how many times the trunk runs backward for it.
-METHODS = ("constant", "dwa three passes", "dwa two passes", "dwa mtl_backward")
+METHODS = ("constant", "dwa three passes", "dwa two passes", "dwa mtl_backward", "dwa autogram")
+# Those of TorchJD map over the backward pass, which a compiled trunk does not allow.
+EAGER_ONLY = ("dwa mtl_backward", "dwa autogram")
 
 
 def device() -> torch.device:
@@ -240,7 +243,10 @@ class Peer:
             "dwa three passes": self._three,
             "dwa two passes": self._two,
             "dwa mtl_backward": self._mtl,
+            "dwa autogram": self._autogram,
         }
+        if method == "dwa autogram":
+            self.engine = torchjd.autogram.Engine(self.trunk, batch_dim=None)
         self.backward = backward[method]
 
     def _forward(self):
@@ -334,6 +340,11 @@ class Peer:
                 parameter.grad *= coefficient
         objective = (kept["balance"] * kept["weights"] * losses.detach()).sum()
         objective.backward()
+
+    def _autogram(self, pooled, losses):
+        gramian = self.engine.compute_gramian(losses)
+        balance, weights = self._weights(gramian.diagonal().sqrt(), losses)
+        (balance * weights * losses).sum().backward()
 
     def run(self) -> None:
         """Takes one step and waits for it."""

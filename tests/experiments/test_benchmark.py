@@ -16,6 +16,7 @@ from experiments.benchmarks import (
     peers,
     picture,
     shapes,
+    spread,
     suites,
     timing,
     worker,
@@ -157,28 +158,53 @@ def test_an_unknown_shape_lists_the_shapes():
         shapes.get("gpt")
 
 
-def test_padding_is_timed_at_the_lengths_that_there_are(monkeypatch):
+@pytest.fixture
+def small():
     from configs import demo
 
     config = demo.get_config()
     config.generated_rows, config.max_length, config.batch_size = 60, 16, 8
     config.scratch.update({"width": 16, "layers": 1, "heads": 2, "feed_forward": 16})
     config.scratch.max_positions, config.max_buckets = 32, 1
-    make_run = make_setup
+    return config
 
+
+def replace_step(monkeypatch, module, step):
     def without_compiling(*arguments):
-        run = make_run(*arguments)
-        run.step = lambda state, batch: (state, {})
+        run = make_setup(*arguments)
+        run.step = step
         return run
 
-    monkeypatch.setattr(padding, "make_setup", without_compiling)
-    result = padding.measure_padding(config, 1)
+    monkeypatch.setattr(module, "make_setup", without_compiling)
+
+
+def test_padding_is_timed_at_the_lengths_that_there_are(small, monkeypatch):
+    replace_step(monkeypatch, padding, lambda state, batch: (state, {}))
+    result = padding.measure_padding(small, 1)
     assert result["padded_to"] == 32
     assert sum(result["buckets"].values()) == -(-result["texts"] // 8)
     steps = result["buckets"].items()
     assert result["computed_tokens"] == 8 * sum(length * count for length, count in steps)
     assert result["real_tokens"] == round(result["texts"] * result["mean"])
     assert result["fraction"] == result["real_tokens"] / result["computed_tokens"]
+
+
+def test_a_sketch_is_drawn_again_and_again_from_one_state(small, monkeypatch):
+    seen = []
+
+    def step(state, batch):
+        seen.append(jax.random.key_data(state.key).tolist())
+        size = 3.0 if len(seen) % 2 else 1.0
+        return state, {"gradient_norm_regression": 1.0, "gradient_norm_classification": size}
+
+    replace_step(monkeypatch, spread, step)
+    other = small.copy_and_resolve_references()
+    other.gradient_norms = "sketch"
+    result = spread.measure_spread(small, other, 4)
+    assert len({str(key) for key in seen[1:]}) == 4
+    # lambda is 3 / 4, then 1 / 2 and 3 / 4 in turn.
+    assert result["exact"] == 0.75 and result["mean"] == pytest.approx(5 / 6)
+    assert result["error"] == pytest.approx(result["deviation"] / 2)
 
 
 def test_the_program_writes_numbers_and_a_picture(monkeypatch, tmp_path, capsys):
@@ -190,15 +216,28 @@ def test_the_program_writes_numbers_and_a_picture(monkeypatch, tmp_path, capsys)
     (result,) = json.loads(output.read_text())["suites"]["step"]
     assert list(result["contenders"]) == ["constant"]
     assert (tmp_path / "numbers_step.png").stat().st_size > 1000
+    # One size is no line.
+    assert not (tmp_path / "numbers_costs.png").exists()
     shown = capsys.readouterr().out
     assert "1.00 x" in shown and "not measured, JAX has no GPU here" in shown
 
 
-def test_a_picture_of_nothing_is_not_asked_for(tmp_path):
-    path = tmp_path / "one.png"
+def test_pictures_are_of_what_was_measured(tmp_path):
     values = {"ms": 2.0, "low_ms": 1.0, "high_ms": 3.0, "ratio": 1.0}
-    picture.draw_ratios(path, [{"title": "a row", "contenders": {"constant": values}}])
-    assert path.read_bytes().startswith(b"\x89PNG")
+    results = [
+        {
+            "title": "a row",
+            "row": suites.Row("minilm", 0, 8, tokens)._asdict(),
+            "contenders": {"constant": values, "dwa trainable": values},
+        }
+        for tokens in (16, 64)
+    ]
+    for draw in (picture.draw_ratios, picture.draw_costs):
+        path = tmp_path / f"{draw.__name__}.png"
+        draw(path, results)
+        assert path.read_bytes().startswith(b"\x89PNG")
+    assert picture.lines(results) == {"minilm": {"dwa trainable": ([128, 512], [1.0, 1.0])}}
+    assert picture.lines(results[:1]) == {}
 
 
 @pytest.mark.parametrize(
