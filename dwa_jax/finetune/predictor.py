@@ -91,7 +91,7 @@ class Predictor:
         Raises:
           ValueError: the batch size is no whole number, or below 1.
         """
-        size = run.config.eval_batch_size if batch_size is None else batch_size
+        size: Any = run.config.eval_batch_size if batch_size is None else batch_size
         if isinstance(size, bool) or not isinstance(size, numbers.Integral) or size < 1:
             raise ValueError(f"batch_size={size!r:.60} must be a whole number of at least 1")
         self.run = run
