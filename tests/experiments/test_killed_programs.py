@@ -167,7 +167,7 @@ def test_overlapping_exports_and_predictions_with_kills(kept, weights, tmp_path)
                 killed.kill()
             if (place / "out.csv").exists():
                 assert (place / "out.csv").read_bytes() in tables
-            time.sleep(0.002)
+            time.sleep(0.01)
         seconds = time.monotonic() - begun
         for process in alive:
             said = process.communicate()[1]
