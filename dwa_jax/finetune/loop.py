@@ -372,7 +372,8 @@ def _is_due(config, step, seconds):
 
 def is_trained(config: Config, evaluated: int, best_epoch: int) -> bool:
     """Says whether no epoch is left to train, of which so many are evaluated."""
-    stalled = bool(config.patience) and evaluated - best_epoch >= config.patience
+    # Where the monitor has been undefined so far there is none to wait for a better one than.
+    stalled = bool(config.patience and best_epoch) and evaluated - best_epoch >= config.patience
     return stalled or evaluated >= config.epochs
 
 

@@ -623,13 +623,11 @@ def test_the_program_tells_of_each_row_whether_it_was_cut_and_leaves_out_what_it
     (tmp_path / "in.csv").write_text("text\npound\n\u200b\n" + "pound " * 40 + "\n", "utf-8")
     predictor, cut = Predictor(decoder), []
     reader = tables.open_tables([str(tmp_path / "in.csv")], tables.Wanted("text", whole=True))
-    done, left_out = predict_table(
-        predictor, reader, tmp_path / "out.csv", on_bad_row="skip", cut=cut.append
-    )
+    done = predict_table(predictor, reader, tmp_path / "out.csv", on_bad_row="skip", cut=cut.append)
     with (tmp_path / "out.csv").open(newline="") as file:
         assert [row["truncated"] for row in csv.DictReader(file)] == ["0", "1"]
-    assert done == 2 and sum(cut) == 1
-    (problem,) = left_out
+    assert done.rows == 2 and sum(cut) == 1
+    (problem,) = done.left_out
     assert "row 3: the text" in problem and "nothing that can be read" in problem
 
 

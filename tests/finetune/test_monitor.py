@@ -35,6 +35,14 @@ def test_labels_that_differ_define_it(monitor):
     loop.check_monitor(Config(monitor=monitor), corpus([0.5, 0.4], [3, 2]))
 
 
+def test_patience_counts_from_the_first_epoch_that_the_monitor_could_grade():
+    config = Config(epochs=10, patience=2)
+    # (evaluated, best so far): none yet; just waited for long enough; the end.
+    assert not loop.is_trained(config, 5, 0)
+    assert not loop.is_trained(config, 6, 5) and loop.is_trained(config, 7, 5)
+    assert loop.is_trained(config, 10, 0)
+
+
 def test_categories_are_monitored_without_regression():
     validation = corpus([np.nan] * 2, [0, 1])
     for monitor in ("quadratic_weighted_kappa", "category_distance", "category_distance_macro"):
