@@ -448,7 +448,8 @@ def _began_from(config, key, tokenizer, folder, through, trusted):
     except (ValueError, OSError) as error:
         raise ValueError(
             f"the run in {folder} began from backbone={config.backbone!r}, whose frozen "
-            f"parameters it does not hold: {error}; where it is elsewhere now, say so: --backbone"
+            f"parameters it does not hold: {error}; where it is elsewhere now, say so: "
+            "backbone=FOLDER"
         ) from error
 
 

@@ -14,7 +14,12 @@ from dwa_jax import plain_text
 from dwa_jax.messages import one_line
 
 # What the library calls by its arguments, and a program by its options.
-_OPTIONS = {"overwrite=True": "--overwrite", "check=False": "--no-check", "format=": "--format="}
+_OPTIONS = {
+    "overwrite=True": "--overwrite",
+    "check=False": "--no-check",
+    "format=": "--format=",
+    "backbone=FOLDER": "--backbone=FOLDER",
+}
 _ARGUMENTS = re.compile(rf"(?<![\w.-])({'|'.join(_OPTIONS)})")
 # Of the option of programs that read a run.
 BACKBONE = "where the backbone is now, of a run with LoRA that was moved: the same weights"

@@ -82,6 +82,8 @@ def test_a_program_says_options_where_the_library_says_arguments():
         "give another name, or overwrite=True": "give another name, or --overwrite",
         "removed; check=False leaves that out": "removed; --no-check leaves that out",
         "format='peft' holds it": "--format='peft' holds it",
+        "backbone='x' is gone; say so: backbone=FOLDER": "backbone='x' is gone; say so: "
+        "--backbone=FOLDER",
         "a --format=x of Predictor.format=y": "a --format=x of Predictor.format=y",
         "dropout=False": "dropout=False",
     }

@@ -160,7 +160,9 @@ def test_a_run_finds_its_weights_where_they_were_moved_and_takes_no_others(tmp_p
     saved.write(trained, tmp_path / "run")
     ours = dwa_jax.load(tmp_path / "run").predict(trained_runs.TEXTS).score
     os.rename(place, tmp_path / "moved")
-    with pytest.raises(ValueError, match=r"backbone=.*bert.* elsewhere now, say so: --backbone"):
+    with pytest.raises(
+        ValueError, match=r"backbone=.*bert.* elsewhere now, say so: backbone=FOLDER"
+    ):
         dwa_jax.load(tmp_path / "run")
     found = dwa_jax.load(tmp_path / "run", backbone=tmp_path / "moved")
     np.testing.assert_array_equal(found.predict(trained_runs.TEXTS).score, ours)
