@@ -17,15 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
-
-from configs import demo, minilm
-from dwa_jax import atomic_files, host_memory, regular_files
-from dwa_jax.finetune.run_folder import versions, write_json
-from experiments.benchmarks import cost, ours, padding, picture, spread, suites, worker
 from experiments.terminal import command
-from experiments.terminal.console import Terminal
 
 SUITES = ("step", "lora", "padding", "sketch", "compile", "memory")
 PEERS = {
@@ -33,6 +25,42 @@ PEERS = {
     "eager": lambda names: [(name, False) for name in names],
     "none": lambda names: [],
 }
+
+
+def parse(argv: list[str] | None = None):
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    parser = command.Parser(prog="python -m experiments.benchmark", description=__doc__)
+    add = parser.add_argument
+    add("--suite", default="step", choices=[*SUITES, "full_size", "all"])
+    add("--rounds", type=int, default=11, help="interleaved rounds of each timing")
+    add(
+        "--peers",
+        default="eager",
+        choices=list(PEERS),
+        help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
+    )
+    add("--only", default="", help="rows whose title holds this, such as DWA or 'rank 128'")
+    add("--train", default="", help="texts for padding and sketch; generated ones by default")
+    add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
+    add("--output", default="", help="JSON file for the numbers; pictures go beside it")
+    add("--overwrite", action="store_true", help="replaces an output that is there")
+    args = parser.parse_args(argv)
+    if args.rounds < 1:
+        parser.error(f"--rounds={args.rounds} must be at least 1")
+    return args
+
+
+if __name__ == "__main__":
+    command.check_first(parse)
+
+import jax
+import jax.numpy as jnp
+
+from configs import demo, minilm
+from dwa_jax import atomic_files, host_memory, regular_files
+from dwa_jax.finetune.run_folder import versions, write_json
+from experiments.benchmarks import cost, ours, padding, picture, spread, suites, worker
+from experiments.terminal.console import Terminal
 
 
 def _timed(args, console, rows, methods):
@@ -222,29 +250,6 @@ def full_size_suite(args, console) -> list[dict]:
             f"{result['seconds']:.0f} s with compilation, peak {result['peak_gib']:.1f} GiB"
         )
     return results
-
-
-def parse(argv: list[str] | None = None):
-    """Parses the command line; a mistake ends the program with one line and status 2."""
-    parser = command.Parser(prog="python -m experiments.benchmark", description=__doc__)
-    add = parser.add_argument
-    add("--suite", default="step", choices=[*SUITES, "full_size", "all"])
-    add("--rounds", type=int, default=11, help="interleaved rounds of each timing")
-    add(
-        "--peers",
-        default="eager",
-        choices=list(PEERS),
-        help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
-    )
-    add("--only", default="", help="rows whose title holds this, such as DWA or 'rank 128'")
-    add("--train", default="", help="texts for padding and sketch; generated ones by default")
-    add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
-    add("--output", default="", help="JSON file for the numbers; pictures go beside it")
-    add("--overwrite", action="store_true", help="replaces an output that is there")
-    args = parser.parse_args(argv)
-    if args.rounds < 1:
-        parser.error(f"--rounds={args.rounds} must be at least 1")
-    return args
 
 
 def picture_of(output: Path, suite: str) -> Path:

@@ -7,18 +7,43 @@ import json
 import os
 from pathlib import Path
 
+from dwa_jax.presets import PRESETS
+from experiments.terminal import command
+
+
+def parse():
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    parser = command.Parser(prog="python -m experiments.endurance", description=__doc__)
+    parser.add_argument("--steps", type=int, default=20_000, help="to train")
+    parser.add_argument("--preset", choices=list(PRESETS), default="paper")
+    parser.add_argument(
+        "--mode",
+        choices=["bounded", "frozen", "prior", "literal"],
+        default="",
+        help="of the loss, if not the preset's",
+    )
+    parser.add_argument("--output", default="", help="JSON file for the numbers")
+    parser.add_argument("--overwrite", action="store_true", help="replaces one that is there")
+    parser.add_compilation_cache()
+    options = parser.parse_args()
+    if options.steps < 20:
+        raise ValueError(f"--steps={options.steps} must be at least 20")
+    return options
+
+
+if __name__ == "__main__":
+    command.check_first(parse)
+
 import jax
 import numpy as np
 
 from configs import demo
-from dwa_jax import sharding
+from dwa_jax import compilation_cache, sharding
 from dwa_jax.atomic_files import check_file, whole_file
 from dwa_jax.finetune.config import Config, Scratch
 from dwa_jax.finetune.corpus import read_corpus
 from dwa_jax.finetune.model import load_model
 from dwa_jax.finetune.setup import make_batches, make_setup
-from dwa_jax.presets import PRESETS
-from experiments.terminal import command
 from experiments.terminal.console import Terminal
 
 # Steps between two looks at the device; what a program keeps in between is bounded by it.
@@ -128,20 +153,8 @@ def _resident_bytes():
 
 def main() -> None:
     """Runs and prints; the status is 1 where something left its bounds or memory grew."""
-    parser = command.Parser(prog="python -m experiments.endurance", description=__doc__)
-    parser.add_argument("--steps", type=int, default=20_000, help="to train")
-    parser.add_argument("--preset", choices=list(PRESETS), default="paper")
-    parser.add_argument(
-        "--mode",
-        choices=["bounded", "frozen", "prior", "literal"],
-        default="",
-        help="of the loss, if not the preset's",
-    )
-    parser.add_argument("--output", default="", help="JSON file for the numbers")
-    parser.add_argument("--overwrite", action="store_true", help="replaces one that is there")
-    options = parser.parse_args()
-    if options.steps < 20:
-        raise ValueError(f"--steps={options.steps} must be at least 20")
+    options = parse()
+    compilation_cache.enable(options.compilation_cache)
     output = Path(os.path.expanduser(options.output)) if options.output else None
     if output:  # before minutes of steps
         check_file(output, overwrite=options.overwrite)

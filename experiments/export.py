@@ -20,19 +20,10 @@ opened and compared with the run: more than 1e-4 apart, it is removed again.
 import argparse
 import os
 import shlex
-import signal
 import sys
 from pathlib import Path
 
-if __name__ == "__main__":
-    # The imports below take seconds, in which Ctrl-C would end in a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-from absl import logging
-
-from dwa_jax.atomic_files import check_folder
-from dwa_jax.finetune import saved
-from dwa_jax.finetune.export import FORMATS, MARKER, export, fitting
+from dwa_jax.finetune.exports import FORMATS
 from experiments.terminal import command
 
 
@@ -56,7 +47,19 @@ def parse(argv: list[str] | None = None):
         default=True,
         help="opens what was written where that is installed, and compares it with the run",
     )
+    parser.add_compilation_cache()
     return parser.parse_args(argv)
+
+
+if __name__ == "__main__":
+    command.check_first(lambda: command.check_run(parse().workdir))
+
+from absl import logging
+
+from dwa_jax import compilation_cache
+from dwa_jax.atomic_files import check_folder
+from dwa_jax.finetune import saved
+from dwa_jax.finetune.export import MARKER, export, fitting
 
 
 def main(argv: list[str]) -> None:
@@ -68,6 +71,7 @@ def main(argv: list[str]) -> None:
     """
     args = parse(argv)
     logging.set_verbosity(logging.ERROR)
+    compilation_cache.enable(args.compilation_cache)
     output = Path(os.path.expanduser(args.output)).absolute()
     check_folder(output, MARKER, overwrite=args.overwrite)  # before the model is read
     run = saved.load(args.workdir, args.backbone)

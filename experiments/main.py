@@ -24,12 +24,8 @@ if __name__ == "__main__":
 from absl import flags
 from ml_collections import config_flags
 
-from dwa_jax import host_memory
-from dwa_jax.finetune import cross_validation, interrupts, run_folder
 from dwa_jax.finetune.config import Config
-from dwa_jax.finetune.health import Diverged
-from experiments.terminal import overview, preview
-from experiments.terminal.console import Terminal
+from dwa_jax.messages import one_line
 
 # Of this program alone: a script that imports it may have flags of the same names.
 FLAGS = flags.FlagValues()
@@ -46,62 +42,15 @@ flags.DEFINE_bool(
     "Prints what the data come to, and neither trains nor writes anything.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "compilation_cache",
+    "",
+    "Folder for compiled programs; by default in the user's cache folder; off: none.",
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "traceback", False, "Shows where in the code an error was raised.", flag_values=FLAGS
 )
-
-
-def main(argv: list[str]) -> None:
-    """Runs the program; it ends with one line and status 2 after a mistake of the user's,
-    and with status 3 where training diverged.
-    """
-    started = time.perf_counter()
-    if len(argv) > 1:
-        _fail(f"unexpected argument {argv[1]!r}; options are --config, --workdir, --config.KEY")
-    if FLAGS["config"].value is None:
-        _fail(f"give a configuration, --config=FILE; there are: {_configurations()}; see --help")
-    name = Path(_config_path()).stem
-    try:
-        given = FLAGS.config
-    except Exception as error:  # whatever the configuration's own code raises
-        _fail(f"{_config_path()} cannot be loaded: {_last_line(error)}")
-    folder = Path(os.path.expanduser(FLAGS.workdir or f"runs/{name}"))
-    console = Terminal()
-    try:
-        config = Config.of(given)
-        if FLAGS.dry_run:
-            config = preview.preview(config, console, sys.argv[1:])
-            run_folder.differences(folder, run_folder.located(config))
-            return
-        finished = cross_validation.is_complete(config, folder)
-        trained = cross_validation.complete(
-            config, folder, listener=console, listen=interrupts.listen, started=started
-        )
-        if not finished:
-            overview.conclude(console, trained.summary, folder)
-    except interrupts.Interrupted as stop:
-        console.note(f"{stop}; saved. The same command continues the run.")
-        _end(128 + stop.signum)
-    except Diverged as error:
-        command.complain(str(error))
-        _end(3)
-    except Exception as error:
-        words = command.words_of(error)
-        if words is None:
-            raise
-        if FLAGS.traceback:
-            traceback.print_exc()
-        command.complain(words)
-        _end(2)
-
-
-def _end(status):
-    # Not sys.exit: nothing can end a compilation that is left on its thread, and what Orbax
-    # left unfinished would have its say.
-    for file in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError):
-            file.flush()
-    os._exit(status)
 
 
 def _config_path():
@@ -160,6 +109,86 @@ def _one_line(error, argv):
     return " ".join([first.split(" Other fields present")[0], *near])
 
 
+def asked(argv: list[str]) -> tuple[Config, Path]:
+    """Returns the configuration and the run's folder that a parsed command line asks for.
+
+    Args:
+      argv: what `parse_flags` left over.
+
+    A mistake ends the program with one line and status 2.
+    """
+    if len(argv) > 1:
+        _fail(f"unexpected argument {argv[1]!r}; options are --config, --workdir, --config.KEY")
+    if FLAGS["config"].value is None:
+        _fail(f"give a configuration, --config=FILE; there are: {_configurations()}; see --help")
+    name = Path(_config_path()).stem
+    try:
+        given = FLAGS.config
+    except Exception as error:  # whatever the configuration's own code raises
+        _fail(f"{_config_path()} cannot be loaded: {_last_line(error)}")
+    try:
+        return Config.of(given), Path(os.path.expanduser(FLAGS.workdir or f"runs/{name}"))
+    except ValueError as error:
+        if FLAGS.traceback:
+            traceback.print_exc()
+        _fail(one_line(error, 4000))
+
+
+if __name__ == "__main__":
+    REST = parse_flags(sys.argv)
+    asked(REST)
+
+from dwa_jax import compilation_cache, host_memory
+from dwa_jax.finetune import cross_validation, interrupts, run_folder
+from dwa_jax.finetune.health import Diverged
+from experiments.terminal import overview, preview
+from experiments.terminal.console import Terminal
+
+
+def main(argv: list[str]) -> None:
+    """Runs the program; it ends with one line and status 2 after a mistake of the user's,
+    and with status 3 where training diverged.
+    """
+    started = time.perf_counter()
+    config, folder = asked(argv)
+    compilation_cache.enable(FLAGS.compilation_cache)
+    console = Terminal()
+    try:
+        if FLAGS.dry_run:
+            config = preview.preview(config, console, sys.argv[1:])
+            run_folder.differences(folder, run_folder.located(config))
+            return
+        finished = cross_validation.is_complete(config, folder)
+        trained = cross_validation.complete(
+            config, folder, listener=console, listen=interrupts.listen, started=started
+        )
+        if not finished:
+            overview.conclude(console, trained.summary, folder)
+    except interrupts.Interrupted as stop:
+        console.note(f"{stop}; saved. The same command continues the run.")
+        _end(128 + stop.signum)
+    except Diverged as error:
+        command.complain(str(error))
+        _end(3)
+    except Exception as error:
+        words = command.words_of(error)
+        if words is None:
+            raise
+        if FLAGS.traceback:
+            traceback.print_exc()
+        command.complain(words)
+        _end(2)
+
+
+def _end(status):
+    # Not sys.exit: nothing can end a compilation that is left on its thread, and what Orbax
+    # left unfinished would have its say.
+    for file in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            file.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
     host_memory.begin()
-    main(parse_flags(sys.argv))
+    main(REST)

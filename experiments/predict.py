@@ -19,29 +19,12 @@ import argparse
 import contextlib
 import io
 import os
-import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":
-    # The imports below take seconds, in which Ctrl-C would end in a traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-from absl import logging
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-from dwa_jax import host_memory, regular_files
-from dwa_jax.atomic_files import check_file, whole_file
-from dwa_jax.data import tables
-from dwa_jax.finetune import corpus, listener
-from dwa_jax.finetune.predict_tables import ON_BAD_ROW, columns, predict_table
-from dwa_jax.finetune.predictor import Predictor
 from experiments.terminal import command
-
-# Batches a chunk: enough to find rows of like length, few enough to forget.
-_BATCHES = 64
 
 
 def parse(argv: list[str] | None = None):
@@ -64,7 +47,7 @@ def parse(argv: list[str] | None = None):
     add(
         "--on_bad_row",
         default="keep",
-        choices=ON_BAD_ROW,
+        choices=["keep", "skip", "error"],
         help="keep: a row without a usable text gets no prediction; skip: is left out; error: ends "
         "it",
     )
@@ -87,9 +70,27 @@ def parse(argv: list[str] | None = None):
         action="store_true",
         help="an apostrophe before cells of a CSV that a spreadsheet would run as a formula",
     )
+    parser.add_compilation_cache()
     args = parser.parse_args(argv)
     args.output = os.path.expanduser(args.output)
     return args
+
+
+if __name__ == "__main__":
+    command.check_first(lambda: command.check_run(parse().workdir))
+
+from absl import logging
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dwa_jax import compilation_cache, host_memory, regular_files
+from dwa_jax.atomic_files import check_file, whole_file
+from dwa_jax.data import tables
+from dwa_jax.finetune import corpus, listener
+from dwa_jax.finetune.predict_tables import columns, predict_table
+from dwa_jax.finetune.predictor import Predictor
+
+# Batches a chunk: enough to find rows of like length, few enough to forget.
+_BATCHES = 64
 
 
 def _reader(args, predictor, added):
@@ -161,6 +162,7 @@ def predict(args) -> None:
       OSError: something cannot be read or written.
     """
     logging.set_verbosity(logging.ERROR)
+    compilation_cache.enable(args.compilation_cache)
     console = listener.degrading_console(sys.stderr)
     if args.output != "-":
         check_file(Path(args.output), overwrite=args.overwrite)  # before the model is read

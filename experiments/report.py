@@ -12,12 +12,33 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.terminal import command
+
+
+def parse():
+    """Parses the command line; a mistake ends the program with one line and status 2."""
+    parser = command.Parser(prog="python -m experiments.report", description=__doc__)
+    parser.add_argument(
+        "--workdir", nargs="+", action="extend", required=True, metavar="DIR", help="of a run"
+    )
+    parser.add_argument("more", nargs="*", metavar="DIR", help="of further runs")
+    parser.add_argument("--output", default="", metavar="FILE", help="the page")
+    parser.add_argument("--overwrite", action="store_true", help="replaces whatever file is there")
+    options = parser.parse_intermixed_args()
+    options.workdir += options.more
+    for name in options.workdir:
+        command.check_run(name)
+    return options
+
+
+if __name__ == "__main__":
+    command.check_first(parse)
+
 from dwa_jax import atomic_files
 from experiments.pages import document
 from experiments.pages.document import Box, Bullets, Heading, Paragraph
 from experiments.reports import folder, predictions, training
 from experiments.reports.folder import RunFolder
-from experiments.terminal import command
 
 _MADE_BY = "experiments.report"
 _DEFAULT = "report.html"
@@ -127,15 +148,8 @@ def _notes(runs):
 
 def main() -> None:
     """Runs the program."""
-    parser = command.Parser(prog="python -m experiments.report", description=__doc__)
-    parser.add_argument(
-        "--workdir", nargs="+", action="extend", required=True, metavar="DIR", help="of a run"
-    )
-    parser.add_argument("more", nargs="*", metavar="DIR", help="of further runs")
-    parser.add_argument("--output", default="", metavar="FILE", help="the page")
-    parser.add_argument("--overwrite", action="store_true", help="replaces whatever file is there")
-    options = parser.parse_intermixed_args()
-    folders = [Path(os.path.expanduser(name)) for name in (*options.workdir, *options.more)]
+    options = parse()
+    folders = [Path(os.path.expanduser(name)) for name in options.workdir]
     output = Path(os.path.expanduser(options.output)) if options.output else None
     command.say(f"wrote {write(folders, output, overwrite=options.overwrite)}")
 

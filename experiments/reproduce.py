@@ -11,13 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from dwa_jax.finetune import own_files, run_folder
-from experiments.sweeps import collect, papers, report, runner, streams
+from experiments.sweeps import papers
 from experiments.sweeps.plan import Sweep, slug
-from experiments.terminal.command import Parser, run
-from experiments.terminal.console import Terminal
-
-_WRITTEN = ("results.json", "timing.json", "report.md", "report.html", "pictures")
+from experiments.terminal.command import Parser, check_first, run
 
 
 def parser() -> Parser:
@@ -129,6 +125,29 @@ def find_weights(given: list[str], sweep: Sweep) -> dict[str, str]:
     return found
 
 
+def requested(arguments: list[str]):
+    """Returns (the command line's options, the sweep's file, the sweep, its weights).
+
+    Raises:
+      ValueError: the command line or the sweep is wrong.
+    """
+    options = parser().parse_args(arguments)
+    if options.workers < 1:
+        raise ValueError(f"--workers={options.workers} must be at least 1")
+    path, sweep = chosen(options)
+    return options, path, sweep, find_weights(options.weights, sweep)
+
+
+if __name__ == "__main__":
+    check_first(lambda: requested(sys.argv[1:]))
+
+from dwa_jax.finetune import own_files, run_folder
+from experiments.sweeps import collect, report, runner, streams
+from experiments.terminal.console import Terminal
+
+_WRITTEN = ("results.json", "timing.json", "report.md", "report.html", "pictures")
+
+
 def command(arguments: list[str]) -> str:
     """Returns the command line as another person would type it."""
     kept = []
@@ -154,14 +173,10 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     Raises:
       ValueError: the command line or the sweep is wrong.
     """
-    options = parser().parse_args(arguments)
-    if options.workers < 1:
-        raise ValueError(f"--workers={options.workers} must be at least 1")
-    path, sweep = chosen(options)
+    options, path, sweep, local = requested(arguments)
     root = Path(os.path.expanduser(options.workdir))
     cells, folder = root / "cells", root / path.stem
     places = {"data": os.path.expanduser(options.data), "streams": str(root / "streams")}
-    local = find_weights(options.weights, sweep)
     if not options.overwrite:  # before hours of runs
         own_files.check_own(folder, _WRITTEN)
     if not options.report_only:

@@ -26,6 +26,7 @@ import numpy as np
 
 from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import Rows
+from dwa_jax.data.tokens import quiet_transformers
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -333,7 +334,6 @@ def tokenizer(texts: Sequence[str], vocab_size: int = 2048) -> PreTrainedTokeniz
         ValueError: `vocab_size` cannot hold the bytes and the special tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-    from transformers import PreTrainedTokenizerFast
 
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]  # the first four at RoBERTa's ids
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -359,7 +359,7 @@ def tokenizer(texts: Sequence[str], vocab_size: int = 2048) -> PreTrainedTokeniz
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[("<s>", 0), ("</s>", 2)],
     )
-    return PreTrainedTokenizerFast(
+    return quiet_transformers().PreTrainedTokenizerFast(
         tokenizer_object=bpe,
         bos_token="<s>",
         eos_token="</s>",

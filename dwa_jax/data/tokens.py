@@ -5,13 +5,14 @@ Nothing is padded here: padding belongs to the batch a row ends up in.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -36,6 +37,9 @@ _CHUNK = 4096  # texts tokenized at once: bounds the memory of the tokenizer's o
 _ABOUT = re.compile(r"(.*config|.*template|special_tokens_map|added_tokens)\.(json|jinja)")
 _VOCABULARY = re.compile(r"tokenizer|vocab|merges|spiece|sentencepiece|tekken|bpe")
 _MAX_ABOUT, _MAX_VOCABULARY = 10_000_000, 64_000_000
+
+# Classes that are what tokenizer.json says and nothing else.
+_GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
 
 _SPACE = re.compile(r"\s")
 _USER = re.compile(r"(?<!\S)@\S+")
@@ -87,13 +91,11 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ValueError: no tokenizer can be loaded from there.
     """
-    from transformers import AutoTokenizer
-
     name = os.path.expanduser(path_or_id)
     if Path(name).is_dir():
         _check_files(Path(name))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = _reader(Path(name)).from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # unreachable hub, unknown id, damaged file, own code: all differ
         if Path(name).is_dir():
             advice = "the folder needs what save_pretrained writes, tokenizer.json at least"
@@ -150,6 +152,45 @@ def _could_pad(tokenizer):
     special = [str(t) for _, t in sorted(tokenizer.added_tokens_decoder.items()) if t.special]
     usual = (_END_OF_DOCUMENT, tokenizer.eos_token, *_PAD_TOKENS, tokenizer.unk_token)
     return [token for token in (*usual, *special) if token is not None]
+
+
+def quiet_transformers() -> Any:
+    """Imports transformers without its advice to install PyTorch, which nothing here needs."""
+    name = "TRANSFORMERS_NO_ADVISORY_WARNINGS"
+    before = os.environ.get(name)
+    os.environ[name] = "1"
+    try:
+        import transformers
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+    return transformers
+
+
+def _reader(folder):
+    # AutoTokenizer, or the class that it would choose: it takes torch along, where that is
+    # installed, and every model's configuration, seconds before a text is read.
+    transformers = quiet_transformers()
+    found = None
+    with contextlib.suppress(OSError, ValueError, AttributeError, LookupError):
+        about = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
+        kind = json.loads((folder / "tokenizer.json").read_text("utf-8"))["model"]["type"]
+        name = about["tokenizer_class"].removesuffix("Fast")
+        if "auto_map" not in about and name in _GENERIC:
+            found = transformers.PreTrainedTokenizerFast
+        # Other kinds' classes are sometimes replaced by what a model is known to need.
+        elif "auto_map" not in about and kind == "WordPiece":
+            found = getattr(transformers, name)
+    if found is not None and (folder / "config.json").exists():
+        # There the model's own class counts, too.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            model = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+            if found.__module__.startswith(f"transformers.models.{model}."):
+                return found
+        found = None
+    return found or transformers.AutoTokenizer
 
 
 def _check_files(folder):

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dwa_jax import backbones
+from dwa_jax.finetune import exports
 from dwa_jax.finetune.categories import intervals, labels
 from dwa_jax.finetune.config import changed
 from dwa_jax.finetune.corpus import IN_MEMORY
-from dwa_jax.finetune.exports import FORMS
 from dwa_jax.finetune.exports.opened import Opened
 from dwa_jax.finetune.saved import Trained
 from dwa_jax.plain_text import for_markdown, markdown_code, markdown_span
@@ -34,7 +34,7 @@ def write(
 
     Args:
       run: what is exported.
-      form: one of `exports.FORMS`.
+      form: one of `exports.FORMATS`.
       made_by: the command of the export.
       license: identifier.
       curve: whether weights.png is there.
@@ -68,7 +68,7 @@ def write(
         "",
         "## Opening it",
         "",
-        *FORMS[form].opening(run),
+        *exports.get(form).opening(run),
         "",
         f"Texts are cut to {run.max_tokens} tokens, as in training, and padded on the right."
         + _closeness(run, opened),

@@ -13,14 +13,12 @@ from pathlib import Path
 
 from dwa_jax.atomic_files import whole_folder
 from dwa_jax.finetune import card, plots
-from dwa_jax.finetune.exports import FORMS
+from dwa_jax.finetune.exports import FORMATS, get
 from dwa_jax.finetune.exports.opened import open_and_compare
 from dwa_jax.finetune.inherited import MARKER
 from dwa_jax.finetune.saved import Trained
 
 __all__ = ["FORMATS", "MARKER", "check_form", "export", "fitting"]
-
-FORMATS = tuple(FORMS)
 
 
 def export(
@@ -59,8 +57,9 @@ def export(
     form = form or fitting(run)
     check_form(run, form)
     with whole_folder(output, MARKER, overwrite=overwrite) as folder:
-        FORMS[form].write(run, folder)
-        opened = open_and_compare(run, FORMS[form], folder) if check else None
+        made = get(form)
+        made.write(run, folder)
+        opened = open_and_compare(run, made, folder) if check else None
         curve = plots.weights(run.metrics)
         if curve is not None:
             plots.save({"weights": curve}, folder)
@@ -74,7 +73,7 @@ def export(
             f"most {opened.difference:.1e}"
         )
     elif note is not None and check:
-        note(f"not opened: {' and '.join(FORMS[form].packages)} are not installed here")
+        note(f"not opened: {' and '.join(get(form).packages)} are not installed here")
     return output
 
 
@@ -85,7 +84,7 @@ def fitting(run: Trained) -> str:
       ValueError: none can; says why the last cannot.
     """
     for form in FORMATS:
-        if not (why := FORMS[form].refusal(run)):
+        if not (why := get(form).refusal(run)):
             return form
     raise ValueError(why)
 
@@ -96,7 +95,7 @@ def check_form(run: Trained, form: str) -> None:
     Raises:
       ValueError: it does not, or cannot; says what would.
     """
-    if form not in FORMS:
+    if form not in FORMATS:
         raise ValueError(f"format={form!r} is not one of {', '.join(FORMATS)}")
-    if why := FORMS[form].refusal(run):
+    if why := get(form).refusal(run):
         raise ValueError(why)

@@ -132,9 +132,9 @@ def load_model(
         # First, because it says within seconds when a hub cannot be reached.
         name = inherited.trunk_folder(config.backbone)
         folder = files.locate(name)
+        # Before gigabytes are read.
+        tokenizer = data.load_tokenizer(name) if tokenizer is None else tokenizer
         module, params = backbones.load(folder, **options)
-        if tokenizer is None:
-            tokenizer = data.load_tokenizer(name)
         offered = inherited.offered(config.backbone, folder, module.config)
         digests["backbone"] = weights_digest(params)
     taken: dict[str, dict] = {}

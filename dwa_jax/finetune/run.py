@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import data, host_memory, lora, regular_files
+from dwa_jax import data, host_memory, lora, regular_files, sharding
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints, remove_all
 from dwa_jax.finetune import (
     bad_rows,
@@ -360,7 +360,9 @@ def check_step(setup: Setup, batches: data.Batches) -> None:
     """
     batch = next(batches.epoch(0))
     del batch["row"]
+    # Placed as the loop places it, which need not trace it again.
+    placed = sharding.shard_rows(batch, setup.mesh)
     try:
-        jax.eval_shape(setup.step, setup.state, batch)
+        jax.eval_shape(setup.step, setup.state, placed)
     except TypeError as error:
         raise ValueError(f"the train step cannot be built: {error}") from error

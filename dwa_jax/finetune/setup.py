@@ -17,6 +17,8 @@ from dwa_jax.finetune.model import Model, check_ids
 from dwa_jax.finetune.run_folder import Length
 from dwa_jax.presets import PRESETS
 
+# Tokens that evaluation may compute, over the fewest with lengths of its own.
+_MOST_MORE = 1.1
 _TASKS = {"regression": "score_mask", "classification": "category_mask"}
 
 
@@ -64,14 +66,18 @@ def make_batches(
     for split, of in ids.items():
         if not of:
             continue
+        lengths = np.array([len(row) for row in of])
+        buckets = data.bucket_lengths(lengths, config.max_buckets, config.pad_to_multiple_of)
+        if split == "train":
+            known = buckets
+        elif _fits(lengths, known, buckets):
+            buckets = known
         batches[split] = data.Batches(
             of,
             corpus.rows[split].scores,
             corpus.categories[split],
             batch_size=config.batch_size if split == "train" else config.eval_batch_size,
-            buckets=data.bucket_lengths(
-                [len(row) for row in of], config.max_buckets, config.pad_to_multiple_of
-            ),
+            buckets=buckets,
             seed=config.seed,
             pad_id=model.tokenizer.pad_token_id,
             shuffle=config.shuffle,
@@ -88,6 +94,14 @@ def _check_padding(model):
             "hold as well, and has no other token for it; set pad_token in its "
             "tokenizer_config.json to one that no text has, or pooling='mean'"
         )
+
+
+def _fits(lengths, known, own):
+    # Each length compiles a program: splits that are alike share theirs.
+    def tokens(buckets):
+        return np.asarray(buckets)[np.searchsorted(buckets, lengths)].sum()
+
+    return lengths.max() <= known[-1] and tokens(known) <= _MOST_MORE * tokens(own)
 
 
 def make_tasks(config: Config, labels: losses.Labels | None = None) -> list[training.Task]:
@@ -321,6 +335,9 @@ def make_setup(
         **common,
     )
     step = training.make_step(model.module, tasks, method, optimizers, options)
-    predict = training.make_predict(model.module, tasks, **common)
+    # Scanned: side by side, layers take several times as long to compile, and are no faster where
+    # no backward pass joins them.
+    scanned = model.module.clone(unroll=1)
+    predict = training.make_predict(scanned, tasks, **common)
     state = sharding.replicate(state, mesh)
     return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)

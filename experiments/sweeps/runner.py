@@ -107,10 +107,6 @@ def _start(arguments: Sequence[str], folder: Path, core: int | None) -> subproce
     folder.parent.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
-    # A table's runs share most of their programs.
-    cache = str(Path.home() / ".cache" / "dwa_jax" / "compiled")
-    environment.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
-    environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     failed = folder.parent / f"{folder.name}.{FAILED}"
     if regular_files.check_regular(failed):
         failed.unlink()

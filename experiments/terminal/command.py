@@ -8,6 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn, TextIO
 
 from dwa_jax import plain_text
@@ -39,10 +40,28 @@ class Parser(argparse.ArgumentParser):
             "--traceback", action="store_true", help="shows where in the code an error was raised"
         )
 
+    def add_compilation_cache(self) -> None:
+        """Adds the option whose value `dwa_jax.compilation_cache.enable` takes."""
+        self.add_argument(
+            "--compilation_cache",
+            default="",
+            metavar="DIR",
+            help="where compiled programs are kept for the next start; by default in the user's "
+            "cache folder, off keeps none",
+        )
+
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
         complain(message)
         sys.exit(2)
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        """Ends the program once its help is printed, or nobody reads it."""
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            end_unread()
+        super().exit(status, message)
 
 
 def say(text: str, file: TextIO | None = None) -> None:
@@ -70,7 +89,27 @@ def begin_in_utf8() -> None:
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
-def run(program: Callable[[], None]) -> None:
+def check_first(check: Callable[[], object]) -> None:
+    """Answers help, and mistakes that show at once, before a program imports what takes seconds.
+
+    A signal that comes during those imports ends the process, which has begun nothing.
+
+    Args:
+      check: parses the command line; raises like what `run` runs.
+    """
+    run(check)
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, signal.SIG_DFL)
+
+
+def check_run(folder: str | os.PathLike) -> None:
+    """Raises ValueError where a folder holds no run, as reading it would."""
+    path = Path(os.path.expanduser(folder))
+    if not os.path.lexists(path / "config.json"):
+        raise ValueError(f"{path} holds no run: there is no config.json")
+
+
+def run(program: Callable[[], object]) -> None:
     """Runs a program; SIGTERM ends it like Ctrl-C, so that what it began is cleared away.
 
     Where nobody reads its output any longer, as behind `| head`, it ends without a word.

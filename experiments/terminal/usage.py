@@ -20,6 +20,8 @@ _OPTIONS = {
     "--config.KEY=VALUE": "changes one of its keys",
     "--workdir=DIR": "folder of the run; by default runs/NAME of the configuration",
     "--dry_run": "prints what the data come to, and neither trains nor writes anything",
+    "--compilation_cache=DIR": "where compiled programs are kept for the next start; by default in "
+    "the user's cache folder, off keeps none",
     "--traceback": "shows where in the code an error was raised",
     "--help, -h": "this; with --config=FILE the keys of that configuration",
 }

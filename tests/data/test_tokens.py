@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from dwa_jax.data import DataError, encode, load_tokenizer, normalize_tweet, pads_texts
 
@@ -126,6 +126,34 @@ def test_tweets_lose_users_and_links(tweet, expected):
 
 
 # Loading
+
+
+def word_pieces(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "euro", "gain", "##s", "é", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    return BertTokenizerFast.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("model", [None, "bert", "roberta"])
+@pytest.mark.parametrize("kind", ["words", "pieces"])
+def test_the_tokenizer_is_the_one_that_transformers_would_choose(tmp_path, kind, model):
+    made = word_tokenizer(pad_token="<unk>") if kind == "words" else word_pieces(tmp_path)
+    made.save_pretrained(tmp_path)
+    if model:
+        (tmp_path / "config.json").write_text(json.dumps({"model_type": model}))
+    ours, theirs = load_tokenizer(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert type(ours) is type(theirs)
+    assert ours.backend_tokenizer.to_str() == theirs.backend_tokenizer.to_str()
+    texts = ["euro gains as dollar slips", "Euro GAINS é. E\u0301\tx"]
+    assert ours(texts)["input_ids"] == theirs(texts)["input_ids"]
+
+
+@pytest.mark.parametrize("kind", ["words", "pieces"])
+def test_a_runs_tokenizer_takes_no_configuration_of_every_model(tmp_path, kind, monkeypatch):
+    made = word_tokenizer(pad_token="<unk>") if kind == "words" else word_pieces(tmp_path)
+    made.save_pretrained(tmp_path)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", None)
+    assert load_tokenizer(tmp_path)("euro")["input_ids"]
 
 
 def test_a_pad_token_of_its_own_stays(tmp_path):

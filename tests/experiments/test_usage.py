@@ -12,20 +12,56 @@ from experiments import main
 from experiments.terminal import command, usage
 
 ROOT = Path(__file__).parents[2]
+# What takes tenths of a second or more.
+HEAVY = {"jax", "numpy", "transformers", "tokenizers", "matplotlib", "pyarrow", "rich", "torch"}
 NAMES = sorted(path.stem for path in (ROOT / "configs").glob("[a-z]*.py"))
 
 
-def test_help_lists_options_and_configurations_without_importing_jax():
-    program = [sys.executable, "-X", "importtime", "-m", "experiments.main", "--help"]
+def imports(*arguments):
+    """What a program printed, and the modules that it imported for it."""
+    program = [sys.executable, "-X", "importtime", "-m", *arguments]
     result = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
-    assert result.returncode == 0
-    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "ast" in imported and not imported & {"jax", "numpy", "absl", "transformers"}
+    lines = result.stderr.splitlines()
+    found = {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time")}
+    said = [line for line in lines if not line.startswith("import time")]
+    assert "argparse" in found or "ast" in found
+    return result.returncode, result.stdout, said, found
+
+
+@pytest.mark.parametrize(
+    "program", sorted(p.stem for p in (ROOT / "experiments").glob("[a-z]*.py"))
+)
+def test_help_imports_nothing_heavy_and_nothing_is_said_before_it(program):
+    status, printed, said, found = imports(f"experiments.{program}", "--help")
+    assert (status, said) == (0, []) and not found & HEAVY
+    assert printed.startswith("Fine-tunes" if program == "main" else "usage:")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["main", "--config=configs/demo.py", "--config.epochz=3"], "the nearest is 'epochs'"),
+        (["main", "--config=configs/demo.py", "--config.epochs=0"], "epochs=0 must be"),
+        (["predict", "--workdir=nowhere"], "nowhere holds no run: there is no config.json"),
+        (["export", "--workdir=nowhere", "--output=x"], "nowhere holds no run"),
+        (["report", "--workdir", "nowhere"], "nowhere holds no run"),
+        (["reproduce", "--sweep=nowhere.py"], "nowhere.py: no such file"),
+    ],
+)
+def test_a_mistake_is_answered_before_anything_heavy(arguments, words):
+    status, printed, said, found = imports(f"experiments.{arguments[0]}", *arguments[1:])
+    assert (status, printed, len(said)) == (2, "", 1) and words in said[0]
+    assert not found & HEAVY
+
+
+def test_help_lists_options_and_configurations(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = usage.program_help(main.__doc__)
     for name in NAMES:
-        assert f"\n  {name} " in result.stdout
-    assert "B9: Qwen2-0.5B" in result.stdout
+        assert f"\n  {name} " in printed
+    assert "B9: Qwen2-0.5B" in printed
     for flag in main.FLAGS.flags_by_module_dict()[main.__name__]:
-        assert f"\n  --{flag.name}" in result.stdout
+        assert f"\n  --{flag.name}" in printed
 
 
 def test_help_on_a_configuration_has_every_key_and_marks_what_differs(monkeypatch):

@@ -1,16 +1,24 @@
 """Forms that other programs open, one a file.
 
-A new one is an `ExportForm` in a file here and a line in `FORMS`; `export` takes the first that
-can hold a run.
+A new one is an `ExportForm` named FORM in a file here and a line in `FORMS`; `export` takes the
+first that can hold a run. A form is imported when it is asked for: its name alone takes no JAX.
 """
 
-from dwa_jax.finetune.exports import to_peft, to_sentence_transformers, to_transformers
-from dwa_jax.finetune.exports.form import ExportForm
+import importlib
+from typing import TYPE_CHECKING
 
-__all__ = ["FORMS", "ExportForm"]
+if TYPE_CHECKING:
+    from dwa_jax.finetune.exports.form import ExportForm
 
-FORMS: dict[str, ExportForm] = {
-    "transformers": to_transformers.FORM,
-    "peft": to_peft.FORM,
-    "sentence_transformers": to_sentence_transformers.FORM,
+# Name -> the file that defines it.
+FORMS = {
+    "transformers": "to_transformers",
+    "peft": "to_peft",
+    "sentence_transformers": "to_sentence_transformers",
 }
+FORMATS = tuple(FORMS)
+
+
+def get(name: str) -> "ExportForm":
+    """Returns the form of a name in `FORMATS`."""
+    return importlib.import_module(f"{__name__}.{FORMS[name]}").FORM

@@ -1,4 +1,4 @@
-"""What a form of export is: one entry of `exports.FORMS`."""
+"""What a form of export is: what `exports.get` returns."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
