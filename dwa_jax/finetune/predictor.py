@@ -6,6 +6,7 @@
 Axes: N texts, B rows of a batch, T tokens, K categories.
 """
 
+import collections
 import dataclasses
 import html
 import os
@@ -23,6 +24,7 @@ from dwa_jax.finetune import export, plots, saved
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import check_ids
 from dwa_jax.finetune.outputs import read_outputs
+from dwa_jax.finetune.padded_shapes import PaddedShapes
 from dwa_jax.finetune.setup import make_tasks
 
 if TYPE_CHECKING:
@@ -30,8 +32,11 @@ if TYPE_CHECKING:
 
 # Metrics that say at a glance what a model is worth.
 _AT_A_GLANCE = ("mse", "r2", "pearson", "accuracy", "f1_macro")
-# The shortest padded length; the others double until the longest text that the run allows.
-_SHORTEST = 16
+# Multiplications in the time of one compilation, most of which a cache of programs answers:
+# of two cores, or of an accelerator.
+_COMPILATION = {"cpu": 6e9, "other": 6e12}
+# Batches that are computed while the next ones are made.
+_IN_FLIGHT = 2
 
 
 class Prediction(NamedTuple):
@@ -113,6 +118,11 @@ class Predictor:
         self._predict = training.make_predict(
             run.module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
         )
+        shape = run.module.config
+        # A token's multiplications, nearly, and what is worth one compilation of them.
+        per_token = 12 * shape.num_layers * shape.hidden_size**2
+        worth = _COMPILATION["cpu" if self._mesh.devices.flat[0].platform == "cpu" else "other"]
+        self._shapes = PaddedShapes(run.max_tokens, worth / per_token, self._mesh.size)
 
     @classmethod
     def load(
@@ -340,20 +350,23 @@ class Predictor:
         outputs = {task.name: np.zeros((num_rows, task.outputs)) for task in run.tasks}
         # The longest first: what does not fit the memory fails at once.
         order = np.argsort(-lengths, kind="stable")
-        for start in range(0, num_rows, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            chosen = [ids[row] for row in rows]
-            count, length = self._shape(len(chosen), max(map(len, chosen)))
-            batch = data.pad_rows(chosen, count, length, run.tokenizer.pad_token_id)
-            result = self._predict(run, sharding.shard_rows(batch, self._mesh))
-            for name, values in jax.device_get(result).items():
-                outputs[name][rows] = values[: len(rows)]
-        return Predictions(*read_outputs(outputs, run.thresholds, self.clip_scores))
+        shapes = self._shapes.choose(lengths[order], self.batch_size)
+        pending: collections.deque = collections.deque()
 
-    def _shape(self, count, length):
-        # Powers of two both ways: few programs to compile, at most half of one wasted.
-        rows = min(self.batch_size, self._mesh.size * _power(-(-count // self._mesh.size)))
-        return rows, min(self.run.max_tokens, max(_SHORTEST, _power(length)))
+        def fetch(most):
+            while len(pending) > most:
+                rows, result = pending.popleft()
+                for name, values in jax.device_get(result).items():
+                    outputs[name][rows] = values[: len(rows)]
+
+        for number, (count, length) in enumerate(shapes):
+            rows = order[number * self.batch_size :][: self.batch_size]
+            chosen = [ids[row] for row in rows]
+            batch = data.pad_rows(chosen, count, length, run.tokenizer.pad_token_id)
+            pending.append((rows, self._predict(run, sharding.shard_rows(batch, self._mesh))))
+            fetch(_IN_FLIGHT)
+        fetch(0)
+        return Predictions(*read_outputs(outputs, run.thresholds, self.clip_scores))
 
 
 def scores_in_range(config: Config, scores: np.ndarray | None) -> np.ndarray | None:
@@ -367,10 +380,6 @@ def scores_in_range(config: Config, scores: np.ndarray | None) -> np.ndarray | N
     return np.array(
         [cells.restore(as_written(x), ends) if np.isfinite(x) else np.nan for x in scores]
     )
-
-
-def _power(number):
-    return 1 << (number - 1).bit_length()
 
 
 def _listed(texts):

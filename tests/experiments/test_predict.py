@@ -311,11 +311,6 @@ def test_many_chunks_keep_the_order(predictor, tested, tmp_path):
     check(found, tested * 3)
 
 
-def test_few_shapes_are_compiled(predictor):
-    shapes = {predictor._shape(n, t) for n in range(1, 9) for t in range(1, 33)}
-    assert {t for _, t in shapes} == {16, 32} and {n for n, _ in shapes} <= {1, 2, 4, 8}
-
-
 BAD = [
     ("in.csv", "text,n\nfine,1\n ,2\n", "{}, row 3: the text is empty"),
     ("in.csv", "text,n\nfine,1\nup, and down,2\n", "{}, row 3: 3 cells where the header has 2"),
