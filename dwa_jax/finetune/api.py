@@ -38,7 +38,8 @@ def train(
       categories: N integers in [0, K), or names where the key `category_names` gives their
         order; None or nan where a text has none. None leaves them to the scores.
       validation: rows that pick the best epoch, as (texts, scores), (texts, scores, categories)
-        or a mapping with these names; None takes a part of the texts, by the key `fractions`.
+        or a mapping with these names, or files, as in the key of this name; None takes a part of
+        the texts, by the key `fractions`.
       test: rows that are scored once at the end, likewise.
       folder: where the run is kept; an unfinished run of the same configuration and texts is
         continued, a finished one is read, or goes on where `epochs` is larger and it was run with
@@ -57,6 +58,10 @@ def train(
       OSError: something cannot be read or written.
       dwa_jax.Diverged: too many updates in a row were left out.
     """
+    # Both names are keys too, of files.
+    splits = {"validation": validation, "test": test}
+    keys |= {split: name for split, name in splits.items() if isinstance(name, str | os.PathLike)}
+    splits = {split: None if split in keys else rows for split, rows in splits.items()}
     settings = Config.of(config, **keys)
     if listener is not None and not isinstance(listener, Listener):
         raise TypeError(f"listener must be a dwa_jax.Listener, got {listener!r:.60}")
@@ -68,7 +73,7 @@ def train(
                 "table['text'] and table['score'], of a file its name as train=..."
             )
         given = {"train": given_rows(settings, texts, scores, categories)}
-        for split, rows in (("validation", validation), ("test", test)):
+        for split, rows in splits.items():
             if rows is not None:
                 given[split] = data.from_split(rows, split, **_options(settings))
         for split in ("train", "validation", "test"):
@@ -78,7 +83,7 @@ def train(
                     "one of the two"
                 )
         settings = Config.of(settings, **dict.fromkeys(given, IN_MEMORY))
-    elif any(rows is not None for rows in (scores, categories, validation, test)):
+    elif any(rows is not None for rows in (scores, categories, *splits.values())):
         raise ValueError("labels or splits are given without texts")
     trained = cross_validation.complete(
         settings,

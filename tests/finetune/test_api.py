@@ -299,6 +299,8 @@ def test_what_is_no_text_or_no_listener_is_said(model, rows):
         ((["a"], [0.0]), {"batch_size": "8"}, "batch_size='8' must be a whole number"),
         ((["a"], [0.0]), {"train": "x.csv"}, "train='x.csv' names files, and rows are given too"),
         ((["a"], [0.0]), {"writers": "tensorboard"}, "need a folder to write in"),
+        ((None,), {"train": "x.csv", "test": "y.csv"}, "x.csv: no such file"),
+        ((["a"], [0.0]), {"validation": "y.csv"}, "y.csv: no such file"),
         ((["a"], [0.0]), {"validation": 0.1}, r"validation must be \(texts, scores\)"),
     ],
 )
