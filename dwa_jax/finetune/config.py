@@ -477,6 +477,8 @@ class Config:
         for key in ("test", "split_column"):
             if getattr(self, key):
                 raise ValueError(f"protocol='paper' has no test split; {key} must be ''")
+        if self.folds:
+            raise ValueError("protocol='paper' has one split; folds must be 0")
         object.__setattr__(self, "epochs", 100)
         object.__setattr__(self, "fractions", (0.9, 0.1, 0.0))
 
