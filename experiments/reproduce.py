@@ -215,7 +215,7 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
             )
 
         run_all(tuning.runs(sweep))
-    sweep, tuned = tuning.settle(sweep, cells)
+    sweep, tuned = tuning.tune(sweep, cells)
     if not options.report_only:
         run_all(sweep.runs())
     line = command(arguments)

@@ -80,7 +80,7 @@ def collect(
       folder: of the cells.
       command: that made it, for the report.
       papers: what the papers state, see `papers.STATEMENTS`.
-      tuned: what was settled first, see `tuning.settle`.
+      tuned: what was settled first, see `tuning.tune`.
 
     Returns:
       (results, timing), plain JSON.

@@ -56,7 +56,7 @@ def compare(baseline: dict[int, SeedPredictions], other: dict[int, SeedPredictio
     class's mean squared error; `accuracy_common`, of the scores under the common labelling; and,
     only where both methods have the same categories on every seed, `accuracy` of the predicted
     categories and `balanced_accuracy`, the mean over classes of the share that was found. The
-    difference is the mean over seeds of other - baseline, see `interval`.
+    difference is the mean over seeds of other - baseline, see `mean_interval`.
 
     Args:
       baseline: seed -> its predictions.
@@ -100,7 +100,7 @@ def compare(baseline: dict[int, SeedPredictions], other: dict[int, SeedPredictio
         if np.isfinite(by_seed).all():
             entry["difference"] = float(by_seed.mean())
             if len(seeds) > 1:
-                found = interval(by_seed, shared_covariance(influence))
+                found = mean_interval(by_seed, shared_covariance(influence))
                 entry |= {key: float(value) for key, value in found._asdict().items()}
         entry["seeds"] = seeds
         entry["by_seed"] = [_plain(value) for value in by_seed]
@@ -122,7 +122,7 @@ class Interval(NamedTuple):
     p: np.ndarray
 
 
-def interval(by_seed: ArrayLike, shared: ArrayLike = 0.0) -> Interval:
+def mean_interval(by_seed: ArrayLike, shared: ArrayLike = 0.0) -> Interval:
     """Finds Student's interval of the mean of seeds' differences, which may have texts in common.
 
     With sigma^2 the variance of a difference and c the mean covariance of two, the mean of S has

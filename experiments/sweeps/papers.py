@@ -60,7 +60,7 @@ CONSTANT, DWA = "Constant", "DWA"  # of table 2, which both ratios are of
 FIGURE3_DWA = {"mse": 0.0188, "accuracy": 0.7737}
 
 
-class Row(NamedTuple):
+class PaperRow(NamedTuple):
     """A row of a table; None where the table has no such column.
 
     Attributes:
@@ -94,7 +94,7 @@ class Row(NamedTuple):
     batch: float | None
 
 
-def rows(table: str) -> list[Row]:
+def rows(table: str) -> list[PaperRow]:
     """Returns the rows of a table, none of one whose numbers are not public (a11 to a13).
 
     Full fine-tuning, which table 3 is to be set beside, is table 2's DWA.
@@ -112,7 +112,7 @@ def ratios() -> tuple[float, float]:
 
     Means over the nine cells of table 2.
     """
-    by_cell: dict[tuple[str, str], dict[str, Row]] = {}
+    by_cell: dict[tuple[str, str], dict[str, PaperRow]] = {}
     for row in rows("2"):
         by_cell.setdefault((row.model, row.dataset), {})[row.method] = row
     pairs = [(found[CONSTANT], found[DWA]) for found in by_cell.values()]
@@ -126,5 +126,5 @@ def ratios() -> tuple[float, float]:
 
 
 def _row(line):
-    values = [line[name] for name in Row._fields]
-    return Row(*values[:4], *(float(value) if value else None for value in values[4:]))
+    values = [line[name] for name in PaperRow._fields]
+    return PaperRow(*values[:4], *(float(value) if value else None for value in values[4:]))

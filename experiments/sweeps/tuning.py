@@ -29,7 +29,7 @@ def runs(sweep: Sweep) -> list[Run]:
     return found
 
 
-def settle(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
+def tune(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
     """Chooses what can be chosen from the runs that are finished.
 
     Args:

@@ -85,7 +85,7 @@ def _simulate(random, rounds, share, lasting, *, design=HEADLINES, seeds=10, met
 def test_intervals_hold_the_truth_as_often_as_they_say(share, lasting):
     random, held = np.random.default_rng(6), []
     for _ in range(4):  # as many splits
-        found = comparison.interval(*_simulate(random, 300, share, lasting))
+        found = comparison.mean_interval(*_simulate(random, 300, share, lasting))
         held += ((found.low <= 0) & (found.high >= 0)).ravel().tolist()
         assert ((found.p < 0.05) == ((found.low > 0) | (found.high < 0))).all()
     assert 0.93 <= np.mean(held) <= 0.97
@@ -93,7 +93,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(share, lasting):
 
 def test_a_plain_t_test_would_not_where_texts_are_hard_in_every_seed():
     by_seed, shared = _simulate(np.random.default_rng(7), 400, 0.05, 1.0)
-    plain = comparison.interval(by_seed)
+    plain = comparison.mean_interval(by_seed)
     assert np.mean((plain.low <= 0) & (plain.high >= 0)) < 0.85
     assert (shared > 0).all()
 
@@ -103,7 +103,7 @@ def test_seventeen_methods_that_are_as_good_are_seldom_told_apart(share, lasting
     random, any_marked = np.random.default_rng(8), []
     for _ in range(8):
         by_seed, shared = _simulate(random, 25, share, lasting, methods=17)
-        for p in comparison.interval(by_seed, shared).p:
+        for p in comparison.mean_interval(by_seed, shared).p:
             any_marked.append(min(holm(p.tolist())) < comparison.LEVEL)
     assert np.mean(any_marked) <= 0.05
 
@@ -112,14 +112,14 @@ def test_the_stated_power_is_what_simulated_sweeps_have():
     # 17 methods on two datasets: the first step of Holm is at .05 / 34.
     shift = comparison.detectable(10, 34, power=0.8)
     by_seed = shift + np.random.default_rng(9).normal(size=(4000, 10))
-    found = np.mean(comparison.interval(by_seed).p < 0.05 / 34)
+    found = np.mean(comparison.mean_interval(by_seed).p < 0.05 / 34)
     assert found == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / 4000))
 
 
 def test_without_shared_texts_it_is_the_paired_t_test_over_seeds():
     random = np.random.default_rng(0)
     by_seed = random.normal(0.3, 1, 10)
-    found = comparison.interval(by_seed)
+    found = comparison.mean_interval(by_seed)
     expected = stats.ttest_1samp(by_seed, 0)
     low, high = expected.confidence_interval(0.95)
     assert (found.low, found.high, found.p) == pytest.approx((low, high, expected.pvalue))
@@ -133,7 +133,7 @@ def test_what_seeds_share_is_the_covariance_over_the_texts_of_both():
     centred = [gap - gap.mean() for gap in gaps]
     # Rows 20 to 29 of the first are rows 0 to 9 of the second.
     covariance = max(centred[0][20:] @ centred[1][:10] / 30**2, 0)
-    expected = comparison.interval([gap.mean() for gap in gaps], covariance)
+    expected = comparison.mean_interval([gap.mean() for gap in gaps], covariance)
     found = _by_metric(compare({0: a, 1: c}, {0: b, 1: d}))["mse"]
     assert (found["low"], found["high"], found["p"]) == pytest.approx(tuple(map(float, expected)))
 

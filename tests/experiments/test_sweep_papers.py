@@ -42,7 +42,7 @@ def test_the_papers_numbers_are_those_that_they_print():
     ours = {row[:4]: row for table in "2345" for row in papers.rows(table)}
     assert {key for key in ours if key[1] != "full"} == set(expected) and len(expected) == 78
     for key, numbers in expected.items():
-        for name in papers.Row._fields[4:]:
+        for name in papers.PaperRow._fields[4:]:
             assert getattr(ours[key], name) == numbers.get(name), (key, name)
 
 

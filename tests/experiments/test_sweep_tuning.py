@@ -57,7 +57,7 @@ def test_the_smallest_validation_error_is_taken_and_the_end_of_its_runs(tmp_path
         rate = run.keys["phi_learning_rate"]
         weights = (0.7, 0.1) if rate == 0.025 else (0.2, 0.2)
         finish(tmp_path, run, errors[run.method, rate] + 0.01 * run.seed, weights)
-    settled, told = tuning.settle(here, tmp_path)
+    settled, told = tuning.tune(here, tmp_path)
     chosen = {one["method"]: one["chosen"] for one in told}
     assert chosen["dwa"] == {"phi_learning_rate": 0.025}
     assert chosen["rival"] == {"phi_learning_rate": 0.001}
@@ -75,12 +75,12 @@ def test_what_failed_is_out_and_what_has_not_run_is_waited_for(tmp_path):
     )
     first, second = tuning.runs(here.narrowed(seeds=[0]))
     finish(tmp_path, first, 0.5)
-    settled, told = tuning.settle(here.narrowed(seeds=[0]), tmp_path)
+    settled, told = tuning.tune(here.narrowed(seeds=[0]), tmp_path)
     assert told[0]["chosen"] is None and settled.runs() == []
     failed = tmp_path / second.id
     failed.parent.mkdir(parents=True)
     (failed.parent / f"{failed.name}.failed.txt").write_text("diverged")
-    settled, told = tuning.settle(here.narrowed(seeds=[0]), tmp_path)
+    settled, told = tuning.tune(here.narrowed(seeds=[0]), tmp_path)
     assert told[0]["chosen"] == {} and len(settled.runs()) == 1
 
 
