@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dwa_jax.finetune import plots
 from experiments.pages.document import DASH, Cell, Figure, Heading, Paragraph, Table
-from experiments.pages.formatting import MINUS, duration, fixed, mean, places
+from experiments.pages.formatting import duration, fixed, mean, places
 from experiments.sweeps import lookup, papers, pictures
 
 _HEAD = ["", "method", "model", "data", "best epoch", "MSE", "R²", "ACC", "Prec.", "F1"]
@@ -134,8 +134,8 @@ def _ratios(results, timing):
             found = lookup.comparison(results, dataset, backbone, dwa, "mse")
         detail = ""
         if gain is not None and found and found["low"] is not None:
-            ends = [f"{-100 * found[end] / base:.1f}" for end in ("high", "low")]
-            detail = f"[{', '.join(ends)}]".replace("-", MINUS)
+            ends = [fixed(-100 * found[end] / base, 1) for end in ("high", "low")]
+            detail = f"[{', '.join(ends)}]"
         time = _over(results, timing, dataset, backbone, dwa, constant)
         where = Cell(lookup.where(results, dataset, backbone))
         shown = Cell(DASH if gain is None else f"{fixed(gain, 1)} %", lookup.mark(found), detail)

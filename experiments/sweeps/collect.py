@@ -271,7 +271,8 @@ def _by_epoch(logs: list[Mapping[int, Mapping]]) -> dict:
     """Means of what weighs over an epoch's records and the seeds: {name: one an epoch}."""
     records = [record for log in logs for record in log.values()]
     epochs = sorted({record["epoch"] for record in records})
-    names = [name for name in records[0] if name.startswith(_WEIGHTS)]
+    # None where a run was shorter than its first record.
+    names = [name for name in records[0] if name.startswith(_WEIGHTS)] if records else []
     return {
         name: _short([np.mean([r[name] for r in records if r["epoch"] == e]) for e in epochs])
         for name in names

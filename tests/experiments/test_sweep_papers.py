@@ -133,5 +133,5 @@ def test_every_method_of_the_comparison_is_tuned_by_as_many_runs():
         assert {len(choices) for choices in sweep.candidates.values()} == {3}
         for method in ("gradnorm", "uncertainty"):
             if method in sweep.methods:  # GradNorm's own paper has .025
-                rates = [keys["phi_learning_rate"] for keys in sweep.candidates[method]]
-                assert rates == [0.001, 0.025, 0.1]
+                rates = [keys.get("phi_learning_rate") for keys in sweep.candidates[method]]
+                assert rates == [None, 0.025, 0.1]  # the default, 1e-3, without a word
