@@ -194,6 +194,8 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     places = {"data": os.path.expanduser(options.data), "streams": str(root / "streams")}
     if not options.overwrite:  # before hours of runs
         own_files.check_own(folder, _WRITTEN)
+    if options.readme:
+        claims.check_marks(Path(options.readme), name)
     if not options.report_only:
         if sweep.streams:
             making = dict(sweep.streams)

@@ -68,8 +68,8 @@ IMBALANCE_LOSSES = {
 # its own learning rate is what decides whether it moves at all: the default, which is the papers'
 # of DWA, GradNorm's own (.025, Chen et al. 2018) and one beyond. Otherwise it is the trunk's.
 # The default, 1e-3 of either, is not named, so that other sweeps have the same run.
-_WEIGHTS_RATES = ({}, {"phi_learning_rate": 0.025}, {"phi_learning_rate": 0.1})
-_TRUNK_RATES = ({}, {"learning_rate": 5e-4}, {"learning_rate": 2e-3})
+_WEIGHTS_RATES: tuple[dict, ...] = ({}, {"phi_learning_rate": 0.025}, {"phi_learning_rate": 0.1})
+_TRUNK_RATES: tuple[dict, ...] = ({}, {"learning_rate": 5e-4}, {"learning_rate": 2e-3})
 _LEARNS_WEIGHTS = ("adaptive_w", "dwa", "gradnorm", "uncertainty")
 
 

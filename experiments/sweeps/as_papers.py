@@ -58,7 +58,7 @@ def _table(results, timing, number):
         caption += " The papers' own rows are in an appendix that is not public."
     table = Table([_HEAD[i] for i in kept], rows, caption, text_columns=_TEXTS)
     return [
-        Heading(2, f"Table {number.upper()} of the papers, its columns"),
+        Heading(2, f"Table {number.replace('a', 'A.')} of the papers, its columns"),
         table,
         *_ratios(results, timing),
     ]

@@ -7,6 +7,7 @@ the README to it.
 import re
 from pathlib import Path
 
+from dwa_jax.atomic_files import replacing
 from experiments.pages.formatting import fixed, interval, mean, p_value, places, signed
 from experiments.sweeps import appendix, lookup, papers
 from experiments.sweeps.comparison import PRIMARY
@@ -30,17 +31,29 @@ def write(results: dict) -> str:
     return "\n\n".join([*parts, "\n".join(f"* {bullet}" for bullet in bullets)]) + "\n"
 
 
+def check_marks(path: Path, name: str) -> None:
+    """Checks that a Markdown file has a place for the sentences on a sweep.
+
+    Raises:
+      ValueError: the file is not there, or has no marks of the sweep.
+    """
+    if not path.is_file():
+        raise ValueError(f"--readme={path}: there is no such file")
+    if placed(path.read_text("utf-8"), name) is None:
+        raise ValueError(f"{path} has no line {_BEGIN.format(name)!r} with {_END!r} after it")
+
+
 def place(path: Path, name: str, results: dict) -> None:
     """Puts what `write` returns between the marks of the sweep in a Markdown file.
 
     Raises:
-      ValueError: the file has no such marks.
+      ValueError: the file is not there, or has no such marks.
     """
+    check_marks(path, name)
     text = path.read_text("utf-8")
-    found = _between(text, name)
-    if found is None:
-        raise ValueError(f"{path} has no line {_BEGIN.format(name)!r} with {_END!r} after it")
-    path.write_text(f"{text[: found.start(1)]}\n{write(results)}\n{text[found.end(1) :]}", "utf-8")
+    start, end = _between(text, name).span(1)
+    with replacing(path) as partial:
+        partial.write_text(f"{text[:start]}\n{write(results)}\n{text[end:]}", "utf-8")
 
 
 def placed(text: str, name: str) -> str | None:

@@ -18,7 +18,7 @@ from dwa_jax import data, metrics, stratify
 from dwa_jax.finetune import plots, predictions_file, run_folder
 from dwa_jax.finetune.run_records import MetricsFile
 from experiments.sweeps import comparison, runner, tuning
-from experiments.sweeps.plan import Run, Sweep
+from experiments.sweeps.plan import Run, Sweep, slug
 
 # Names in metrics.jsonl that the report draws over steps, and those that weigh.
 _CURVES = ("lambda_", "weight_", "coefficient_", "gradient_norm_", "loss_", "alpha", "beta")
@@ -91,6 +91,7 @@ def collect(
         runs.append(record)
         if time is not None:
             times[run.id], tested[run] = time, rows
+    runs += _unsettled(sweep)
     results = {
         "title": sweep.title,
         "question": sweep.question,
@@ -120,6 +121,24 @@ def collect(
     cores = os.cpu_count()
     timing = {"runs": times, "machine": f"{platform.machine()}, {cores} cores, one core a run"}
     return run_folder.plain(results), run_folder.plain(timing)
+
+
+def _unsettled(sweep: Sweep) -> list[dict]:
+    return [
+        {
+            "id": f"{slug(dataset)}/{slug(backbone)}/{slug(method)}/seed{seed}",
+            "dataset": dataset,
+            "backbone": backbone,
+            "method": method,
+            "seed": seed,
+            "status": "missing",
+            "error": "no candidate of it, or no end of what it follows, is known yet",
+        }
+        for seed in sweep.seeds
+        for dataset, backbone in _cells(sweep)
+        for method in sweep.methods
+        if not sweep.is_settled(dataset, backbone, method)
+    ]
 
 
 def _read(run: Run, folder: Path):

@@ -52,6 +52,8 @@ def test_sentences_follow_the_numbers():
 
 def test_a_file_without_marks_is_refused(tmp_path):
     path = tmp_path / "README.md"
+    with pytest.raises(ValueError, match=r"README.md: there is no such file"):
+        claims.check_marks(path, "weightings")
     path.write_text("nothing\n")
     with pytest.raises(ValueError, match="has no line '<!-- results of weightings"):
         claims.place(path, "weightings", results("weightings"))
