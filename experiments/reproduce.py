@@ -155,7 +155,7 @@ def requested(arguments: list[str]):
 if __name__ == "__main__":
     check_first(lambda: requested(sys.argv[1:]))
 
-from dwa_jax.finetune import own_files, run_folder
+from dwa_jax.finetune import own_files
 from experiments.sweeps import claims, collect, report, runner, streams, tuning
 from experiments.terminal.console import Terminal
 
@@ -226,8 +226,8 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     )
     folder.mkdir(parents=True, exist_ok=True)
     with own_files.placing(folder, overwrite=options.overwrite) as place:
-        run_folder.write_json(place / "results.json", results)
-        run_folder.write_json(place / "timing.json", timing)
+        (place / "results.json").write_text(collect.as_lines(results), "utf-8")
+        (place / "timing.json").write_text(collect.as_lines(timing), "utf-8")
         report.write(results, timing, place)
     if options.readme:
         claims.place(Path(options.readme), name, results)

@@ -123,6 +123,27 @@ def collect(
     return run_folder.plain(results), run_folder.plain(timing)
 
 
+def as_lines(results: dict) -> str:
+    """Writes results or times as JSON with one run, comparison or curve a line.
+
+    A repository can then show what changed, and no number has a line of its own.
+    """
+
+    def short(value):
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+    parts = []
+    for key, value in results.items():
+        if value and isinstance(value, list):
+            text = "[\n" + ",\n".join(map(short, value)) + "\n]"
+        elif value and isinstance(value, dict):
+            text = "{\n" + ",\n".join(f"{short(k)}: {short(v)}" for k, v in value.items()) + "\n}"
+        else:
+            text = short(value)
+        parts.append(f"{short(key)}: {text}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
 def _unsettled(sweep: Sweep) -> list[dict]:
     return [
         {
