@@ -226,8 +226,9 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     )
     folder.mkdir(parents=True, exist_ok=True)
     with own_files.placing(folder, overwrite=options.overwrite) as place:
-        (place / "results.json").write_text(collect.as_lines(results), "utf-8")
-        (place / "timing.json").write_text(collect.as_lines(timing), "utf-8")
+        for file, found in (("results.json", results), ("timing.json", timing)):
+            # Of a name that no text has, what stands for it is JSON's own escape.
+            (place / file).write_text(collect.as_lines(found), "utf-8", "backslashreplace")
         report.write(results, timing, place)
     if options.readme:
         claims.place(Path(options.readme), name, results)

@@ -103,7 +103,9 @@ def _grade(sweep, folder, dataset, backbone, method, keys):
     error = None
     if all(state == "finished" for state in states):
         summaries = [json.loads((place / runner.SUMMARY).read_text("utf-8")) for place in places]
-        error = statistics.fmean(summary["validation"]["mse"] for summary in summaries)
+        errors = [summary["validation"]["mse"] for summary in summaries]
+        # None where predictions were not finite: out, as what failed is.
+        error = None if None in errors else statistics.fmean(errors)
     waits = not all(state in ("finished", "failed") for state in states)
     return {"error": error, "runs": len(places), "waits": waits}
 
@@ -116,6 +118,8 @@ def _end(folder, there):
         if runner.state_of(place) != "finished":
             return None
         steps = [r for r in MetricsFile(place / "metrics.jsonl").read() if r["kind"] == "step"]
+        if not steps:
+            return None
         last = [record for record in steps if record["epoch"] == steps[-1]["epoch"]]
         names = ("coefficient_regression", "coefficient_classification")
         means.append([statistics.fmean(record[name] for record in last) for name in names])
