@@ -5,6 +5,7 @@ python -m experiments.reproduce --figure=3
 python -m experiments.reproduce --sweep=configs/sweeps/weightings.py --seeds=0,1,2
 """
 
+import dataclasses
 import importlib.util
 import os
 import sys
@@ -39,6 +40,16 @@ def parser() -> Parser:
     found.add_argument("--datasets", type=_names, help="only these")
     found.add_argument("--methods", type=_names, help="only these, and the baseline")
     found.add_argument("--seeds", type=_names, help="others")
+    found.add_argument(
+        "--protocol",
+        choices=["paper"],
+        help="100 epochs, 9:1, no test split: the numbers are the validation split's",
+    )
+    found.add_argument(
+        "--readme",
+        metavar="FILE",
+        help="a Markdown file whose text on these results is renewed, between its marks",
+    )
     found.add_argument("--report_only", action="store_true", help="runs nothing")
     found.add_argument(
         "--overwrite", action="store_true", help="replaces reports that were changed since"
@@ -98,6 +109,9 @@ def chosen(options) -> tuple[Path, Sweep]:
             raise ValueError(f"--seeds={','.join(options.seeds)}: expected integers with commas")
         choices["seeds"] = [int(seed) for seed in options.seeds]
     sweep = sweep.narrowed(**choices)
+    if options.protocol:
+        settings = {**sweep.settings, "protocol": options.protocol}
+        sweep = dataclasses.replace(sweep, settings=settings)
     if options.backbones:
         files = {name: f"configs/{name}.py" for name in options.backbones}
         for file in files.values():
@@ -141,8 +155,8 @@ def requested(arguments: list[str]):
 if __name__ == "__main__":
     check_first(lambda: requested(sys.argv[1:]))
 
-from dwa_jax.finetune import own_files, run_folder
-from experiments.sweeps import collect, report, runner, streams
+from dwa_jax.finetune import own_files
+from experiments.sweeps import claims, collect, report, runner, streams, tuning
 from experiments.terminal.console import Terminal
 
 _WRITTEN = ("results.json", "timing.json", "report.md", "report.html", "pictures")
@@ -175,31 +189,49 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     """
     options, path, sweep, local = requested(arguments)
     root = Path(os.path.expanduser(options.workdir))
-    cells, folder = root / "cells", root / path.stem
+    name = f"{path.stem}_{options.protocol}" if options.protocol else path.stem
+    cells, folder = root / "cells", root / name
     places = {"data": os.path.expanduser(options.data), "streams": str(root / "streams")}
     if not options.overwrite:  # before hours of runs
         own_files.check_own(folder, _WRITTEN)
+    if options.readme:
+        claims.check_marks(Path(options.readme), name)
     if not options.report_only:
         if sweep.streams:
             making = dict(sweep.streams)
             source = Path(making.pop("source").replace("{data}", places["data"]))
-            streams.write(source, root / "streams", sweep.seeds, **making)
-        runner.run_all(
-            sweep,
-            places,
-            cells,
-            weights=local,
-            workers=options.workers,
-            keep_checkpoints=options.keep_checkpoints,
-            say=console.note,
-        )
+            if "groups" in making:
+                streams.write_groups(source, root / "streams", making["groups"])
+            else:
+                streams.write(source, root / "streams", sweep.seeds, **making)
+
+        def run_all(runs):
+            runner.run_all(
+                runs,
+                places,
+                cells,
+                weights=local,
+                workers=options.workers,
+                keep_checkpoints=options.keep_checkpoints,
+                say=console.note,
+            )
+
+        run_all(tuning.runs(sweep))
+    sweep, tuned = tuning.tune(sweep, cells)
+    if not options.report_only:
+        run_all(sweep.runs())
     line = command(arguments)
-    results, timing = collect.collect(sweep, cells, command=line, papers=papers.STATEMENTS)
+    results, timing = collect.collect(
+        sweep, cells, command=line, papers=papers.STATEMENTS, tuned=tuned
+    )
     folder.mkdir(parents=True, exist_ok=True)
     with own_files.placing(folder, overwrite=options.overwrite) as place:
-        run_folder.write_json(place / "results.json", results)
-        run_folder.write_json(place / "timing.json", timing)
+        for file, found in (("results.json", results), ("timing.json", timing)):
+            # Of a name that no text has, what stands for it is JSON's own escape.
+            (place / file).write_text(collect.as_lines(found), "utf-8", "backslashreplace")
         report.write(results, timing, place)
+    if options.readme:
+        claims.place(Path(options.readme), name, results)
     console.note(report.summary_section(results))
     failed = [run["id"] for run in results["runs"] if run["status"] == "failed"]
     if failed:

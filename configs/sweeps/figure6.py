@@ -1,4 +1,4 @@
-"""The papers' figure 6, read as: lambda, w, alpha and beta over a run's steps.
+"""The papers' figure 6: the weights over a run, by batch and by epoch.
 
 python -m experiments.reproduce --figure=6
 """
@@ -10,12 +10,13 @@ def get_sweep():
     """Returns the sweep."""
     return dict(
         title="Figure 6: what the weights do over a run",
-        question="Over eight epochs, as configs/minilm.py has it, where do lambda, w, alpha and "
-        "beta go?",
-        methods={**common.DWA, **common.STABLE},
+        question="Over 25 epochs, some 2000 batches, where do lambda, w, alpha and beta go?",
+        methods=common.DWA,
         datasets=common.SEMEVAL,
         backbones=common.MINILM,
         seeds=common.SEEDS[:3],
-        settings={**common.SHORT, "epochs": 8},
+        # Means over an epoch are of all its steps.
+        settings={**common.SHORT, "epochs": 25, "log_every": 1},
         curves=True,
+        papers="figure 6",
     )

@@ -1,4 +1,4 @@
-"""The papers' table 5, read as: the ablation of lambda and w.
+"""The papers' table 5: the ablation of lambda and w.
 
 python -m experiments.reproduce --table=5
 """
@@ -11,10 +11,16 @@ def get_sweep():
     return dict(
         title="Table 5: what lambda and w contribute",
         question="Which part of DWA does what: lambda from gradient norms, or the learned w?",
-        methods={**common.CONSTANT, **common.EQUAL, **common.ADAPTIVE, **common.DWA},
+        methods={**common.CONSTANT, **common.ADAPTIVE, **common.DWA},
         datasets=common.DATASETS,
         backbones=common.MINILM,
         seeds=common.SEEDS,
         settings=common.SHORT,
         curves=True,
+        papers="table 5",
+        papers_rows={
+            **common.TABLE2_ROWS,
+            "adaptive_lambda": "Adaptive lambda",
+            "adaptive_w": "Adaptive w",
+        },
     )

@@ -1,4 +1,4 @@
-"""The papers' table A11, read as: the rank of LoRA.
+"""The papers' table A.11: RoBERTa against Twitter-RoBERTa, the regression alone (B1, B2).
 
 python -m experiments.reproduce --table=a11
 """
@@ -8,14 +8,15 @@ from configs.sweeps import common
 
 def get_sweep():
     """Returns the sweep."""
-    ranks = (128, 256, 384, 512)
     return dict(
-        title="Table A11: the rank of LoRA",
-        question="How does the rank of LoRA, with alpha = rank, change error and cost?",
-        methods={f"rank {rank}": {"weighting": "dwa", "lora_rank": rank} for rank in ranks},
-        axis=("rank", {f"rank {rank}": rank for rank in ranks}),
+        title="Table A.11: the choice of the model",
+        question="Is a RoBERTa that was trained on tweets the better start for the score alone?",
+        methods={"regression alone": {}},
         datasets=common.DATASETS,
-        backbones=common.MINILM,
+        backbones={
+            "RoBERTa-large": "configs/roberta_large.py",
+            "Twitter-RoBERTa-large": "configs/twitter_roberta_large.py",
+        },
         seeds=common.SEEDS,
-        settings=common.SHORT,
+        papers="table a11",
     )

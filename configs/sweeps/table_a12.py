@@ -1,4 +1,7 @@
-"""The papers' table A12, read as: the number of categories.
+"""The papers' table A.12: other domains, constant weights against DWA.
+
+SemEval-2017 headlines as in the papers; their texts from social media, which VADER scored, are
+those of Go et al. (2009). Here they are tweets, whose scores VADER gives as well.
 
 python -m experiments.reproduce --table=a12
 """
@@ -8,15 +11,22 @@ from configs.sweeps import common
 
 def get_sweep():
     """Returns the sweep."""
-    sizes = (3, 5, 7, 9)
     return dict(
-        title="Table A12: the number of categories",
-        question="How does the number of categories change the error of the score?",
-        methods={f"{size} categories": {"weighting": "dwa", "num_classes": size} for size in sizes},
-        axis=("categories", {f"{size} categories": size for size in sizes}),
-        baseline="5 categories",
-        datasets=common.DATASETS,
+        title="Table A.12: other domains",
+        question="Does DWA lower the error on financial headlines and on tweets that VADER scored?",
+        methods={**common.CONSTANT, **common.DWA},
+        datasets={
+            **common.SEMEVAL,
+            "tweets scored by VADER": {
+                **common.DATASETS["vader_tweets"],
+                # Without the column of people's scores no row has one.
+                "score_column": "",
+                "label_with": "vader",
+            },
+        },
         backbones=common.MINILM,
         seeds=common.SEEDS,
         settings=common.SHORT,
+        papers="table a12",
+        papers_rows=common.TABLE2_ROWS,
     )

@@ -1,4 +1,4 @@
-"""The papers' table A13, read as: what a run costs with each way of weighting.
+"""The papers' table A.13: GradNorm and uncertainty weighting against DWA.
 
 python -m experiments.reproduce --table=a13
 """
@@ -8,17 +8,18 @@ from configs.sweeps import common
 
 def get_sweep():
     """Returns the sweep."""
+    methods = {**common.DWA, **common.RIVALS}
     return dict(
-        title="Table A13: what weighting costs",
-        question="Seconds and memory of a run by weighting and by where gradients are compared.",
-        methods={
-            **common.CONSTANT,
-            **common.DWA,
-            "dwa, representation": {"weighting": "dwa", "gradient_scope": "representation"},
-            "dwa, last layer": {"weighting": "dwa", "gradient_scope": "last_layer"},
-        },
+        title="Table A.13: ways of weighting",
+        question="Is DWA better than GradNorm and uncertainty weighting, each at the learning rate "
+        "that the validation split chooses?",
+        methods=methods,
         datasets=common.DATASETS,
         backbones=common.MINILM,
         seeds=common.SEEDS,
         settings=common.SHORT,
+        candidates=common.candidates(methods),
+        tuning_seeds=common.TUNING_SEEDS,
+        curves=True,
+        papers="table a13",
     )

@@ -1,4 +1,4 @@
-"""Every way of weighting, every stratifier and the imbalance losses, on two datasets.
+"""The ways of weighting on four datasets.
 
 python -m experiments.reproduce --sweep=configs/sweeps/weightings.py
 """
@@ -8,24 +8,28 @@ from configs.sweeps import common
 
 def get_sweep():
     """Returns the sweep."""
+    methods = {
+        **common.CONSTANT,
+        **common.EQUAL,
+        **common.SINGLE_TASK,
+        **common.ADAPTIVE,
+        **common.DWA,
+        **common.STABLE,
+        **common.OTHER_LOSS,
+        **common.RIVALS,
+    }
     return dict(
-        title="Weighting, stratification and imbalance",
-        question="Does DWA beat constant weights and its rivals, do DAS's thresholds beat other "
-        "ones, and does either beat what the imbalance literature would use?",
-        methods={
-            **common.CONSTANT,
-            **common.EQUAL,
-            **common.SINGLE_TASK,
-            **common.ADAPTIVE,
-            **common.DWA,
-            **common.STABLE,
-            **common.RIVALS,
-            **common.STRATIFIERS,
-            **common.IMBALANCE_LOSSES,
-        },
-        datasets=common.DATASETS,
+        title="Ways of weighting",
+        question="Does DWA beat constant weights and its rivals, each at the learning rate that "
+        "the validation split chooses, and is it the weights or the loss?",
+        methods=methods,
+        datasets=common.MORE_DATASETS,
         backbones=common.MINILM,
         seeds=common.SEEDS,
         settings=common.SHORT,
+        streams=common.AMAZON,
+        candidates=common.candidates(methods),
+        tuning_seeds=common.TUNING_SEEDS,
         curves=True,
+        papers_rows=common.TABLE2_ROWS,
     )

@@ -116,6 +116,13 @@ class Config:
         '"paper", or "stable" for long runs: options of dwa and imbalance not stated below.',
         choices=_presets,
     )
+    protocol: str = _key(
+        "",
+        '"paper" trains and judges as the papers do: 100 epochs, 9:1 and no test split, whatever '
+        "`epochs` and `fractions` say, and batches of 5 to 10. The numbers are then of the "
+        "validation split that the best epoch was chosen on.",
+        choices=lambda: ("", "paper"),
+    )
 
     # Trunk
     backbone: str = _key(
@@ -437,6 +444,8 @@ class Config:
             # Defaults are in range, and to ask for some choices takes JAX.
             if value != field.default:
                 _check_range(field.name, value, field.metadata["key"])
+        if self.protocol == "paper":
+            self._follow_papers()
         _check_fractions(self.fractions)
         if self.category_names and len(self.category_names) != self.num_classes:
             raise ValueError(
@@ -461,6 +470,17 @@ class Config:
                 f"folds={self.folds} holds out every row in turn, and {' and '.join(said)} says "
                 "what else is held out; leave one of them away"
             )
+
+    def _follow_papers(self) -> None:
+        if not 5 <= self.batch_size <= 10:
+            raise ValueError(f"protocol='paper' has a batch_size of 5 to 10, not {self.batch_size}")
+        for key in ("test", "split_column"):
+            if getattr(self, key):
+                raise ValueError(f"protocol='paper' has no test split; {key} must be ''")
+        if self.folds:
+            raise ValueError("protocol='paper' has one split; folds must be 0")
+        object.__setattr__(self, "epochs", 100)
+        object.__setattr__(self, "fractions", (0.9, 0.1, 0.0))
 
     @classmethod
     def of(cls, source: "Config | Mapping | Any" = None, /, **keys: Any) -> "Config":

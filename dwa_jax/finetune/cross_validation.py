@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import special  # type: ignore[import-untyped]
+from scipy import special
 
 from dwa_jax import data, regular_files
 from dwa_jax.finetune import loop, own_files, plots, predictions_file, run, run_folder, saved

@@ -225,8 +225,8 @@ class Predictor:
         """Draws the pictures of the run.
 
         Returns:
-          {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true": a
-          matplotlib figure} without those that there is nothing for.
+          {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true",
+          "score_panels": a matplotlib figure} without those that there is nothing for.
         """
         return plots.draw(self.run.summary, self.run.metrics, self.run.predictions)
 

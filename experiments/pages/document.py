@@ -52,7 +52,10 @@ class Table(NamedTuple):
 
 
 class Figure(NamedTuple):
-    """`name` is the file's without suffix; `svg` the drawing itself, for the page."""
+    """`name` is the file's without suffix; `svg` the drawing itself, for the page.
+
+    Without a drawing the page shows the file, see `page`.
+    """
 
     name: str
     svg: str
@@ -90,13 +93,14 @@ def markdown(blocks: list, pictures: str) -> str:
     return "\n\n".join(_markdown(block, pictures) for block in blocks) + "\n"
 
 
-def page(title: str, blocks: list, made_by: str) -> str:
-    """Writes the blocks as one HTML page that loads nothing and runs nothing.
+def page(title: str, blocks: list, made_by: str, pictures: str = "") -> str:
+    """Writes the blocks as one HTML page that runs nothing and loads pictures beside it at most.
 
     Args:
       title: of the window.
       blocks: of the page.
       made_by: the program, which the page's head names; see `is_page`.
+      pictures: folder of the PNG files of figures without a drawing, relative to the page.
 
     Returns:
       The page, also well-formed as XML.
@@ -105,7 +109,8 @@ def page(title: str, blocks: list, made_by: str) -> str:
         title=_escape(title),
         generator=_GENERATOR.format(made_by, ""),
         style=_STYLE,
-        body="\n".join(_html(block) for block in blocks),
+        policy=_POLICY + ("; img-src 'self' file:" if pictures else ""),
+        body="\n".join(_html(block, pictures) for block in blocks),
     )
     return text.replace(
         _GENERATOR.format(made_by, ""), _GENERATOR.format(made_by, _digest(text.encode())), 1
@@ -182,7 +187,7 @@ def _escape(text):
     return plain_text.for_page(text)
 
 
-def _html(block):
+def _html(block, pictures):
     match block:
         case Heading(level, text):
             return f"<h{level}>{_escape(text)}</h{level}>"
@@ -196,14 +201,15 @@ def _html(block):
             return _html_table(block)
         case Figure(_, svg, alt, caption):
             label = _escape(alt)
-            return (
-                f'<figure><div class="scroll" role="img" aria-label="{label}">{svg}</div>'
-                f"<figcaption>{_escape(caption)}</figcaption></figure>"
-            )
+            drawing = f'<div class="scroll" role="img" aria-label="{label}">{svg}</div>'
+            if not svg:
+                source = _escape(f"{pictures}/{block.name}.png")
+                drawing = f'<img src="{source}" alt="{label}" loading="lazy"/>'
+            return f"<figure>{drawing}<figcaption>{_escape(caption)}</figcaption></figure>"
         case Gallery(figures):
-            return f'<div class="gallery">{"".join(map(_html, figures))}</div>'
+            return f'<div class="gallery">{"".join(_html(one, pictures) for one in figures)}</div>'
         case Box(title, inner, folded):
-            body = "\n".join(_html(one) for one in inner)
+            body = "\n".join(_html(one, pictures) for one in inner)
             if folded:
                 return f"<details><summary>{_escape(title)}</summary>\n{body}\n</details>"
             return f"<aside><h3>{_escape(title)}</h3>\n{body}\n</aside>"
@@ -277,6 +283,7 @@ strong.better { color: var(--better); }
 strong.worse { color: var(--worse); }
 figure { margin: 1rem 0 1.6rem; }
 svg { display: block; max-width: none; height: auto; }
+img { display: block; max-width: 100%; height: auto; }
 svg text { font-family: inherit !important; }
 @media (min-width: 40rem) { svg { max-width: 100%; } }
 .gallery { display: grid; gap: .4rem 1rem; margin: .7rem 0;
@@ -297,6 +304,7 @@ summary { cursor: pointer; color: var(--accent); font-size: .92rem; }
 # With a digest of the page without it: an earlier page that nobody changed may be replaced.
 _GENERATOR = '<meta name="generator" content="dwa_jax {}" data-digest="{}"/>'
 _LARGEST = 2**30
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 # Nothing is loaded and no script runs, whatever a text may hold.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -304,7 +312,7 @@ _PAGE = """<!DOCTYPE html>
 <meta charset="utf-8"/>
 {generator}
 <meta name="viewport" content="width=device-width, initial-scale=1"/>
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"/>
+<meta http-equiv="Content-Security-Policy" content="{policy}"/>
 <title>{title}</title>
 <style>{style}</style>
 </head>

@@ -7,10 +7,10 @@ import re
 
 from experiments.pages import formatting
 from experiments.pages.document import DASH, Cell
+from experiments.sweeps.comparison import LEVEL, PRIMARY
 
-LEVEL = 0.05  # of significance, after correction
 LOWER_IS_BETTER = ("mse", "balanced_mse")
-SETTLED = f"the interval excludes 0 and the corrected p is below {LEVEL}"
+SETTLED = f"p, corrected for every test of the report, is below {LEVEL}"
 
 
 def cells(results: dict) -> list[tuple[str, str]]:
@@ -67,13 +67,20 @@ def difference(found: dict | None, places: int) -> Cell:
 
 
 def mark(found: dict | None) -> str:
-    """Returns "better" or "worse" where interval and corrected p both exclude 0, else ""."""
-    if not found or found["low"] is None or found["p_holm"] is None:
+    """Returns "better" or "worse" where the report's one tested metric settles it, else ""."""
+    if not found or found["metric"] != PRIMARY or found["p_holm"] is None:
         return ""
-    if found["p_holm"] >= LEVEL or found["low"] <= 0 <= found["high"]:
+    if found["p_holm"] >= LEVEL:
         return ""
-    lower = found["metric"] in LOWER_IS_BETTER
-    return "better" if (found["difference"] < 0) == lower else "worse"
+    return "better" if found["difference"] < 0 else "worse"
+
+
+def tests(results: dict) -> int:
+    """Counts the tests that p values of the tested metric are corrected for."""
+    return sum(
+        found["metric"] == PRIMARY and found["p"] is not None and found["same_as"] is None
+        for found in results["comparisons"]
+    )
 
 
 def same_labels(results: dict, dataset: str, backbone: str, method: str) -> bool:

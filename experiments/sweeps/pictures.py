@@ -1,4 +1,4 @@
-"""The pictures of a sweep, each as a PNG file and as SVG to be set into a page."""
+"""The pictures of a sweep, each a PNG file beside its report."""
 
 import itertools
 import math
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 
-from experiments.pages.drawing import INK, STYLE, shorten, subplots, to_svg
+from experiments.pages.drawing import INK, STYLE, shorten, subplots
 
 _COLOURS = {
     "regression": "#3b7dc4",
@@ -18,7 +18,6 @@ _COLOURS = {
     "beta": "#c2527d",
 }
 _BETTER, _WORSE, _OPEN = "#2f9e63", "#cc4b44", "#7d8590"
-_POINTS = 120  # a curve's, at most: more than its panel has pixels to show
 
 # Panel title -> the names of curves that belong in it: a prefix, or the names themselves.
 _PANELS = {
@@ -43,16 +42,13 @@ class Difference(NamedTuple):
     mark: str
 
 
-def forest(path: Path, rows: list[Difference], label: str) -> str:
+def forest(path: Path, rows: list[Difference], label: str) -> None:
     """Draws differences to the baseline with their intervals, and those of each seed.
 
     Args:
       path: of the PNG file.
       rows: one a method, from the top.
       label: of the axis.
-
-    Returns:
-      The SVG.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = subplots(figsize=(7.4, 1.0 + 0.3 * len(rows)), layout="constrained")
@@ -69,10 +65,10 @@ def forest(path: Path, rows: list[Difference], label: str) -> str:
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        return _finish(figure, path)
+        _finish(figure, path)
 
 
-def draw_steps(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
+def draw_steps(path: Path, by_method: dict[str, dict[str, dict]]) -> bool:
     """Draws how weights moved over the steps: a row a method, a column a quantity.
 
     Args:
@@ -81,7 +77,7 @@ def draw_steps(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
         are left out.
 
     Returns:
-      The SVG, or None (and no file) where no method has any.
+      Whether there is a file: not where no method has any.
     """
     panels = {
         method: {title: _members(found, names) for title, names in _PANELS.items()}
@@ -90,7 +86,7 @@ def draw_steps(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
     panels = {m: p for m, p in panels.items() if any(p[title] for title in _WEIGHTS)}
     columns = [title for title in _PANELS if any(p[title] for p in panels.values())]
     if not panels:
-        return None
+        return False
     with matplotlib.rc_context(STYLE | {"font.size": 8}):
         # Placed by hand: a solver's time grows with the square of the panels.
         width, height = 2.0 * len(columns) + 0.6, 1.5 * len(panels) + 1.15
@@ -136,19 +132,27 @@ def draw_steps(path: Path, by_method: dict[str, dict[str, dict]]) -> str | None:
         figure.legend(
             [drawn[key] for key in order], order, loc="lower center", ncols=min(5, len(order))
         )
-        return _finish(figure, path)
+        _finish(figure, path)
+    return True
 
 
-def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, list]]]) -> str | None:
+def against_axis(
+    path: Path,
+    label: str,
+    panels: dict[str, list[tuple[float, list]]],
+    beside: dict[str, tuple[str, float, list]] | None = None,
+) -> bool:
     """Draws metrics against the scale that the methods are points of.
 
     Args:
       path: of the PNG file.
       label: of the scale.
       panels: metric -> (number, values of the seeds) a method.
+      beside: metric -> (name, number, values of the seeds) of a method that is no point of the
+        scale: a star at its number, and a line at its mean.
 
     Returns:
-      The SVG, or None (and no file) where there is no value.
+      Whether there is a file: not where there is no value.
     """
     kept = {}
     for title, points in panels.items():
@@ -157,7 +161,7 @@ def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, lis
         if points:
             kept[title] = points
     if not kept:
-        return None
+        return False
     numbers = sorted({x for points in kept.values() for x, _ in points})
     with matplotlib.rc_context(STYLE):
         rows, columns = math.ceil(len(kept) / 2), min(2, len(kept))
@@ -184,15 +188,50 @@ def against_axis(path: Path, label: str, panels: dict[str, list[tuple[float, lis
             axes.plot(xs, means, "o", linestyle=style, color=_COLOURS["regression"], markersize=5)
             if numbers[0] > 0 and numbers[-1] >= 4 * numbers[0]:
                 axes.set_xscale("log", base=2)
+            if beside and title in beside:
+                _star(axes, *beside[title])
             if len(numbers) <= 8:
                 axes.set_xticks(numbers, [f"{x:g}" for x in numbers])
                 axes.minorticks_off()
             axes.set(title=title, xlabel=label)
             axes.margins(x=0.1, y=0.15)
-        return _finish(figure, path)
+        _finish(figure, path)
+    return True
 
 
-def draw_thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, list]) -> str:
+def draw_weights(path: Path, by_step: dict[str, dict], by_epoch: dict[str, list]) -> bool:
+    """Draws the papers' figure 6: the classification's weight by batch, both tasks' by epoch.
+
+    Args:
+      path: of the PNG file.
+      by_step: curve -> step, mean, low, high.
+      by_epoch: curve -> one value an epoch.
+
+    Returns:
+      Whether there is a file: not where no weight was logged.
+    """
+    tasks = ("regression", "classification")
+    if not all(f"weight_{task}" in by_step and f"weight_{task}" in by_epoch for task in tasks):
+        return False
+    with matplotlib.rc_context(STYLE):
+        figure, (top, low) = subplots(2, 1, figsize=(7.4, 5.0), layout="constrained")
+        _curve(top, "weight_classification", by_step["weight_classification"])
+        top.set(title="Weight of the classification by batch", xlabel="batch", ylabel="w")
+        for task in tasks:
+            values = by_epoch[f"weight_{task}"]
+            epochs = range(1, len(values) + 1)
+            style = {"color": _COLOURS[task], "marker": "o", "markersize": 3.5}
+            low.plot(epochs, values, label=task, **style)
+        low.set(title="Mean weights of both tasks by epoch", xlabel="epoch", ylabel="mean w")
+        low.legend()
+        for axes in (top, low):
+            axes.set_ylim(-0.03, 1.03)
+        low.xaxis.get_major_locator().set_params(integer=True)
+        _finish(figure, path)
+    return True
+
+
+def draw_thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[str, list]) -> None:
     """Draws the histogram of scores and, below it, where each stratifier cuts.
 
     Args:
@@ -200,9 +239,6 @@ def draw_thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[s
       edges: (bins + 1,) of the histogram.
       counts: (bins,).
       by_stratifier: name -> thresholds.
-
-    Returns:
-      The SVG.
     """
     names = list(by_stratifier)
     with matplotlib.rc_context(STYLE):
@@ -235,7 +271,17 @@ def draw_thresholds(path: Path, edges: list, counts: list, by_stratifier: dict[s
         low.set(ylim=(len(names) - 0.4, -0.6), xlim=(first, last), xlabel="score")
         low.grid(axis="y", visible=False)
         low.tick_params(axis="y", length=0)
-        return _finish(figure, path)
+        _finish(figure, path)
+
+
+def _star(axes, name, number, values):
+    known = [value for value in values if value is not None]
+    if known:
+        colour, mean = _COLOURS["classification"], float(np.mean(known))
+        axes.axhline(mean, color=colour, linewidth=0.9, linestyle="--")
+        axes.scatter([number] * len(known), known, s=9, color=_OPEN, linewidths=0, zorder=2)
+        axes.plot([number], [mean], "*", color=colour, markersize=11, label=name)
+        axes.legend(handlelength=1.2)
 
 
 def _members(found, names):
@@ -248,20 +294,12 @@ def _curve(axes, name, curve):
     step = np.asarray(curve["step"], float)
     # None, where a value is missing, becomes NaN.
     mean, low, high = (np.asarray(curve[part], float) for part in ("mean", "low", "high"))
-    keep = np.unique(np.linspace(0, len(step) - 1, min(_POINTS, len(step))).round().astype(int))
     colour = _COLOURS.get(key, f"C{sum(map(ord, key)) % 10}")
-    axes.fill_between(
-        step[keep], low[keep], high[keep], color=colour, alpha=0.22, linewidth=0, zorder=1
-    )
-    (line,) = axes.plot(step[keep], mean[keep], color=colour, linewidth=1.2)
+    axes.fill_between(step, low, high, color=colour, alpha=0.22, linewidth=0, zorder=1)
+    (line,) = axes.plot(step, mean, color=colour, linewidth=1.2)
     return key, line
 
 
 def _finish(figure, path):
-    # The layout is the dear part, and the same for both files.
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
-    # The PNG is for pages of unknown background, so it brings its own.
+    # For pages of unknown background, so it brings its own.
     figure.savefig(path, dpi=110, facecolor="white")
-    return to_svg(figure, path.stem)

@@ -24,7 +24,16 @@ class Sweep:
       baseline: the method that the others are compared with.
       axis: (label, {method: number}) where the methods are points of one scale.
       curves: whether the report shows how weights moved over the steps.
-      streams: how files are made here from another one, its "source"; see `streams.write`.
+      streams: how files are made here from another one, its "source"; see `streams.write`,
+        or, with the column "groups", `streams.write_groups`.
+      candidates: method -> keys of which the validation split picks one, see `tuning`; every
+        method that has any has equally many.
+      tuning_seeds: of that choice; some of `seeds`.
+      ends_of: method -> another one, where whose weights end it holds them constant.
+      papers: the table or figure of the papers that this asks the question of, "table 2".
+      papers_rows: method -> what that table calls it.
+      full: the method whose time is 100 % of "time usage".
+      chosen: (dataset, backbone, method) -> keys that `tuning` settled.
     """
 
     title: str
@@ -38,6 +47,13 @@ class Sweep:
     axis: tuple[str, Mapping[str, float]] | None = None
     curves: bool = False
     streams: Mapping[str, Any] = field(default_factory=dict)
+    candidates: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    tuning_seeds: Sequence[int] = ()
+    ends_of: Mapping[str, str] = field(default_factory=dict)
+    papers: str = ""
+    papers_rows: Mapping[str, str] = field(default_factory=dict)
+    full: str = ""
+    chosen: Mapping[tuple[str, str, str], Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("methods", "datasets", "backbones", "seeds"):
@@ -51,9 +67,16 @@ class Sweep:
             raise ValueError(
                 f"baseline={self.baseline!r} is not one of the methods: {', '.join(self.methods)}"
             )
+        if len({len(choices) for choices in self.candidates.values()}) > 1:
+            raise ValueError(f"{self.title!r}: every method's candidates must be equally many")
+        if (self.candidates or self.ends_of) and not self.tuning_seeds:
+            raise ValueError(f"{self.title!r}: candidates and ends_of need tuning_seeds")
+        for method, other in self.ends_of.items():
+            if other not in self.methods or other in self.ends_of:
+                raise ValueError(f"ends_of: {method!r} cannot follow {other!r}")
 
     def runs(self) -> "list[Run]":
-        """Returns every run, all methods of the first seed first.
+        """Returns every run that is settled, all methods of the first seed first.
 
         Seeds are outermost: two runs that share a compiled program are then far enough
         apart for the second to find it in the compilation cache.
@@ -64,11 +87,18 @@ class Sweep:
             for dataset in self.datasets
             for backbone in self.backbones
             for method in self.methods
+            if self.is_settled(dataset, backbone, method)
         ]
+
+    def is_settled(self, dataset: str, backbone: str, method: str) -> bool:
+        """Says whether nothing has to be chosen any more before the method can run."""
+        waits = method in self.candidates or method in self.ends_of
+        return not waits or (dataset, backbone, method) in self.chosen
 
     def run(self, dataset: str, backbone: str, method: str, seed: int) -> "Run":
         """Returns one run."""
         keys = {**self.settings, **self.datasets[dataset], **self.methods[method]}
+        keys |= self.chosen.get((dataset, backbone, method), {})
         return Run(dataset, backbone, method, seed, keys, self.backbones[backbone])
 
     def narrowed(self, **choices: Sequence) -> "Sweep":
@@ -90,7 +120,18 @@ class Sweep:
                 raise ValueError(f"--{key}: {wrong[0]!r} is not one of {', '.join(own)}")
             kept[key] = {name: own[name] for name in names}
         if "methods" in kept:
-            kept["methods"] = {self.baseline: self.methods[self.baseline], **kept["methods"]}
+            # With what they are compared with, and what their weights come from.
+            followed = {
+                own: self.methods[own] for own in map(self.ends_of.get, kept["methods"]) if own
+            }
+            baseline = {self.baseline: self.methods[self.baseline]}
+            kept["methods"] = baseline | followed | kept["methods"]
+            for key in ("candidates", "ends_of", "papers_rows"):
+                own = getattr(self, key)
+                kept[key] = {name: own[name] for name in own if name in kept["methods"]}
+        if "seeds" in kept:
+            tuning = tuple(seed for seed in self.tuning_seeds if seed in kept["seeds"])
+            kept["tuning_seeds"] = tuning or tuple(kept["seeds"][:1])
         return replace(self, **kept)
 
     def with_backbones(self, backbones: Mapping[str, str]) -> "Sweep":

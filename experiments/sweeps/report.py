@@ -18,7 +18,7 @@ from experiments.pages.document import (
     Table,
 )
 from experiments.pages.formatting import fixed, mean, p_value, places, signed, spread
-from experiments.sweeps import appendix, lookup, pictures
+from experiments.sweeps import appendix, as_papers, lookup, pictures
 from experiments.sweeps.comparison import COMMON_THRESHOLDS
 
 _DAGGER = "†"
@@ -27,6 +27,7 @@ _METRICS = {
     "balanced_mse": "balanced MSE",
     "accuracy_common": "accuracy, common labels",
     "accuracy": "accuracy, own labels",
+    "balanced_accuracy": "mean accuracy of own classes",
 }
 
 
@@ -40,7 +41,8 @@ def write(results: dict, timing: dict, folder: Path) -> None:
     """
     place = folder / "pictures"
     place.mkdir(parents=True, exist_ok=True)
-    blocks = _head(results)
+    blocks = _head(results) + as_papers.blocks(results, timing, place)
+    blocks += _tuned(results)
     for dataset, backbone in lookup.cells(results):
         blocks += _cell(results, timing, dataset, backbone, place)
     blocks += (
@@ -50,7 +52,7 @@ def write(results: dict, timing: dict, folder: Path) -> None:
     )
     blocks += [*appendix.reading(results), *appendix.settings(results, timing)]
     (folder / "report.md").write_text(document.markdown(blocks, place.name), encoding="utf-8")
-    page = document.page(results["title"], blocks, made_by="experiments.reproduce")
+    page = document.page(results["title"], blocks, "experiments.reproduce", place.name)
     (folder / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -86,7 +88,7 @@ def summary_section(results: dict) -> str:
             cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
             lines.append("  " + "  ".join(cells).rstrip())
         lines.append("")
-    lines.append(lookup.tally(results) + " * : the interval and the corrected p both exclude 0.")
+    lines.append(lookup.tally(results) + " * : the corrected p is below 0.05.")
     return "\n".join(lines)
 
 
@@ -111,6 +113,39 @@ def _head(results):
         table = Table(["what", "figure", "source"], rows, text_columns=3)
         blocks.append(Box("The papers report", [note, table]))
     return blocks
+
+
+def _tuned(results):
+    """What every method could choose among, and what the validation split chose."""
+    if not results.get("tuned"):
+        return []
+    rows = []
+    for one in results["tuned"]:
+        tried = [
+            f"{_keys(candidate['keys'])}: {fixed(candidate['error'], 5)}"
+            for candidate in one["candidates"]
+        ]
+        rows.append(
+            [
+                Cell(lookup.where(results, one["dataset"], one["backbone"])),
+                Cell(one["method"]),
+                Cell("; ".join(tried) or "the mean coefficients of another method's last epoch"),
+                Cell("not settled yet" if one["chosen"] is None else _keys(one["chosen"])),
+                Cell(f"{sum(c['runs'] for c in one['candidates'])}"),
+            ]
+        )
+    seeds = ", ".join(map(str, results["sweep"]["tuning_seeds"]))
+    caption = (
+        f"Mean validation MSE over the seeds {seeds}; the smallest is taken for every seed. No "
+        "test split was looked at, and every method had as many runs."
+    )
+    head = ["where", "method", "candidates and their validation MSE", "chosen", "runs"]
+    table = Table(head, rows, caption, text_columns=4)
+    return [Heading(2, "What was tuned"), Box("Candidates", [table], folded=True)]
+
+
+def _keys(keys):
+    return ", ".join(f"{key}={value}" for key, value in keys.items()) or "as it is"
 
 
 def _overview(results, cells):
@@ -151,6 +186,7 @@ def _cell(results, timing, dataset, backbone, place):
     blocks += _classes(results, dataset, backbone)
     blocks += _axis(results, dataset, backbone, place / f"{stem}-axis.png")
     blocks += _curves(results, dataset, backbone, place / f"{stem}-curves.png")
+    blocks += _ends(results, dataset, backbone)
     blocks += _every_comparison(results, dataset, backbone)
     blocks += _training(results, dataset, backbone)
     return blocks
@@ -185,7 +221,10 @@ def _main_table(results, timing, dataset, backbone):
     head = ["method", "seeds", "MSE", "− baseline [95 %]", "p (Holm)", "balanced MSE"]
     head += ["− baseline [95 %]", "p (Holm)", "accuracy, own labels", "accuracy, common labels"]
     head += ["macro-F1, own labels", "seconds", "peak memory"]
-    caption = f"Mean ± standard deviation over seeds. Bold difference: {lookup.SETTLED}."
+    caption = (
+        f"Mean ± standard deviation over seeds. Bold difference of MSE: {lookup.SETTLED}; other "
+        "columns describe."
+    )
     if daggers:
         caption += (
             f" {_DAGGER} Other class labels than the baseline's: not comparable with its figure."
@@ -204,13 +243,13 @@ def _forest(results, dataset, backbone, path):
     if not rows:
         return []
     label = f"test MSE minus that of {results['sweep']['baseline']} (lower is better)"
-    svg = pictures.forest(path, rows, label)
+    pictures.forest(path, rows, label)
     caption = (
         "Difference in MSE with its 95 % interval; small dots are single seeds. Filled and "
         f"coloured: {lookup.SETTLED}."
     )
     alt = f"Differences in MSE to the baseline, {lookup.where(results, dataset, backbone)}"
-    return [Figure(path.stem, svg, alt, caption)]
+    return [Figure(path.stem, "", alt, caption)]
 
 
 def _classes(results, dataset, backbone):
@@ -252,12 +291,11 @@ def _axis(results, dataset, backbone, path):
             )
             for method, number in axis["of"].items()
         ]
-    svg = pictures.against_axis(path, axis["label"], panels)
-    if svg is None:
+    if not pictures.against_axis(path, axis["label"], panels):
         return []
     caption = "Mean over seeds (large), single seeds (small) and their range (bar)."
     alt = f"Metrics against {axis['label']}, {lookup.where(results, dataset, backbone)}"
-    return [Heading(3, f"Against {axis['label']}"), Figure(path.stem, svg, alt, caption)]
+    return [Heading(3, f"Against {axis['label']}"), Figure(path.stem, "", alt, caption)]
 
 
 def _curves(results, dataset, backbone, path):
@@ -266,12 +304,53 @@ def _curves(results, dataset, backbone, path):
         for method in results["sweep"]["methods"]
         if (key := f"{dataset}/{backbone}/{method}") in results["curves"]
     }
-    svg = pictures.draw_steps(path, found)
-    if svg is None:
+    if not pictures.draw_steps(path, found):
         return []
     caption = "Mean over seeds; the band reaches from the smallest to the largest seed."
     alt = f"Weights over training steps, {lookup.where(results, dataset, backbone)}"
-    return [Heading(3, "How the weights moved"), Figure(path.stem, svg, alt, caption)]
+    return [Heading(3, "How the weights moved"), Figure(path.stem, "", alt, caption)]
+
+
+def _ends(results, dataset, backbone):
+    """Where each method's weights began and ended, so that a rival that stood still is seen."""
+    by_method = {
+        method: [
+            run["weights"]
+            for run in lookup.finished(results, dataset, backbone, method)
+            if run.get("weights")
+        ]
+        for method in results["sweep"]["methods"]
+    }
+    by_method = {
+        m: w for m, w in by_method.items() if any("share_classification" in o["end"] for o in w)
+    }
+    if not by_method:
+        return []
+    names = {
+        "share_classification": "share of the classification",
+        "lambda_classification": "its λ",
+        "weight_classification": "its w",
+        "alpha": "α",
+        "beta": "β",
+    }
+    names = {
+        n: t for n, t in names.items() if any(n in o["end"] for w in by_method.values() for o in w)
+    }
+    rows = []
+    for method, weights in by_method.items():
+        row = [Cell(method)]
+        for name in names:
+            start = mean([one["start"].get(name) for one in weights])
+            end = lookup.seed_spread([one["end"].get(name) for one in weights], 3)
+            arrow = f"{fixed(start, 3)} → {end.text}" if start is not None else DASH
+            row.append(Cell(arrow, detail=end.detail))
+        rows.append(row)
+    caption = (
+        "From the first logged step to the mean of the last epoch, mean over seeds ± deviation. "
+        "The share is the classification's coefficient over the sum of both."
+    )
+    head = ["method", *names.values()]
+    return [Heading(3, "Where the weights ended"), Table(head, rows, caption)]
 
 
 def _every_comparison(results, dataset, backbone):

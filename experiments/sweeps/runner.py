@@ -9,12 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from dwa_jax import regular_files
 from dwa_jax.atomic_files import replacing
-from experiments.sweeps.plan import Run, Sweep
+from experiments.sweeps.plan import Run
 
 # One core a run, whatever the number of workers: sums then always run in one order.
 _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -37,7 +37,7 @@ def error_of(folder: Path) -> str | None:
 
 
 def run_all(
-    sweep: Sweep,
+    runs: Iterable[Run],
     places: Mapping[str, str],
     folder: Path,
     *,
@@ -49,7 +49,7 @@ def run_all(
     """Runs what is not finished.
 
     Args:
-      sweep: what to run.
+      runs: what to run; one that occurs twice is run once.
       places: what {data} and the like stand for.
       folder: of the cells.
       weights: folders with the weights of some backbones.
@@ -65,7 +65,7 @@ def run_all(
       SystemExit: SIGTERM, likewise.
     """
     # Two methods of a sweep may be one and the same run.
-    runs = list({run.id: run for run in sweep.runs()}.values())
+    runs = list({run.id: run for run in runs}.values())
     todo = [run for run in runs if state_of(folder / run.id) != "finished"]
     total = len(runs)
     if todo:

@@ -1,4 +1,4 @@
-"""Streams whose class balance drifts, made from a file of scored texts."""
+"""Files made here from one of scored texts: streams that drift, and rows with their group."""
 
 import csv
 from collections.abc import Iterable
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from dwa_jax import data
+from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune import own_files
 from dwa_jax.regular_files import check_regular
 
@@ -58,3 +59,29 @@ def write(
                     writer = csv.writer(file, lineterminator="\n")
                     writer.writerow(["text", "score"])
                     writer.writerows(zip(part.texts, part.scores.tolist(), strict=True))
+
+
+def write_groups(source: Path, folder: Path, column: str) -> None:
+    """Writes FOLDER/NAME.csv: text, score and group, what rows of one origin have in common.
+
+    Args:
+      source: CSV with columns text and score, and one of ids GROUP_NUMBER.
+      folder: where to; a file that is there already stays.
+      column: the ids.
+
+    Raises:
+      ValueError: the file has no such column.
+    """
+    target = folder / source.name
+    if target.exists():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with source.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or column not in rows[0]:
+        raise ValueError(f"{source} has no column {column!r}")
+    with replacing(target) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["text", "score", "group"])
+        for row in rows:
+            writer.writerow([row["text"], row["score"], row[column].rpartition("_")[0]])

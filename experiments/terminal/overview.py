@@ -52,6 +52,8 @@ def conclude(console: Terminal, summary: dict, folder: Path) -> None:
         "pictures": folder / "plots",
         "kept": _kept(folder),
     }
+    if summary["test"] is None:
+        rows["numbers are of"] = "the validation split, on which the best epoch was chosen"
     if summary["skipped_steps"]:
         rows["updates left out"] = f"{summary['skipped_steps']}, see metrics.jsonl"
     console.table("the run", rows)

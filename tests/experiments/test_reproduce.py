@@ -48,14 +48,12 @@ def sweep(**changes):
 @pytest.mark.parametrize("name", [*papers.TABLES.values(), *papers.FIGURES.values()])
 def test_every_table_and_figure_is_a_sweep_of_keys_that_exist(name):
     loaded = reproduce.load(ROOT / f"configs/sweeps/{name}.py")
-    (file,) = loaded.backbones.values()
-    assert (ROOT / file).is_file()
+    assert all((ROOT / file).is_file() for file in loaded.backbones.values())
     from configs import base
 
     known = base.get_config()
     for run in loaded.runs():
         assert set(run.keys) <= set(known)
-    assert loaded.axis is None or set(loaded.axis[1]) == set(loaded.methods)
 
 
 def test_sweeps_share_the_runs_that_are_the_same():
@@ -116,7 +114,10 @@ def test_narrowing_keeps_the_baseline_and_refuses_unknown_names():
         ([], "one of the arguments --table --figure --sweep is required"),
         (["--table=5", "--figure=3"], "not allowed with"),
         (["--table=6"], "invalid choice"),
-        (["--sweep=nowhere.py"], "nowhere.py: no such file; there are: configs/sweeps/drift.py,"),
+        (
+            ["--sweep=nowhere.py"],
+            "nowhere.py: no such file; there are: configs/sweeps/attribution.py,",
+        ),
         (["--sweep=README.md"], "README.md does not hold a sweep: a Python file ends in .py"),
         (["--table=5", "--seeds=a"], "expected integers with commas"),
         (["--table=5", "--workers=0"], "must be at least 1"),
@@ -170,6 +171,16 @@ def test_a_stream_drifts_from_negative_to_positive_and_shares_no_text(tmp_path):
     assert source.read_text().count("\n") == 401
 
 
+def test_rows_of_one_origin_get_a_group(tmp_path):
+    source = tmp_path / "reviews.csv"
+    source.write_text('text,score,id\n"good, and cheap",0.5,12_1\nbad,-0.5,12_2\nfine,0.25,7_1\n')
+    streams.write_groups(source, tmp_path / "made", "id")
+    lines = (tmp_path / "made" / "reviews.csv").read_text().splitlines()
+    assert lines[1:] == ['"good, and cheap",0.5,12', "bad,-0.5,12", "fine,0.25,7"]
+    with pytest.raises(ValueError, match="has no column 'review'"):
+        streams.write_groups(source, tmp_path / "elsewhere", "review")
+
+
 # One test, because its runs are processes of their own, and take seconds each.
 def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(tmp_path):
     methods = {
@@ -179,18 +190,28 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     }
     here = sweep(methods=methods, curves=True)
     folder = tmp_path / "first"
-    states = runner.run_all(here, PLACES, folder, workers=2, say=lambda line: None)
+    states = runner.run_all(here.runs(), PLACES, folder, workers=2, say=lambda line: None)
 
     assert sorted(states.values()) == ["failed", "finished", "finished"]
-    results, timing = collect.collect(here, folder, command="c", papers=[], resamples=100)
+    results, timing = collect.collect(here, folder, command="c", papers=[])
     by_method = {run["method"]: run for run in results["runs"]}
     assert by_method["broken"]["status"] == "failed"
     assert "floor" in by_method["broken"]["error"]
     assert len(timing["runs"]) == 2
     assert not list(folder.rglob("checkpoints"))
     assert by_method["dwa"]["final"]["alpha"] <= 0.1
-    curve = results["curves"]["fx/scratch/dwa"]["lambda_regression"]
+    curves = results["curves"]["fx/scratch/dwa"]
+    curve = curves["lambda_regression"]
     assert curve["step"] == [1, 2, 3, 4] and curve["low"] == curve["high"]
+    (mean,) = curves["by_epoch"]["lambda_regression"]
+    assert mean == pytest.approx(np.mean(curve["mean"]), rel=1e-4)
+    weights = by_method["dwa"]["weights"]
+    assert weights["start"]["lambda_regression"] == pytest.approx(curve["mean"][0], rel=1e-4)
+    assert weights["end"]["lambda_regression"] == pytest.approx(mean, rel=1e-4)
+    constant = by_method["constant"]["weights"]
+    assert constant["end"]["share_classification"] == pytest.approx(0.25)
+    assert [by_method["dwa"][key] for key in ("batch_size", "split")] == [16, "test"]
+    assert all(time["memory_of"] == "process" for time in timing["runs"].values())
     differences = {item["metric"]: item for item in results["comparisons"]}
     mse = {name: by_method[name]["test"]["mse"] for name in ("constant", "dwa")}
     assert differences["mse"]["difference"] == pytest.approx(mse["dwa"] - mse["constant"])
@@ -199,13 +220,15 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
     said = []
     without = here.narrowed(methods=["dwa"])
-    assert set(runner.run_all(without, PLACES, folder, say=said.append).values()) == {"finished"}
+    assert set(runner.run_all(without.runs(), PLACES, folder, say=said.append).values()) == {
+        "finished"
+    }
     assert said == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
 
     # The same numbers come out again.
     again = here.narrowed(methods=["constant"])
-    runner.run_all(again, PLACES, tmp_path / "second", say=lambda line: None)
+    runner.run_all(again.runs(), PLACES, tmp_path / "second", say=lambda line: None)
     first, _ = collect.collect(again, folder, command="c", papers=[])
     second, _ = collect.collect(again, tmp_path / "second", command="c", papers=[])
     assert json.dumps(first) == json.dumps(second)
@@ -222,5 +245,8 @@ def test_the_program_reports_what_is_there(tmp_path):
     assert done.returncode == 0, done.stderr
     report = (tmp_path / "figure2" / "report.md").read_text()
     assert slug("dwa (paper)") == "dwa-paper" and "dwa (paper)" in report
-    results = json.loads((tmp_path / "figure2" / "results.json").read_text())
+    text = (tmp_path / "figure2" / "results.json").read_text()
+    results = json.loads(text)
+    # A line a run, and few besides.
+    assert len(results["runs"]) < len(text.splitlines()) < len(results["runs"]) + 80
     assert {run["status"] for run in results["runs"]} == {"missing"}

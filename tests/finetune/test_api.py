@@ -47,6 +47,16 @@ def model(rows):
     return dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **TINY)
 
 
+def test_the_papers_protocol_says_that_its_numbers_are_of_validation(rows):
+    keys = TINY | {"protocol": "paper", "batch_size": 10, "eval_batch_size": 8, "patience": 1}
+    model = dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **keys)
+    assert (model.config.epochs, model.config.fractions) == (100, (0.9, 0.1, 0.0))
+    summary = model.summary
+    assert summary["test"] is None and summary["predictions"] == "validation"
+    assert summary["rows"]["validation"]["count"] == 12
+    assert any("the numbers are of the validation split" in note for note in summary["notes"])
+
+
 def timeless(history):
     return [{k: v for k, v in record.items() if k not in TIMES} for record in history]
 
@@ -163,6 +173,7 @@ def test_a_saved_model_is_the_same_model(model, rows, tmp_path):
         np.testing.assert_array_equal(one, other)
     assert again.summary == model.summary and again.history == model.history
     names = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
+    names |= {"score_panels"}
     for one in (model, again):
         figures = one.figures()
         assert set(figures) == names

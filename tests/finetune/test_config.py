@@ -39,6 +39,10 @@ def test_every_default_is_in_its_range_and_every_key_has_a_meaning():
         ({"on_bad_row": "drop"}, "on_bad_row='drop' is not one of error, skip"),
         ({"preset": "papers"}, "preset='papers' is not one of paper, stable"),
         ({"score_range": (1.0,)}, "score_range"),
+        ({"protocol": "dao"}, "protocol='dao' is not one of '', paper"),
+        ({"protocol": "paper", "batch_size": 16}, "has a batch_size of 5 to 10, not 16"),
+        ({"protocol": "paper", "test": "a.csv"}, "has no test split; test must be ''"),
+        ({"protocol": "paper", "folds": 5}, "has one split; folds must be 0"),
         ({"scratch": {"heads": 3}}, "scratch.heads=3 does not divide scratch.width=128"),
         ({"scratch": {"height": 3}}, "there is no key 'scratch.height'; there are: vocab_size"),
         ({"learning_rat": 1.0}, "there is no key 'learning_rat'; the nearest is 'learning_rate'"),
@@ -59,3 +63,10 @@ def test_a_configuration_comes_from_whatever_holds_one():
     assert Config.of(Config(epochs=3), tasks=("regression",), learning_rate=1.0) == wanted
     assert Config.of(wanted.to_dict()) == wanted
     assert changed(Config.of(scratch={"width": 64})) == {"scratch.width": 64}
+
+
+def test_the_papers_protocol_takes_the_place_of_epochs_and_fractions():
+    found = Config(protocol="paper", epochs=3, fractions=(0.5, 0.2, 0.3))
+    assert (found.epochs, found.fractions) == (100, (0.9, 0.1, 0.0))
+    assert (found.max_length, found.warmup_steps, found.seed) == (512, 100, 42)
+    assert Config.of(found.to_dict()) == found
