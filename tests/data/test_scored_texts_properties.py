@@ -11,11 +11,11 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dwa_jax.data import DataError, read
+from dwa_jax.data import DataError, cells, read
 
 REPRODUCIBLE = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 
-TEXTS = st.text(min_size=1, max_size=30).filter(lambda t: t.strip() and "\0" not in t)
+TEXTS = st.text(min_size=1, max_size=30).filter(lambda t: not cells.is_blank(t) and "\0" not in t)
 SCORES = st.none() | st.floats(-1, 1)
 CATEGORIES = st.none() | st.integers(0, 2**31 - 1)
 TABLES = st.lists(

@@ -66,6 +66,8 @@ def make(family: str, folder: Path, *, tasks=("regression", "classification"), r
     config = Config.of(
         {"backbone": str(folder), "num_classes": 3, "tasks": tasks, "eval_batch_size": 4}
         | {"lora_rank": rank, "lora_alpha": 2.0 * rank, "max_length": 32}
+        # As what opens an export gives them.
+        | {"clip_scores": False}
         | changes
     )
     model = load_model(config, None, jax.random.key(0))
