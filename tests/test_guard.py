@@ -239,7 +239,7 @@ def test_a_step_in_bfloat16_is_the_float32_one_up_to_its_rounding():
         np.testing.assert_allclose(rounded[name], value, rtol=0.05, atol=0.01, err_msg=name)
 
 
-def _equations(jaxpr):
+def equations(jaxpr):
     for equation in jaxpr.eqns:
         yield equation
         for parameter in jax.tree.leaves(
@@ -247,14 +247,14 @@ def _equations(jaxpr):
         ):
             inner = getattr(parameter, "jaxpr", parameter)
             if hasattr(inner, "eqns"):
-                yield from _equations(inner)
+                yield from equations(inner)
 
 
 @pytest.mark.parametrize("family", ["roberta", "qwen2"])
 def test_in_bfloat16_softmax_norms_and_logarithms_are_float32(family):
     state, step, _ = make(family, dtype=jnp.bfloat16, backbone={"hidden_act": "relu"})
     found = {}
-    for equation in _equations(jax.make_jaxpr(step)(state, BATCHES[0]).jaxpr):
+    for equation in equations(jax.make_jaxpr(step)(state, BATCHES[0]).jaxpr):
         kinds = {str(value.aval.dtype) for value in equation.outvars}
         found.setdefault(equation.primitive.name, set()).update(kinds)
     # The matrix products are where bfloat16 is wanted.
