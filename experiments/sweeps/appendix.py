@@ -91,8 +91,8 @@ def reading(results: dict) -> list:
         "each method by its own questions. The common labels cut the true and the predicted "
         f"scores at {', '.join(f'{x:g}' for x in COMMON_THRESHOLDS).replace('-', '−')} for every "
         "method; balanced MSE is the mean of the MSE of those classes.",
-        "Precision and F1 in the papers' columns are means over classes weighted by their rows, and "
-        "like accuracy there on each method's own labels; best epochs are chosen on validation.",
+        "Precision and F1 in the papers' columns are means over classes weighted by their rows, "
+        "and like accuracy there on each method's own labels; best epochs are those of validation.",
         "Seconds and memory were taken while runs shared a machine. They show the order of "
         "magnitude, not a benchmark.",
     ]
