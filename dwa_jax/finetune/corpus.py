@@ -234,6 +234,11 @@ def divide(config: Config, uncut: Uncut) -> Corpus:
             notes.append("label_with='vader' gave no score: every row has one")
 
     thresholds, categories, origin = _labelled(config, rows, notes)
+    if config.protocol == "paper":
+        notes.append(
+            f"protocol=paper: {config.epochs} epochs and no test split; the numbers are of the "
+            "validation split, on which the best epoch is chosen, and so better than of new texts"
+        )
     return Corpus(rows, categories, thresholds, notes, bad, by_machine, origin)
 
 

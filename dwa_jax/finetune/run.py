@@ -158,11 +158,6 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
             own_files.remove_own(folder, "tokenizer")
         notes += run_folder.open_folder(folder, config, rows, model.digests)
     notes = [*corpus.notes, *notes]
-    if config.protocol == "paper":
-        notes.append(
-            f"protocol=paper: {config.epochs} epochs and no test split; the numbers are of the "
-            "validation split, on which the best epoch is chosen, and so better than of new texts"
-        )
     for note in notes:
         listener.note(f"note: {note}")
     trained = {

@@ -91,8 +91,8 @@ def reading(results: dict) -> list:
         "each method by its own questions. The common labels cut the true and the predicted "
         f"scores at {', '.join(f'{x:g}' for x in COMMON_THRESHOLDS).replace('-', '−')} for every "
         "method; balanced MSE is the mean of the MSE of those classes.",
-        "Accuracy, precision and F1 without a word are weighted by the classes' rows and on each "
-        "method's own labels; best epochs are chosen on the validation split.",
+        "Precision and F1 in the papers' columns are means over classes weighted by their rows, "
+        "and like accuracy there on each method's own labels; best epochs are those of validation.",
         "Seconds and memory were taken while runs shared a machine. They show the order of "
         "magnitude, not a benchmark.",
     ]
@@ -125,7 +125,7 @@ def power(results: dict, count: int) -> str:
     return (
         f"Power: with {count} tests a difference in MSE of {', '.join(sizes)} would be found with "
         "a probability of 80 % (of a method whose differences spread over seeds as the median "
-        "method's do). What is not bold is undecided, not a zero."
+        "method's do, what shared texts add left aside). What is not bold is undecided, not a zero."
     )
 
 

@@ -47,16 +47,6 @@ def model(rows):
     return dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **TINY)
 
 
-def test_the_papers_protocol_says_that_its_numbers_are_of_validation(rows):
-    keys = TINY | {"protocol": "paper", "batch_size": 10, "eval_batch_size": 8, "patience": 1}
-    model = dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **keys)
-    assert (model.config.epochs, model.config.fractions) == (100, (0.9, 0.1, 0.0))
-    summary = model.summary
-    assert summary["test"] is None and summary["predictions"] == "validation"
-    assert summary["rows"]["validation"]["count"] == 12
-    assert any("the numbers are of the validation split" in note for note in summary["notes"])
-
-
 def timeless(history):
     return [{k: v for k, v in record.items() if k not in TIMES} for record in history]
 

@@ -180,3 +180,11 @@ def test_files_beside_texts_in_memory_have_columns_of_their_own(tmp_path):
     corpus = read_corpus(Config.of(config, also_test=more), {"train": rows})
     assert corpus.rows[more].texts == ["up a lot", "down"]
     assert corpus.rows[more].scores.tolist() == [0.5, -0.5]
+
+
+def test_the_papers_protocol_leaves_nothing_to_test_on_and_says_so():
+    config = Config(protocol="paper", generated_rows=60, stratifier="equal_width")
+    found = read_corpus(config)
+    assert [len(found.rows[split]) for split in ("train", "validation", "test")] == [54, 6, 0]
+    (note,) = found.notes
+    assert note.startswith("protocol=paper: 100 epochs and no test split; the numbers are of the ")
