@@ -142,6 +142,8 @@ def _categories(run):
         f"Thresholds of the score, {how}: {thresholds}.",
         "",
         *_table(["", "name", "scores"], rows),
+        "",
+        "The model's own scores may lie a little beyond [-1, 1]; `dwa_jax` gives the nearer end.",
     ]
 
 

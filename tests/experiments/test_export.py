@@ -244,7 +244,7 @@ def test_a_run_in_bfloat16_is_compared_in_float32_and_peft_opens_its_base_so(tmp
 def test_without_a_format_what_fits_is_written(runs, tmp_path, capsys, monkeypatch):
     folder = runs("bert").config.backbone
     run = trained_runs.make("bert", folder, pooling="mean")
-    monkeypatch.setattr(export.saved, "load", lambda path: run)
+    monkeypatch.setattr(export.saved, "load", lambda path, backbone: run)
     export.main([f"--workdir={tmp_path}", f"--output={tmp_path / 'out'}", "--no-check"])
     assert "for sentence_transformers; README.md" in capsys.readouterr().out
     assert (tmp_path / "out" / "regression" / "modules.json").exists()
