@@ -342,7 +342,10 @@ class Peer:
         objective.backward()
 
     def _autogram(self, pooled, losses):
-        gramian = self.engine.compute_gramian(losses)
+        with warnings.catch_warnings():
+            # PyTorch says that its own attention is slow where many cotangents pass at once.
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            gramian = self.engine.compute_gramian(losses)
         balance, weights = self._weights(gramian.diagonal().sqrt(), losses)
         (balance * weights * losses).sum().backward()
 
