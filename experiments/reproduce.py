@@ -156,7 +156,7 @@ if __name__ == "__main__":
     check_first(lambda: requested(sys.argv[1:]))
 
 from dwa_jax.finetune import own_files
-from experiments.sweeps import claims, collect, report, runner, streams, tuning
+from experiments.sweeps import cheap, claims, collect, report, runner, streams, tuning
 from experiments.terminal.console import Terminal
 
 _WRITTEN = ("results.json", "timing.json", "report.md", "report.html", "pictures")
@@ -220,10 +220,12 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
     sweep, tuned = tuning.tune(sweep, cells)
     if not options.report_only:
         run_all(sweep.runs())
+        cheap.measure_missing(sweep, cells, console.note)
     line = command(arguments)
     results, timing = collect.collect(
         sweep, cells, command=line, papers=papers.STATEMENTS, tuned=tuned
     )
+    results["cheap"] = cheap.read(sweep, cells)
     folder.mkdir(parents=True, exist_ok=True)
     with own_files.placing(folder, overwrite=options.overwrite) as place:
         for file, found in (("results.json", results), ("timing.json", timing)):

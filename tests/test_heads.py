@@ -1,3 +1,5 @@
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -80,3 +82,18 @@ def test_a_head_that_starts_at_its_outputs_cannot_shout():
     )
     found = heads.apply(start("distilbert"), shown, config)
     np.testing.assert_allclose(found, np.tile(wanted, (3, 1)), atol=1e-7)
+
+
+@pytest.mark.parametrize("family", backbones.FAMILIES)
+def test_the_first_loss_is_the_scores_variance_whatever_the_family(family):
+    # Vectors as long as those of published models: 10 of encoders, 50 of decoders.
+    width, classifier = 1024, backbones.FAMILIES[family].classifier
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(200, width)) * (50 if classifier.pooling == "last" else 10)
+    vectors = jnp.asarray(vectors / np.sqrt(width), jnp.float32)
+    scores = draw.normal(0.1, 0.4, 200)
+    params = heads.init(jax.random.key(0), family, width, 1)
+    params = heads.start_at(params, family, np.array([scores.mean()]))
+    outputs = heads.apply(params, vectors, types.SimpleNamespace(family=family, norm_eps=1e-5))
+    loss = np.mean((np.asarray(outputs)[:, 0] - scores) ** 2)
+    assert loss <= 1.2 * scores.var()

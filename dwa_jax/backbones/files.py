@@ -59,8 +59,12 @@ def locate(path_or_id: str | pathlib.Path) -> pathlib.Path:
     # Unlike Path.expanduser, it leaves the name of a user whom nobody knows as it is.
     folder = pathlib.Path(os.path.expanduser(path_or_id))
     if folder.is_dir():
+        if not (folder / CONFIG).exists() and (packed := sorted(folder.glob("*.gguf"))):
+            raise BackboneError(_of_gguf(packed[0]))
         return folder
     name = str(path_or_id)
+    if folder.is_file() and folder.suffix.lower() == ".gguf":
+        raise BackboneError(_of_gguf(name))
     if folder.exists():
         raise BackboneError(f"{name} is a file; give the folder that holds it and {CONFIG}")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name):
@@ -74,6 +78,13 @@ def locate(path_or_id: str | pathlib.Path) -> pathlib.Path:
             f"({type(error).__name__}: {reason[0]}); download the model where there is a network "
             f"and give the folder that holds its {CONFIG} and weights"
         ) from error
+
+
+def _of_gguf(path):
+    return (
+        f"{path} is a GGUF file, whose weights are quantized; make a folder of it with "
+        f"docs/examples/gguf_to_folder.py of the sources: python gguf_to_folder.py {path} FOLDER"
+    )
 
 
 def cached(name: str) -> pathlib.Path | None:

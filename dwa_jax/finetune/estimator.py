@@ -135,7 +135,7 @@ class SentimentModel:
 
     def __sklearn_tags__(self) -> Any:
         # Only scikit-learn asks, so it is there.
-        from sklearn.utils import (  # type: ignore[import-untyped]
+        from sklearn.utils import (
             InputTags,
             RegressorTags,
             Tags,

@@ -1,4 +1,4 @@
-"""Watches a run: which updates were left out, when there were too many, when a bound is passed."""
+"""Watches a run: how it begins, which updates are left out, when a bound is passed."""
 
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +11,8 @@ from dwa_jax.finetune.writers import Log
 
 # Notes of single updates left out; further ones are in metrics.jsonl.
 _MOST_NOTES = 5
+# Times the spread of the scores, from which on the first loss of the regression is told.
+_SHOUTS = 3
 # Steps whose outcome may be outstanding: far more than a device is ever behind.
 _MOST_PENDING = 100
 
@@ -35,6 +37,7 @@ class Health:
         last_saved: Callable[[], str],
         log: Log,
         listener: Listener,
+        scores: np.ndarray | None = None,
     ):
         """Starts to watch.
 
@@ -45,7 +48,10 @@ class Health:
           last_saved: names the last checkpoint.
           log: metrics.jsonl.
           listener: told what was left out.
+          scores: (N,) of each training row, nan where it has none; None where the regression's
+            loss is no mean squared error of them.
         """
+        self._scores = scores
         self._most, self._in_a_row, self._origin = max_bad_steps, in_a_row, origin
         self._last_saved, self._log, self._listener = last_saved, log, listener
         self._pending: deque[tuple] = deque()
@@ -100,7 +106,23 @@ class Health:
                     "(below 0): the imbalance loss has no minimum there, the run diverges"
                 )
 
+    def _check_start(self, scores, rows, loss):
+        # A batch of unusual texts is no reason: its own spread counts as well.
+        mean, variance = np.nanmean(scores), np.nanvar(scores)
+        here = scores[rows[rows >= 0]]
+        here = here[~np.isnan(here)]
+        least = max(variance, np.mean((here - mean) ** 2)) if len(here) else variance
+        if loss > _SHOUTS * least > 0:
+            self._listener.note(
+                f"warning: the regression's first loss is {loss:.3g}, {loss / variance:.1f} times "
+                f"the variance of the scores ({variance:.3g}), which their mean alone would give: "
+                "the first steps will undo what the backbone knows. Its head is for scores of "
+                "another range (score_range), or its vectors are too long for it"
+            )
+
     def _judge(self, step, epoch, rows, values):
+        if step == 1 and self._scores is not None:
+            self._check_start(self._scores, rows, float(values["loss_regression"]))
         if not int(values["skipped"]):
             self._in_a_row = 0
             return

@@ -10,6 +10,7 @@ import numpy as np
 
 from dwa_jax import data, metrics, sharding, training
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
+from dwa_jax.finetune import choices
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus
 from dwa_jax.finetune.health import Health
@@ -298,6 +299,8 @@ def train_loop(
         last_saved,
         log,
         listener,
+        # Only a mean squared error can be compared with the scores' variance.
+        corpus.rows["train"].scores if _learns_by_squares(config) else None,
     )
 
     def save():
@@ -363,6 +366,11 @@ def train_loop(
 def undefined(monitor: str) -> str:
     """Says that no epoch could be called the best."""
     return f"monitor={monitor!r} was undefined after every epoch; the last one is kept"
+
+
+def _learns_by_squares(config):
+    name, _ = choices.parse(config.regression_loss, "regression_loss")
+    return "regression" in config.tasks and name == "mse"
 
 
 def _is_due(config, step, seconds):

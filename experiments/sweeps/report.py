@@ -181,6 +181,7 @@ def _overview(results, cells):
 def _cell(results, timing, dataset, backbone, place):
     blocks = [Heading(2, lookup.where(results, dataset, backbone))]
     blocks.append(_main_table(results, timing, dataset, backbone))
+    blocks += _cheap(results, dataset, backbone)
     stem = lookup.anchor(f"{dataset}-{backbone}")
     blocks += _forest(results, dataset, backbone, place / f"{stem}-mse.png")
     blocks += _classes(results, dataset, backbone)
@@ -230,6 +231,53 @@ def _main_table(results, timing, dataset, backbone):
             f" {_DAGGER} Other class labels than the baseline's: not comparable with its figure."
         )
     return Table(head, rows, caption)
+
+
+def _cheap(results, dataset, backbone):
+    """What there is without fine-tuning, and below it the baseline method with it."""
+    here = [
+        found
+        for found in results.get("cheap", [])
+        if (found["dataset"], found["backbone"]) == (dataset, backbone)
+    ]
+    if not here:
+        return []
+    by_name = {
+        found["name"]: [one for one in here if one["name"] == found["name"]] for found in here
+    }
+    decimals = {m: lookup.decimals(results, dataset, backbone, m) for m in lookup.LOWER_IS_BETTER}
+    metrics = ("mse", "balanced_mse", "r2", "accuracy")
+    rows = [
+        [
+            Cell(name),
+            Cell(f"{len(found)}"),
+            *(
+                lookup.seed_spread([one[metric] for one in found], decimals.get(metric, 3))
+                for metric in metrics
+            ),
+        ]
+        for name, found in by_name.items()
+    ]
+    baseline = results["sweep"]["baseline"]
+    runs = lookup.finished(results, dataset, backbone, baseline)
+    sources = ("test", "common", "test", "common")
+    rows.append(
+        [
+            Cell(f"fine-tuned: {baseline}"),
+            Cell(f"{len(runs)}"),
+            *(
+                lookup.seed_spread(lookup.values(runs, source, metric), decimals.get(metric, 3))
+                for source, metric in zip(sources, metrics, strict=True)
+            ),
+        ]
+    )
+    head = ["", "seeds", "MSE", "balanced MSE", "R²", "accuracy, common labels"]
+    caption = (
+        f"The same rows and splits. The vectors are those of {backbone} before any training, each "
+        "number brought to deviation 1; TF-IDF is of words and pairs of words. The strength of a "
+        "ridge regression is chosen by leaving each training row out in turn."
+    )
+    return [Heading(3, "Without fine-tuning"), Table(head, rows, caption)]
 
 
 def _forest(results, dataset, backbone, path):

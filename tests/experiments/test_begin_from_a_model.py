@@ -4,6 +4,7 @@ Axes: N texts, K categories.
 """
 
 import csv
+import dataclasses
 import functools
 import json
 import shutil
@@ -274,3 +275,21 @@ def test_thresholds_behind_a_link_of_a_run_are_not_read(tmp_path):
     (folder / "summary.json").unlink()
     (tmp_path / "private").rename(folder / "summary.json")
     assert inherited.inherited_thresholds(str(folder)) == [0.5]
+
+
+def test_a_head_that_was_for_scores_of_another_range_is_told_at_the_first_step(runs, tmp_path):
+    run = runs("llama")
+    far = dataclasses.replace(run, psi=jax.tree.map(lambda leaf: 50 * leaf, run.psi))
+    heard = Notes()
+    texts = [f"{text} {i}" for i in range(4) for text in TEXTS]
+    dwa_jax.train(
+        texts,
+        np.linspace(-0.9, 0.9, len(texts)),
+        backbone=str(export(far, "transformers", tmp_path / "far", check=False)),
+        listener=heard,
+        epochs=1,
+        num_classes=3,
+        max_buckets=1,
+        fractions=(0.8, 0.2, 0.0),
+    )
+    assert sum("the regression's first loss is" in note for note in heard.notes) == 1

@@ -18,6 +18,7 @@ NAMES = sorted(
 BOTH = ("regression", "classification")
 TWITTER = "cardiffnlp/twitter-roberta-large-2022-154m"
 TINYLLAMA = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
+SMOLLM2 = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PAPERS = {
     "roberta_large": ("FacebookAI/roberta-large", 0, "single_task", ("regression",)),
     "twitter_roberta_large": (TWITTER, 0, "single_task", ("regression",)),
@@ -32,8 +33,8 @@ PAPERS = {
 }
 
 
-def test_there_are_the_papers_configurations_and_two_small_ones():
-    assert set(NAMES) == set(PAPERS) | {"demo", "minilm"}
+def test_there_are_the_papers_configurations_and_three_small_ones():
+    assert set(NAMES) == set(PAPERS) | {"demo", "minilm", "smollm2"}
 
 
 @pytest.mark.parametrize("name", NAMES)

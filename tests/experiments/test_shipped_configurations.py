@@ -14,7 +14,7 @@ import dwa_jax
 from dwa_jax.finetune import listener
 from dwa_jax.finetune.config import Config
 from tests.experiments import trained_runs
-from tests.experiments.test_configs import NAMES, TINYLLAMA, TWITTER
+from tests.experiments.test_configs import NAMES, SMOLLM2, TINYLLAMA, TWITTER
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +25,7 @@ FAMILY = {
     "FacebookAI/roberta-large": "roberta",
     TWITTER: "roberta",
     TINYLLAMA: "llama",
+    SMOLLM2: "llama",
     "Qwen/Qwen2-0.5B": "qwen2",
     "sentence-transformers/all-MiniLM-L6-v2": "bert",
 }

@@ -149,6 +149,12 @@ def make_results(methods=(BASELINE, BETTER, WORSE, UNSURE, REGRESSION), datasets
                 "thresholds": {BASELINE: FIXED, BETTER: QUANTILES},
             }
         },
+        "cheap": [
+            {"dataset": datasets[0], "backbone": backbone, "seed": seed, "name": name}
+            | {"mse": mse + 0.01 * seed, "balanced_mse": 2 * mse, "r2": None, "accuracy": 0.25}
+            for seed in (0, 1)
+            for name, mse in (("VADER", 0.31), ("ridge on TF-IDF", 0.11))
+        ],
         "papers": [
             {"what": "improvement in MSE", "figure": "12.36 %", "source": "arXiv 2408.11856"}
         ],
@@ -201,6 +207,14 @@ def test_the_page_loads_its_pictures_and_nothing_else(page, source, folder):
     assert "http://" not in source and "https://" not in source
     assert "@import" not in source and "url(" not in source
     assert len(source) < 2**17
+
+
+def test_what_there_is_without_fine_tuning_stands_beside_what_there_is_with_it(page, folder):
+    rows = [row for row in page.rows if row and row[0] in ("VADER", f"fine-tuned: {BASELINE}")]
+    # Of the one dataset that has them.
+    assert [row[:2] for row in rows] == [["VADER", "2"], [f"fine-tuned: {BASELINE}", "5"]]
+    assert rows[0][2].startswith("0.31") and rows[0][4] == formatting.DASH
+    assert (folder / "report.md").read_text("utf-8").count("Without fine-tuning") == 1
 
 
 def test_every_method_and_unfinished_run_appears(page, results):

@@ -62,6 +62,37 @@ def test_too_many_in_a_row_end_the_run(before, ends_at):
     assert len(log) == ends_at
 
 
+SCORES = np.array([-0.5, 0.5, 0.1, -0.1, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "told"),
+    [
+        # Their variance is .13; the first two rows alone have .25 about the mean of all.
+        ([0, 1, 2, 3], 0.5, "0.5, 3.8 times the variance of the scores (0.13)"),
+        ([0, 1, 2, 3], 0.38, None),
+        ([2, 3, 4, -1], 0.5, "3.8 times"),
+        ([0, 1, 4, -1], 0.7, None),
+        ([0, 1, 4, -1], 0.8, "6.2 times"),
+        ([4, -1], 0.0, None),
+    ],
+)
+def test_a_first_loss_far_above_the_scores_variance_is_told_once(rows, loss, told):
+    watch, _, console = health(scores=SCORES)
+    for step in (1, 2):
+        watch.follow(step, 1, np.array(rows), values(0, loss))
+    watch.settle()
+    assert len(console) == (told is not None)
+    assert told is None or told in console[0]
+
+
+def test_where_the_loss_is_no_squared_error_the_first_one_is_not_judged():
+    watch, _, console = health()
+    watch.follow(1, 1, np.array([0]), values(0, 9.0))
+    watch.settle()
+    assert console == []
+
+
 def test_a_bound_that_is_passed_is_said_once():
     watch, _, console = health()
     for step, beta in enumerate([0.1, 0.0, -0.1, -0.2]):
