@@ -342,7 +342,10 @@ class Peer:
         objective.backward()
 
     def _autogram(self, pooled, losses):
-        gramian = self.engine.compute_gramian(losses)
+        with warnings.catch_warnings():
+            # Of mapping over fused attention, which PyTorch does in a loop.
+            warnings.simplefilter("ignore")
+            gramian = self.engine.compute_gramian(losses)
         balance, weights = self._weights(gramian.diagonal().sqrt(), losses)
         (balance * weights * losses).sum().backward()
 
