@@ -343,8 +343,8 @@ class Peer:
 
     def _autogram(self, pooled, losses):
         with warnings.catch_warnings():
-            # PyTorch says that its own attention is slow where many cotangents pass at once.
-            warnings.filterwarnings("ignore", message="There is a performance drop")
+            # Of mapping over fused attention, which PyTorch does in a loop.
+            warnings.simplefilter("ignore")
             gramian = self.engine.compute_gramian(losses)
         balance, weights = self._weights(gramian.diagonal().sqrt(), losses)
         (balance * weights * losses).sum().backward()
