@@ -87,7 +87,7 @@ def train(folder: Path) -> dict:
         for batch in batches["train"].epoch(epoch):
             score, mask = torch.tensor(batch["score"]), torch.tensor(batch["score_mask"])
             loss = ((_scores(model, batch) - score) ** 2 * mask).sum() / mask.sum()
-            first = float(loss) if first is None else first
+            first = loss.item() if first is None else first
             optimizer.zero_grad()
             loss.backward()
             if config.clip_norm:

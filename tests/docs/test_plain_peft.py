@@ -25,6 +25,7 @@ def test_a_regression_alone_is_plain_peft_s(tmp_path):
         lora_alpha=4.0,
         dropout=False,
         learning_rate=1e-2,
+        head_learning_rate=3e-2,
         # Clips some of the steps.
         clip_norm=0.05,
         epochs=3,
