@@ -16,9 +16,6 @@ from dwa_jax.finetune.predictor import Predictor, scores_in_range
 _EXPLAINED = 64
 
 
-ON_BAD_ROW = ("keep", "skip", "error")
-
-
 class Predicted(NamedTuple):
     """What came of a table.
 

@@ -115,10 +115,8 @@ class Predictor:
         run = self.run
         self._mesh = sharding.data_mesh()
         self.batch_size = -(-self.batch_size // self._mesh.size) * self._mesh.size
-        # Scanned layers compile in half the time and compute as fast.
-        scanned = run.module.clone(unroll=1)
         self._predict = training.make_predict(
-            scanned, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
+            run.module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
         )
         shape = run.module.config
         # A token's multiplications, nearly, and what is worth one compilation of them.

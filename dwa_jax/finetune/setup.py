@@ -335,9 +335,6 @@ def make_setup(
         **common,
     )
     step = training.make_step(model.module, tasks, method, optimizers, options)
-    # Scanned: side by side, layers take several times as long to compile, and are no faster where
-    # no backward pass joins them.
-    scanned = model.module.clone(unroll=1)
-    predict = training.make_predict(scanned, tasks, **common)
+    predict = training.make_predict(model.module, tasks, **common)
     state = sharding.replicate(state, mesh)
     return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)
