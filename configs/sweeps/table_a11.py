@@ -10,7 +10,7 @@ def get_sweep():
     """Returns the sweep."""
     return dict(
         title="Table A.11: the choice of the model",
-        question="Is a RoBERTa that was trained on tweets the better start for the score alone?",
+        question="Is a model that was trained on tweets the better start for the score alone?",
         methods={"regression alone": {}},
         datasets=common.DATASETS,
         backbones={

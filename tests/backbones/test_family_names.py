@@ -54,7 +54,8 @@ def named(source):
     """Where a file's code names a family: (line, word)."""
     spellings = [re.sub(r"\W", r"[-_ ]?", name) for name in FAMILIES]
     family = re.compile("|".join(sorted(spellings, key=len, reverse=True)), re.IGNORECASE)
-    of_models = re.compile(rf"(?<![\w-])({'|'.join(map(re.escape, models()))})(?![\w-])")
+    names = "|".join(re.sub("[-_]", "[-_]", re.escape(name).replace("\\-", "-")) for name in models())
+    of_models = re.compile(rf"(?<![\w-])({names})(?![\w-])", re.IGNORECASE)
     return [
         (line, word)
         for line, word in words(source)
@@ -105,6 +106,7 @@ def test_a_name_in_code_is_found(line):
         'shape = "qwen2-0.5b"',
         'place / "sentence_bert_config.json"',
         "from configs import twitter_roberta_large",
+        'backbones = {"Twitter-RoBERTa-large": 1}',
     ],
 )
 def test_what_is_no_family_in_code_is_left_alone(line):
