@@ -54,7 +54,8 @@ def named(source):
     """Where a file's code names a family: (line, word)."""
     spellings = [re.sub(r"\W", r"[-_ ]?", name) for name in FAMILIES]
     family = re.compile("|".join(sorted(spellings, key=len, reverse=True)), re.IGNORECASE)
-    names = "|".join(re.sub("[-_]", "[-_]", re.escape(name).replace("\\-", "-")) for name in models())
+    # Whose parts a file's name joins by _, and a paper by -.
+    names = "|".join(re.sub(r"_|\\-", "[-_]", re.escape(name)) for name in models())
     of_models = re.compile(rf"(?<![\w-])({names})(?![\w-])", re.IGNORECASE)
     return [
         (line, word)

@@ -109,7 +109,9 @@ def test_the_folder_holds_what_it_promises(finished):
     assert len(summary["thresholds"]) == 4 and summary["best_epoch"] in (1, 2)
     assert summary["machine_scored"] == {}
     assert summary["timing"]["seconds"] > 0 and summary["memory"]["process_bytes"] > 0
-    assert {path.stem for path in (folder / "plots").glob("*.png")} == PLOTS
+    pictures = list((folder / "plots").glob("*.png"))
+    assert {path.stem for path in pictures} == PLOTS
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures)
     # What predicting takes is kept, and little else.
     sizes = {path: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     weights = sizes[folder / "model.safetensors"]
