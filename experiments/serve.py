@@ -70,7 +70,7 @@ def parse(argv: list[str] | None = None):
 def _whole(least, most=2**31 - 1):
     def number(word):
         if not word.isdecimal() or not least <= int(word) <= most:
-            raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {least} on")
+            raise argparse.ArgumentTypeError(f"{word!r} is no whole number from {least} to {most}")
         return int(word)
 
     return number

@@ -9,7 +9,7 @@ from experiments.server.limits import Limits
 _NUMBER, _TRUTH, _STRING = {"type": "number"}, {"type": "boolean"}, {"type": "string"}
 _NUMBERS = {"type": "array", "items": _NUMBER}
 # Of every field that a prediction may have.
-_FIELDS: dict[str, dict[str, Any]] = {
+FIELDS: dict[str, dict[str, Any]] = {
     "score": _NUMBER | {"description": "in [-1, 1]"},
     "category": {"type": "integer", "minimum": 0},
     "name": _STRING | {"description": "the category's"},
@@ -53,7 +53,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
 def describe(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     """Returns the description in OpenAPI 3.1."""
     text = _STRING | {"maxLength": limits.characters}
-    fields = {name: _FIELDS.get(name, {}) for name in Prediction._fields}
+    fields = {name: FIELDS.get(name, {}) for name in Prediction._fields}
     schemas = {
         "Prediction": {
             "type": "object",

@@ -16,6 +16,8 @@ def load() -> tuple[bytes, dict[str, str]]:
         "default-src 'none'",
         f"script-src {script}",
         f"style-src {style}",
+        # The page's icon, which is none.
+        "img-src data:",
         "connect-src 'self'",
         "base-uri 'none'",
         "form-action 'none'",

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 # Tokens of the shortest shape.
-_SHORTEST = 8
+_SHORTEST = 16
 
 
 def warm_shapes(
@@ -20,8 +20,8 @@ def warm_shapes(
 ) -> list[tuple[int, int]]:
     """Returns the shapes (rows, tokens) to compile.
 
-    Rows double from shape to shape; lengths grow by a third or a half: at most a third of a
-    batch is padding to the next length.
+    Lengths grow by a third or a half, rows fourfold: what does not fill a shape goes through
+    several smaller ones.
 
     Args:
       longest: tokens of the longest text that may come.
@@ -35,8 +35,10 @@ def warm_shapes(
         lengths += [n for n in (size, size * 3 // 2) if n < longest]
         size *= 2
     rows = [multiple]
-    while rows[-1] * 2 <= batch_size:
-        rows.append(rows[-1] * 2)
+    while rows[-1] * 4 < batch_size:
+        rows.append(rows[-1] * 4)
+    if rows[-1] < batch_size:
+        rows.append(batch_size)
     return [
         (count, length)
         for length in sorted(lengths)
