@@ -93,7 +93,7 @@ from dwa_jax.finetune.predictor import Predictor
 from dwa_jax.finetune.serving.batcher import Batcher
 from experiments.server import sockets
 from experiments.server.app import Answers
-from experiments.server.connections import DrainingServer, Settings
+from experiments.server.connections import BoundedConfig, DrainingServer
 from experiments.server.meters import Meters
 from experiments.server.request_log import RequestLog
 
@@ -131,7 +131,7 @@ def serve(args) -> None:
         sys.stdout.flush()
         sockets.tell_starter("READY=1")
 
-    server = DrainingServer(Settings(answers.app(), limits), taken, begun, answers.end)
+    server = DrainingServer(BoundedConfig(answers.app(), limits), taken, begun, answers.end)
     _answer(server, batcher, taken)
     log.write("ended")
 

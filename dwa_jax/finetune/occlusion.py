@@ -34,7 +34,7 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
     """
     place: dict[tuple[int, int], int] = {}
     ids: list[np.ndarray] = []
-    explained = []
+    explained: list[list[dict]] = []
     for row, text in enumerate(texts):
         words, hidden = hide_words(predictor.run, text)
         explained.append([{"word": word} for word in words])

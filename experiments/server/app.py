@@ -38,7 +38,7 @@ class Answers:
         self._bodies = bodies.BodyReader(limits)
         self._explaining = 0
         self._page, self._page_headers = page.load()
-        self._described = json.dumps(openapi.describe(batcher.predictor, limits)).encode()
+        self._described = json.dumps(openapi.description(batcher.predictor, limits)).encode()
         self._about = json.dumps(openapi.about(batcher.predictor, limits)).encode()
 
     def app(self) -> "Watched":
@@ -79,18 +79,18 @@ class Answers:
         body = await self._bodies.read(request)
         if kind == bodies.NDJSON:
             return StreamingResponse(self._lines(body), media_type=bodies.NDJSON)
-        request.state.texts = texts = bodies.read_texts(body, self._limits)
+        request.state.texts = texts = bodies.many_texts(body, self._limits)
         found = await self._answered(self._found(texts))
         for place, prediction in enumerate(found):
             if prediction is None:
-                raise bodies.no_token(f"texts[{place}]")
+                raise bodies.wordless(f"texts[{place}]")
         return _json({"predictions": [prediction_as_json(one) for one in found]})
 
     async def _explain(self, request):
         if bodies.media_type(request) != bodies.JSON:
             raise Problem(415, f"one text comes as {bodies.JSON}")
         body = await self._bodies.read(request)
-        text = bodies.read_text(body, self._limits)
+        text = bodies.one_text(body, self._limits)
         request.state.texts = [text]
         if self._explaining >= self._limits.explanations:
             raise Problem(429, "other texts are being explained", retry_after=SOON)
@@ -100,7 +100,7 @@ class Answers:
         finally:
             self._explaining -= 1
         if explained.prediction is None:
-            raise bodies.no_token("text")
+            raise bodies.wordless("text")
         return _json(
             {"prediction": prediction_as_json(explained.prediction), "words": explained.words}
         )
@@ -122,7 +122,7 @@ class Answers:
             raise Problem(503, str(ended), retry_after=SOON) from None
 
     async def _lines(self, body) -> AsyncIterator[bytes]:
-        lines = bodies.read_lines(body, self._limits)
+        lines = bodies.text_lines(body, self._limits)
         number = 0
         while part := list(itertools.islice(lines, _LINES)):
             yield await self._line_answers(part, number)
@@ -138,7 +138,7 @@ class Answers:
         for place, line in enumerate(part):
             answer = next(found) if isinstance(line, str) else line
             if answer is None:
-                answer = bodies.no_token("text")
+                answer = bodies.wordless("text")
             if isinstance(answer, Problem):
                 answers.append(answer.as_json() | {"line": number + place})
             else:

@@ -73,7 +73,7 @@ def media_type(request: Request) -> str:
     return given
 
 
-def read_texts(body: bytes, limits: Limits) -> list[str]:
+def many_texts(body: bytes, limits: Limits) -> list[str]:
     """Returns the texts of {"texts": [...]}.
 
     Raises:
@@ -89,7 +89,7 @@ def read_texts(body: bytes, limits: Limits) -> list[str]:
     return [_checked(text, limits, f"texts[{place}]") for place, text in enumerate(texts)]
 
 
-def read_text(body: bytes, limits: Limits) -> str:
+def one_text(body: bytes, limits: Limits) -> str:
     """Returns the text of {"text": "..."}.
 
     Raises:
@@ -98,7 +98,7 @@ def read_text(body: bytes, limits: Limits) -> str:
     return _checked(_only_key(_parsed(body), "text"), limits, "text")
 
 
-def read_lines(body: bytes, limits: Limits) -> Iterator[str | Problem]:
+def text_lines(body: bytes, limits: Limits) -> Iterator[str | Problem]:
     """Yields the text of each line {"text": "..."}, or what is wrong with that line.
 
     Empty lines are left out.
@@ -110,12 +110,12 @@ def read_lines(body: bytes, limits: Limits) -> Iterator[str | Problem]:
         line, start = body[start:end].strip(), end + 1
         if line:
             try:
-                yield read_text(line, limits)
+                yield one_text(line, limits)
             except Problem as problem:
                 yield problem
 
 
-def no_token(field: str) -> Problem:
+def wordless(field: str) -> Problem:
     """Says of a text that the model's tokenizer knows nothing in it."""
     return Problem(422, "the text has no token that this model's tokenizer knows", field)
 

@@ -24,7 +24,7 @@ _HEAD, _AHEAD = 32 * 1024, 16
 _IDLE, _LINGER = 75, 1.0
 
 
-class Settings(uvicorn.Config):
+class BoundedConfig(uvicorn.Config):
     """uvicorn's, with limits."""
 
     def __init__(self, app: Any, limits: Limits):
@@ -48,7 +48,7 @@ class Settings(uvicorn.Config):
 class BoundedProtocol(HttpToolsProtocol):
     """One connection: a request must come, and its answer be taken, in time."""
 
-    config: Settings
+    config: BoundedConfig
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
@@ -162,7 +162,7 @@ class DrainingServer(uvicorn.Server):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: BoundedConfig,
         taken: socket.socket,
         begun: Callable[[], object],
         ending: Callable[[], object],

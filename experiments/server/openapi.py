@@ -50,7 +50,7 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     }
 
 
-def describe(predictor: Predictor, limits: Limits) -> dict[str, Any]:
+def description(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     """Returns the description in OpenAPI 3.1."""
     text = _STRING | {"maxLength": limits.characters}
     fields = {name: FIELDS.get(name, {}) for name in Prediction._fields}

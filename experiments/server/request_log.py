@@ -38,5 +38,5 @@ class RequestLog:
             code = trace.tb_frame.f_code
             places.append(f"{code.co_filename}:{trace.tb_lineno} {code.co_name}")
             trace = trace.tb_next
-        words = {"words": str(error)} if self._with_texts else {}
-        self.write("fault", error=type(error).__name__, places=places[-8:], **words, **facts)
+        words: dict[str, Any] = {"words": str(error)} if self._with_texts else {}
+        self.write("fault", None, error=type(error).__name__, places=places[-8:], **words, **facts)

@@ -26,8 +26,9 @@ from dwa_jax.finetune.predictor import Prediction, Predictor
 from dwa_jax.finetune.serving.answers import prediction_as_json
 from experiments import predict, serve
 from experiments.server import openapi, sockets
+from tests.costless import Costless, score_of
 from tests.experiments import browser, load
-from tests.experiments.served import LIMITS, Costless, score_of, serving
+from tests.experiments.served import LIMITS, serving
 
 pytestmark = pytest.mark.slow
 
@@ -401,13 +402,13 @@ def check_answers(done, lines, expected):
 
 
 def test_a_server_beside_another_takes_over_and_nothing_is_lost(model):
-    texts, done, lines = [f"text {i}" for i in range(1500)], [], []
+    texts, done, lines = [f"text {i}" for i in range(600)], [], []
 
     def note(number, status, answer, seconds):
         done.append((number, status, answer))
 
     def replace(port):
-        for due in (300, 600, 900, 1200):
+        for due in (100, 250, 400, 500):
             with serving(Costless(), port=port, beside=True) as new:
                 while len(done) < due:
                     time.sleep(0.001)

@@ -204,7 +204,11 @@ class Batcher:
         texts = [text for job in jobs for text in job.texts]
         try:
             encoded = self.predictor.tokens(texts, allow_wordless=True)
-        except Exception as error:
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                for job in jobs:
+                    job.fail(_told(error))
+                raise
             if len(jobs) > 1:
                 # Whose text it is, only that one can tell.
                 for job in jobs:
@@ -245,10 +249,12 @@ class Batcher:
         )
         try:
             found = self.predictor.each(self.predictor.predict_tokens(encoded))
-        except Exception as error:
+        except BaseException as error:
             self._done(len(batch))
             for row in batch:
-                row.job.fail(error)
+                row.job.fail(_told(error))
+            if not isinstance(error, Exception):
+                raise
             return
         seconds = time.perf_counter() - began
         self._seconds_a_text += _LATEST * (seconds / len(batch) - self._seconds_a_text)
@@ -263,11 +269,16 @@ class Batcher:
 
     def _abandon(self):
         self.close()
-        jobs = [row.job for row in self._rows]
+        left: list[_Job | None] = [row.job for row in self._rows]
         with contextlib.suppress(queue.Empty):
             while True:
-                jobs.append(self._jobs.get_nowait())
-        for job in jobs:
+                left.append(self._jobs.get_nowait())
+        for job in left:
             if job is not None:
-                job.fail(Ended("the model failed"))
+                job.fail(Ended("the server ends"))
         self._rows = []
+
+
+def _told(error):
+    # What ends the whole program is no caller's.
+    return error if isinstance(error, Exception) else Ended("the server ends")
