@@ -112,13 +112,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._must_leave()
 
-    def resume_writing(self) -> None:
-        """The caller takes again."""
-        super().resume_writing()
-        if self._leaving is not None:
-            self._leaving.cancel()
-            self._leaving = None
-
     def send_400_response(self, msg: str) -> None:
         """Answers what is no HTTP."""
         self._refuse(Problem(400, msg))
@@ -138,12 +131,27 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _must_leave(self):
         if self._leaving is None:
-            self._leaving = self.loop.call_later(self.config.limits.seconds, self.transport.abort)
+            self._leaving = self.loop.call_later(self.config.limits.seconds, self._left_standing)
+
+    def _left_standing(self):
+        self._leaving = None
+        if not self.transport.get_write_buffer_size():
+            return  # all of it was taken
+        if self.flow.write_paused or self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self._must_leave()
 
     def _refuse(self, problem):
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        cycle = self.cycle
+        # Never in the place of an answer that is on its way.
+        if (
+            cycle is None
+            or cycle.response_complete
+            or (cycle.more_body and not cycle.response_started)
+        ):
             body = json.dumps(problem.as_json()).encode()
             again = problem.retry_after
             head = [

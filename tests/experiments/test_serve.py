@@ -25,7 +25,7 @@ import pytest
 from dwa_jax.finetune.predictor import Prediction, Predictor
 from dwa_jax.finetune.serving.answers import prediction_as_json
 from experiments import predict, serve
-from experiments.server import openapi, sockets
+from experiments.server import app, openapi, sockets
 from tests.costless import Costless, score_of
 from tests.experiments import browser, load
 from tests.experiments.served import LIMITS, serving
@@ -481,12 +481,17 @@ def test_the_page_holds_all_that_it_runs_and_nothing_acts(there):
     assert " style=" not in source and " on" + "click=" not in source
 
 
-def test_a_person_with_a_keyboard_uses_the_page(tmp_path, model, there):
+def test_a_person_with_a_keyboard_uses_the_page(tmp_path, there, monkeypatch):
     if browser.browser() is None:
         pytest.skip(f"there is no browser: none of {', '.join(browser.BROWSERS)} is on the PATH")
     script = (
         "<script>document.title = 'acted'</script><img src=x onerror=\"document.title='acted'\">"
     )
+
+    def with_interval(prediction):
+        return prediction_as_json(prediction) | {"interval": [-0.9, 0.5], "abstained": True}
+
+    monkeypatch.setattr(app, "prediction_as_json", with_interval)
 
     async def person():
         async with browser.Tab(tmp_path) as tab:
@@ -503,6 +508,7 @@ def test_a_person_with_a_keyboard_uses_the_page(tmp_path, model, there):
                 words = await tab.ask("document.querySelector('main').innerText")
                 shown = f"{abs(score_of('the dollar falls')):.3f}"
                 assert shown in words and script in words and "up" in words
+                assert "interval −0.9 to 0.5" in words and "Too unsure to rely on" in words
                 assert await tab.ask("document.title") == "Try the model"
                 assert await tab.ask("document.images.length") == 0
                 assert await tab.ask("document.documentElement.scrollWidth") == width
