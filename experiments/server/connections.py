@@ -81,7 +81,14 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._head > _HEAD:
             self._refuse(Problem(431, f"the head has more than {_HEAD:,} bytes"))
         elif len(self.pipeline) > _AHEAD:
-            self._refuse(Problem(429, f"more than {_AHEAD} requests ahead of their answers"))
+            self.transport.close()  # nobody asks like that who waits for answers
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The caller sends nothing more, and may wait for what it asked."""
+        if self.cycle is None or self.cycle.response_complete or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
 
     def on_headers_complete(self) -> None:
         """Begins to answer."""

@@ -251,7 +251,8 @@ def test_slow_and_large_heads_are_cut_off(there):
         idle.settimeout(5)
         assert idle.recv(10) == b""
     assert b" 431 " in send(there.port, b"GET / HTTP/1.1\r\n" + b"a: b\r\n" * 9000)
-    assert b" 429 " in send(there.port, b"GET /health HTTP/1.1\r\n\r\n" * 200)
+    assert send(there.port, b"GET /health HTTP/1.1\r\n\r\n" * 200).count(b" 200 ") < 20
+    assert send(there.port, b"GET /health HTTP/1.1\r\n\r\n" * 5).count(b" 200 ") == 5
     assert call(there, "GET", "/health")[0] == 200
 
 
