@@ -286,6 +286,33 @@ def mutate(rng, whole):
     return bytes(data)
 
 
+def mutate_body(rng, whole):
+    """A request whose body alone is changed, and whose length is right."""
+    head, _, body = whole.partition(b"\r\n\r\n")
+    if b"content-length" not in head:
+        return mutate(rng, whole)
+    # JSON of another kind, or what is none.
+    if rng.random() < 0.5:
+        values = (
+            None,
+            1e400,
+            2**70,
+            "",
+            "\0",
+            "\ud800",
+            [],
+            ["a", 3],
+            {"a": []},
+            ["?"],
+            ["yen"] * 9,
+        )
+        keys = ("texts", "text", "", "\ud800")
+        body = json.dumps({rng.choice(keys): rng.choice(values)}).encode()
+    else:
+        body = mutate(rng, body)
+    return re.sub(rb"length: \d+", b"length: %d" % len(body), head) + b"\r\n\r\n" + body
+
+
 def wholes():
     """Requests to begin from."""
     body = b'{"texts": ["EUR/USD jumps", "yen"]}'
@@ -312,13 +339,14 @@ def test_fuzzed_requests_are_refused_and_nothing_grows(there):
     for number in range(FUZZED):
         if number == FUZZED // 4:
             before = resident()
-        came = send(there.port, mutate(rng, rng.choice(kinds)), wait=0.5 + there.limits.seconds)
+        changed = rng.choice([mutate, mutate_body])(rng, rng.choice(kinds))
+        came = send(there.port, changed, wait=0.5 + there.limits.seconds)
         for status in re.findall(rb"HTTP/1\.1 (\d+) ", came) or [b"none"]:
             seen[status.decode()] += 1
     grown = resident() - before
     print(f"{FUZZED} requests, {dict(seen)}, {grown / 2**20:.1f} MiB more")
     assert not [status for status in seen if status.startswith("5")]
-    assert seen["200"] and seen["400"] and grown < 60 * 2**20
+    assert seen["200"] and seen["400"] and seen["422"] and grown < 60 * 2**20
     assert call(there, "POST", "/predict", {"texts": ["a"]})[0] == 200
     assert there.batcher.waiting == 0
 
