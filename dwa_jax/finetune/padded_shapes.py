@@ -8,7 +8,7 @@ shapes, new ones or those compiled before, that cost least in all.
 B rows of a batch, T tokens, N rows in all.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -35,6 +35,12 @@ class PaddedShapes:
         """
         self.used: set[tuple[int, int]] = set()
         self._longest, self._price, self._multiple = longest, price, multiple
+        self._fixed = False
+
+    def fix(self, shapes: Iterable[tuple[int, int]]) -> None:
+        """Has these shapes compiled, and from here on no others where texts fit one of them."""
+        self.used = set(shapes)
+        self._fixed = True
 
     def choose(self, lengths: Sequence[int] | np.ndarray, batch_size: int) -> list[tuple[int, int]]:
         """Chooses the shapes of one call's batches, and counts them as compiled.
@@ -60,7 +66,7 @@ class PaddedShapes:
         return np.minimum(-(-lengths // _MULTIPLE) * _MULTIPLE, self._longest)
 
     def _cost_of_new(self):
-        return self._price if len(self.used) < _MOST else np.inf
+        return self._price if len(self.used) < _MOST and not self._fixed else np.inf
 
     def _of_whole_batches(self, tops, size):
         # Exactly, by dynamic programming over the lengths that could be compiled, ascending:

@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import html
 import os
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -283,7 +284,10 @@ class Predictor:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        found = self.predict(texts)
+        return self.each(self.predict(texts))
+
+    def each(self, found: Predictions) -> list[Prediction]:
+        """Returns what was predicted of N texts, text by text."""
         scores, probabilities = found.score, found.probabilities
         in_range, truncated = found.in_range, found.truncated
         return [
@@ -315,7 +319,10 @@ class Predictor:
           ValueError: a text has no token.
           TypeError: a single string is given, or something else than strings.
         """
-        encoded = self.tokens(_listed(texts), origin)
+        return self.predict_tokens(self.tokens(_listed(texts), origin))
+
+    def predict_tokens(self, encoded: data.Encoded) -> Predictions:
+        """Predicts N texts that `tokens` returned; see `predict`."""
         found = self.predict_ids(encoded.ids)
         return found._replace(
             in_range=scores_in_range(self.run.config, found.score), truncated=encoded.truncated
@@ -342,6 +349,30 @@ class Predictor:
         )
         check_ids(encoded.ids, run.module.config.vocab_size)
         return encoded
+
+    def warm_up(self, shapes: Iterable[tuple[int, int]]) -> dict[tuple[int, int], float]:
+        """Compiles programs for batches of these shapes, and pads to no others from here on.
+
+        Batches that fit none of them are padded to shapes of their own, as before.
+
+        Args:
+          shapes: (rows, tokens) of each, rows a multiple of the number of devices.
+
+        Returns:
+          The seconds that a batch of each shape takes.
+        """
+        seconds = {}
+        for rows, length in shapes:
+            filled = [np.zeros(length, np.int32)] * rows
+            batch = data.pad_rows(filled, rows, length, self.run.tokenizer.pad_token_id)
+            for _ in ("compiled", "timed"):
+                began = time.perf_counter()
+                jax.block_until_ready(
+                    self._predict(self.run, sharding.shard_rows(batch, self._mesh))
+                )
+            seconds[rows, length] = time.perf_counter() - began
+        self._shapes.fix(seconds)
+        return seconds
 
     def predict_ids(self, ids: Sequence[np.ndarray]) -> Predictions:
         """Predicts N rows of token ids, each (length of the text,)."""

@@ -43,6 +43,7 @@ def test_help_imports_nothing_heavy_and_nothing_is_said_before_it(program):
         (["main", "--config=configs/demo.py", "--config.epochz=3"], "the nearest is 'epochs'"),
         (["main", "--config=configs/demo.py", "--config.epochs=0"], "epochs=0 must be"),
         (["predict", "--workdir=nowhere"], "nowhere holds no run: there is no config.json"),
+        (["serve", "--workdir=nowhere"], "nowhere holds no run"),
         (["export", "--workdir=nowhere", "--output=x"], "nowhere holds no run"),
         (["report", "--workdir", "nowhere"], "nowhere holds no run"),
         (["reproduce", "--sweep=nowhere.py"], "nowhere.py: no such file"),

@@ -72,3 +72,14 @@ def test_programs_are_bounded_and_every_text_fits():
         assert all(tokens >= top for (_, tokens), top in zip(found, lengths[::8], strict=True))
     assert len(shapes.used) <= 28
     assert shapes.choose([], 8) == []
+
+
+def test_fixed_shapes_are_the_only_ones_where_texts_fit():
+    shapes = PaddedShapes(64, price=0)
+    shapes.fix([(1, 16), (4, 16), (8, 16), (1, 64), (8, 64)])
+    assert shapes.choose([5], 8) == [(1, 16)]
+    assert shapes.choose([17, 3, 3], 8) == [(8, 64)]
+    assert shapes.choose([5] * 8 + [5] * 2, 8) == [(8, 16), (4, 16)]
+    assert len(shapes.used) == 5
+    shapes.fix([(2, 16)])
+    assert shapes.choose([40], 8) == [(1, 40)]

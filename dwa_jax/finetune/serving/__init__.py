@@ -1,0 +1,1 @@
+"""What a server of predictions is made of, without a web framework."""

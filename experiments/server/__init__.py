@@ -1,0 +1,1 @@
+"""What `experiments.serve` is made of: connections, requests, answers and the page."""
