@@ -8,8 +8,9 @@ import pytest
 from scipy import stats
 
 from dwa_jax import metrics
+from dwa_jax.multiple_tests import holm
 from experiments.sweeps import comparison
-from experiments.sweeps.comparison import SeedPredictions, compare, holm
+from experiments.sweeps.comparison import SeedPredictions, compare
 
 
 def _bins(scores):
