@@ -140,6 +140,20 @@ def start_at(params: dict, family: str, outputs: np.ndarray | None) -> dict:
     return {**params, last: module}
 
 
+def with_outputs_scaled(params: dict, factor: float) -> dict:
+    """Scales what a head puts out.
+
+    Args:
+      params: what `init` returned, trained or not.
+      factor: of the outputs, and so of the last matrix and its bias.
+
+    Returns:
+      The head with these.
+    """
+    last = "score" if "score" in params else "out_proj"
+    return {**params, last: jax.tree.map(lambda leaf: leaf * factor, params[last])}
+
+
 def _classifier(family):
     if family not in backbones.FAMILIES:
         known = ", ".join(backbones.FAMILIES)

@@ -445,9 +445,23 @@ class Parameters(Protocol):
 
 
 def make_predict(
-    module: Trunk, tasks: Sequence[Task], *, pooling: str, lora_scale: float = 1.0
+    module: Trunk,
+    tasks: Sequence[Task],
+    *,
+    pooling: str,
+    lora_scale: float = 1.0,
+    representation: bool = False,
 ) -> Callable[[Parameters, dict], dict[str, jax.Array]]:
-    """Makes the jitted forward pass without dropout, (state, batch) -> {task: (B, outputs)}."""
+    """Makes the jitted forward pass without dropout, (state, batch) -> {task: (B, outputs)}.
+
+    Args:
+      module: a backbone.
+      tasks: whose heads are applied.
+      pooling: one of `heads.POOLINGS`.
+      lora_scale: what U V is multiplied by.
+      representation: whether "representation" is there as well, (B, D) pooled hidden states of
+        length 1 in float32.
+    """
     # Scanned: side by side, layers take several times as long to compile, and are no faster where
     # no backward pass joins them.
     scanned = module.clone(unroll=1)
@@ -456,6 +470,12 @@ def make_predict(
     @jax.jit
     def predict(theta, frozen, psi, batch):
         h = trunk(theta, frozen, batch, None)
-        return {task.name: heads.apply(psi[task.name], h, module.config) for task in tasks}
+        found = {task.name: heads.apply(psi[task.name], h, module.config) for task in tasks}
+        return found | ({"representation": _of_length_one(h)} if representation else {})
 
     return lambda state, batch: predict(state.theta, state.frozen, state.psi, batch)
+
+
+def _of_length_one(h):
+    h = h.astype(jnp.float32)
+    return h / jnp.maximum(jnp.linalg.norm(h, axis=1, keepdims=True), 1e-30)

@@ -7,8 +7,9 @@ The input is a .csv, .tsv, .txt, .json, .jsonl, .ndjson, .parquet or .xlsx file,
 same columns, as a pattern, a folder or with commas between; the output, one file, holds rows of the
 same kind (of Excel those of a CSV, of JSON an object a line) in the same order with all their
 columns, and behind them predicted_score, where the run has a score_range also predicted_in_range,
-predicted_category (and predicted_name, where the run has names), probability_0 to probability_K-1,
-truncated (1 where a text lost its end). Without --input each line of standard input is a text;
+interval_low and interval_high around it, predicted_category (and predicted_name, where the run has
+names), probability_0 to probability_K-1, truncated (1 where a text lost its end), and with
+--abstain unlike and abstained. Without --input each line of standard input is a text;
 without --output rows go to standard output, of lines as JSON. A row without a usable text keeps its
 place, without a prediction; what there is when something ends the program is kept as
 NAME.incomplete.SUFFIX. Text files are compressed where a name ends in .gz, .bz2, .xz or .zst; what
@@ -18,6 +19,7 @@ comes out is UTF-8.
 import argparse
 import contextlib
 import io
+import math
 import os
 import sys
 import time
@@ -64,6 +66,28 @@ def parse(argv: list[str] | None = None):
         choices=["none", "occlusion"],
         help="occlusion: a column with what each word adds; one more prediction a word",
     )
+    add(
+        "--abstain",
+        type=float,
+        nargs="?",
+        const=math.inf,
+        default=None,
+        metavar="WIDTH",
+        help="columns that mark texts unlike those that were trained on, and abstained: these, and "
+        "those whose interval is wider than WIDTH, if one is given",
+    )
+    add(
+        "--coverage",
+        type=float,
+        default=None,
+        help="how often an interval is to hold the true score; by default the run's",
+    )
+    add(
+        "--intervals",
+        choices=["marginal", "by_category", "by_length"],
+        default=None,
+        help="of one width, or of one for each group; by default the run's",
+    )
     add("--overwrite", action="store_true", help="replaces an output that is there")
     add(
         "--spreadsheet_safe",
@@ -73,6 +97,8 @@ def parse(argv: list[str] | None = None):
     parser.add_compilation_cache()
     args = parser.parse_args(argv)
     args.output = os.path.expanduser(args.output)
+    if args.coverage is not None and not 0.5 <= args.coverage < 1:
+        raise ValueError(f"--coverage={args.coverage:g} must be in [0.5, 1)")
     return args
 
 
@@ -169,8 +195,12 @@ def predict(args) -> None:
     predictor = Predictor.load(args.workdir, args.batch_size, args.backbone)
     if args.clip_scores is not None:
         predictor.clip_scores = args.clip_scores
+    predictor.coverage = args.coverage or predictor.coverage
+    predictor.intervals = args.intervals or predictor.intervals
+    if args.abstain is not None:
+        predictor.check_abstain(args.abstain)
     host_memory.keep()
-    added = columns(predictor, args.explain)
+    added = columns(predictor, args.explain, args.abstain)
     reader = _reader(args, predictor, added)
     if args.spreadsheet_safe and reader.suffix != ".csv":
         raise ValueError(f"--spreadsheet_safe is of CSV, and the output is {reader.suffix}")
@@ -196,6 +226,7 @@ def predict(args) -> None:
     options = {
         "on_bad_row": args.on_bad_row,
         "explain": args.explain,
+        "abstain": args.abstain,
         "name": args.output if args.output != "-" else "",
         "show": show,
         "cut": cut.append,
@@ -226,6 +257,14 @@ def predict(args) -> None:
             command.say(
                 f"note: {len(rows)} bad rows {what}: {'; '.join(rows[:3])}{more}", sys.stderr
             )
+    if predictor.run.reference is None:
+        command.say(
+            f"note: {args.workdir} keeps nothing of its rows, as runs of earlier versions do: "
+            "predictions have no intervals",
+            sys.stderr,
+        )
+    if args.abstain is not None:
+        command.say(f"note: {done.abstained} texts are marked as abstained", sys.stderr)
     if done.at_ends:
         low, high = predictor.run.config.score_range or (-1, 1)
         command.say(

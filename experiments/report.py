@@ -37,7 +37,7 @@ if __name__ == "__main__":
 from dwa_jax import atomic_files
 from experiments.pages import document
 from experiments.pages.document import Box, Bullets, Heading, Paragraph
-from experiments.reports import folder, predictions, training
+from experiments.reports import certainty, folder, predictions, training
 from experiments.reports.folder import RunFolder
 
 _MADE_BY = "experiments.report"
@@ -93,6 +93,7 @@ def report_page(runs: Sequence[RunFolder]) -> str:
     blocks += predictions.results(runs) + training.curves(runs)
     blocks += predictions.scores(runs) + predictions.predicted_vs_true(runs)
     blocks += predictions.confusions(runs) + predictions.errors_by_class(runs)
+    blocks += certainty.how_sure(runs)
     blocks += predictions.worst(runs)
     return document.page(title, blocks, _MADE_BY)
 

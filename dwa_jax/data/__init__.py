@@ -14,6 +14,7 @@ from dwa_jax.data.scored_texts import read
 from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, normalize_text, split
 from dwa_jax.data.tokens import (
     Encoded,
+    count_unknown,
     encode,
     load_tokenizer,
     no_token,
@@ -31,6 +32,7 @@ __all__ = [
     "bucket_lengths",
     "check_disjoint",
     "count_shared",
+    "count_unknown",
     "encode",
     "fold_of",
     "from_columns",

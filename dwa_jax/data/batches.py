@@ -180,6 +180,11 @@ class Batches:
         return self._lengths.copy()
 
     @property
+    def ids(self) -> list[np.ndarray]:
+        """N arrays of token ids, each (length,)."""
+        return np.split(self._tokens, self._starts[1:])
+
+    @property
     def shapes(self) -> list[tuple[int, int]]:
         """Every (B, T) that a batch may have."""
         return [(self._batch_size, int(length)) for length in self._buckets]

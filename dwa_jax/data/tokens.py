@@ -296,9 +296,21 @@ def encode(
                     raise DataError(f"{file}, row {number}: {no_token(chunk[i])}; remove the row")
                 wordless[start + i] = True
             ids.append(np.asarray(row, dtype=np.int32))
+    return Encoded(ids, truncated, wordless, count_unknown(tokenizer, ids))
+
+
+def count_unknown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[np.ndarray]) -> np.ndarray:
+    """Counts the tokens of N texts that stand for what the vocabulary lacks.
+
+    Args:
+        tokenizer: that gave the ids.
+        ids: N arrays of token ids.
+
+    Returns:
+        (N,) int64; zeros where the tokenizer knows every byte.
+    """
     unknown = _unknown_id(tokenizer)
-    counts = np.array([np.count_nonzero(row == unknown) for row in ids], np.int64)
-    return Encoded(ids, truncated, wordless, counts)
+    return np.array([np.count_nonzero(row == unknown) for row in ids], np.int64)
 
 
 def no_token(text: str) -> str:

@@ -190,7 +190,7 @@ def _results(run):
     splits = {split: found for split, found in splits.items() if found}
     names = [
         name
-        for name in next(iter(splits.values()))
+        for name in dict.fromkeys(name for found in splits.values() for name in found)
         if any(isinstance(found.get(name), int | float) for found in splits.values())
     ]
     rows = [[name, *(_number(found.get(name)) for found in splits.values())] for name in names]

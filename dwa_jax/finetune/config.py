@@ -75,6 +75,12 @@ def _extension_schedules():
     return EXTENSION_SCHEDULES
 
 
+def _intervals():
+    from dwa_jax.finetune.uncertainty.conformal import HOW
+
+    return HOW
+
+
 def _presets():
     from dwa_jax.presets import PRESETS
 
@@ -423,6 +429,27 @@ class Config:
         later="any",
     )
 
+    # How sure
+    coverage: float = _key(
+        0.9,
+        "How often an interval is to hold the true score; from the errors on validation rows.",
+        least=0.5,
+        below=1,
+        later="any",
+    )
+    intervals: str = _key(
+        "marginal",
+        '"marginal": one width; "by_category", "by_length": one for each predicted category, or '
+        "for short, middling and long texts, each from its own validation rows.",
+        choices=_intervals,
+        later="any",
+    )
+    temperature: bool = _key(
+        False,
+        "Divides the trained classifier's logits by what makes the validation rows likeliest: "
+        "other probabilities, the same categories.",
+    )
+
     # Checkpoints: one an epoch and one at a signal, and in between what a crash may cost
     checkpoint_every: int = _key(
         0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY, later="any"
@@ -454,6 +481,10 @@ class Config:
             )
         if len(self.score_range) not in (0, 2):
             raise ValueError(f"score_range={self.score_range} must be () or (lowest, highest)")
+        if self.temperature and "classification" not in self.tasks:
+            raise ValueError(
+                f"temperature=True is of probabilities, and tasks={self.tasks} has none"
+            )
         self._check_folds()
 
     def _check_folds(self):
@@ -526,6 +557,7 @@ _SECTIONS = {
     "tasks": "Tasks, losses and weighting",
     "epochs": "Optimization",
     "monitor": "Evaluation",
+    "coverage": "How sure",
     "checkpoint_every": "Checkpoints: one an epoch and one at a signal, and in between what a "
     "crash may cost",
 }

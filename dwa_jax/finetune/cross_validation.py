@@ -215,13 +215,21 @@ def summary_of_folds(
       that held it out; with "folds": "kept", "kept_by", "interval", "metrics" (metric -> "mean",
       "standard_deviation", "low" and "high" over folds) and "each".
     """
-    predicted = found.predicted_scores, found.predicted_categories
-    test = loop.grade(found.scores, found.categories, *predicted, config.tasks, config.num_classes)
+    test = loop.grade(
+        found.scores,
+        found.categories,
+        found.predicted_scores,
+        found.predicted_categories,
+        config.tasks,
+        config.num_classes,
+        found.probabilities,
+    )
     sizes = [{split: part["count"] for split, part in one["rows"].items()} for one in summaries]
     of_test = float(np.mean([size["test"] / size["train"] for size in sizes]))
     values = {
-        name: [one["test"][name] for one in summaries]
-        for name, value in test.items()
+        # An earlier version's fold may lack one.
+        name: [one["test"].get(name) for one in summaries]
+        for name, value in {**test, **summaries[kept - 1]["test"]}.items()
         if not isinstance(value, list)
     }
     first = summaries[kept - 1]

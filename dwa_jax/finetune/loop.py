@@ -18,6 +18,7 @@ from dwa_jax.finetune.interrupts import Interrupted, Stop, ignore
 from dwa_jax.finetune.listener import Listener
 from dwa_jax.finetune.outputs import read_outputs
 from dwa_jax.finetune.setup import Setup
+from dwa_jax.finetune.uncertainty.calibration import calibration_error
 from dwa_jax.finetune.writers import Log
 
 HIGHER_IS_BETTER = frozenset(
@@ -117,6 +118,7 @@ def predict_split(
     stop: Stop | None = None,
     *,
     clip_scores: bool = False,
+    representation: bool = False,
 ) -> dict:
     """Predicts every row of a split.
 
@@ -128,24 +130,27 @@ def predict_split(
       thresholds: (K-1,), for a run without a classification task.
       stop: whether a signal came; None where nobody asks.
       clip_scores: see `read_outputs`.
+      representation: whether pooled hidden states are returned, too.
 
     Returns:
-      {"score": (N,), "category": (N,), "probabilities": (N, K) or None}. Without a
-      regression task scores are nan; without a classification task the category is
-      the predicted score's.
+      {"score": (N,), "category": (N,), "probabilities": (N, K) or None}, and it may be
+      "representation": (N, D). Without a regression task scores are nan; without a
+      classification task the category is the predicted score's.
 
     Raises:
       Interrupted: a signal came.
     """
     outputs: dict[str, np.ndarray] = {}
     stop = stop or Stop()
+    wanted = [task.name for task in setup.tasks] + ["representation"] * representation
     for batch in batches.sequential():
         rows = batch["row"]
         tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
         inputs = sharding.shard_rows(tokens, setup.mesh)
 
         def work(inputs=inputs):
-            return jax.device_get(setup.predict(state, inputs))
+            found = setup.predict(state, inputs)
+            return jax.device_get({name: found[name] for name in wanted})
 
         result = stop.wait_for(work)
         for name, values in result.items():
@@ -154,11 +159,14 @@ def predict_split(
             outputs[name][rows[rows >= 0]] = values[rows >= 0]
     score, category, probabilities = read_outputs(outputs, thresholds, clip_scores)
     missing = np.full(num_rows, np.nan)
-    return {
+    predictions = {
         "score": missing if score is None else score,
         "category": category,
         "probabilities": probabilities,
     }
+    if representation:
+        predictions["representation"] = outputs["representation"]
+    return predictions
 
 
 def evaluate_split(
@@ -192,7 +200,9 @@ def evaluate_split(
     predictions["categories"] = categories
     names = [task.name for task in setup.tasks]
     found = predictions["score"], predictions["category"]
-    return grade(rows.scores, categories, *found, names, config.num_classes), predictions
+    sizes = names, config.num_classes
+    graded = grade(rows.scores, categories, *found, *sizes, predictions["probabilities"])
+    return graded, predictions
 
 
 def grade(
@@ -202,6 +212,7 @@ def grade(
     predicted_categories: np.ndarray,
     tasks: Sequence[str],
     num_classes: int,
+    probabilities: np.ndarray | None = None,
 ) -> dict:
     """Compares predictions with labels.
 
@@ -212,9 +223,11 @@ def grade(
       predicted_categories: (N,).
       tasks: names of those that train.
       num_classes: K.
+      probabilities: (N, K); None without a classification task.
 
     Returns:
-      What `metrics.evaluate` does, without the metrics of what is neither trained nor labelled.
+      What `metrics.evaluate` does, without the metrics of what is neither trained nor labelled,
+      and "expected_calibration_error" where there are probabilities, see `calibration_error`.
     """
     # A score that was predicted as nan counts: it shows in the metrics.
     predicts_scores = "regression" in tasks
@@ -232,7 +245,10 @@ def grade(
     absent: tuple[str, ...] = () if predicts_scores else metrics.OF_SCORES
     if not has_category.any() and "classification" not in tasks:
         absent += metrics.OF_CATEGORIES
-    return {name: value for name, value in result.items() if name not in absent}
+    result = {name: value for name, value in result.items() if name not in absent}
+    if probabilities is not None:
+        result["expected_calibration_error"] = calibration_error(probabilities, categories)
+    return result
 
 
 def train_loop(

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune.predictions_file import SplitPredictions
+from dwa_jax.finetune.uncertainty.calibration import Reliability, reliability_curves
 
 _TASKS = ("regression", "classification")
 # Of the histogram of scores.
@@ -143,6 +144,28 @@ def _predicted_vs_true(true, predicted, split):
     return figure
 
 
+def _reliability(curves: Mapping[str, Reliability], split):
+    # Area of a dot is its share of the rows.
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="#b03030", linewidth=1)
+    for (name, one), colour in zip(curves.items(), ("#4878a8", "#c4672d"), strict=False):
+        label = f"{name}: error {one.error:.3f}"
+        axes.plot(one.confidence, one.accuracy, color=colour, linewidth=1, label=label)
+        size = 200 * one.counts / one.counts.sum() + 4
+        axes.scatter(one.confidence, one.accuracy, s=size, color=colour)
+    axes.set(
+        xlim=(0, 1),
+        ylim=(-0.02, 1.02),
+        xlabel="probability of the predicted class",
+        ylabel="share of rows whose class it is",
+        title=f"Reliability, {split}",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="upper left")
+    return figure
+
+
 def weights(records: Sequence[dict]) -> Figure | None:
     """Draws how the tasks' weights moved over the logged steps; None where none was logged."""
     steps = [record for record in records if record["kind"] == "step"]
@@ -165,7 +188,7 @@ def draw(
 
     Returns:
       {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true",
-      "score_panels": figure} without those that there is nothing for.
+      "score_panels", "reliability": figure} without those that there is nothing for.
     """
     steps = [record for record in records if record["kind"] == "step"]
     figures: dict[str, Figure | None] = {}
@@ -189,6 +212,11 @@ def draw(
             if "score_histogram" in summary:
                 shown = histogram(true[known]), histogram(np.clip(predicted[known], -1, 1))
                 figures["score_panels"] = score_panels(summary["score_histogram"], *shown, split)
+        curves = reliability_curves(
+            predictions.probabilities, predictions.categories, summary.get("temperature")
+        )
+        if curves:
+            figures["reliability"] = _reliability(curves, split)
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 

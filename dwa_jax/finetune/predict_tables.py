@@ -10,7 +10,7 @@ from dwa_jax import data
 from dwa_jax.data import DataError, cells, tables
 from dwa_jax.data.rows import BadRow
 from dwa_jax.finetune import occlusion
-from dwa_jax.finetune.predictor import Predictor, scores_in_range
+from dwa_jax.finetune.predictor import Predictor
 
 # Texts explained at once, each of which costs as many predictions as it has words.
 _EXPLAINED = 64
@@ -24,12 +24,14 @@ class Predicted(NamedTuple):
       blank: what was wrong with those of them that have no prediction.
       left_out: what was wrong with those that were not written.
       at_ends: scores at the ends of the range, where those beyond it are clipped.
+      abstained: texts that are marked, where that was asked for.
     """
 
     rows: int
     blank: list[str]
     left_out: list[str]
     at_ends: int
+    abstained: int = 0
 
 
 def predict_table(
@@ -39,6 +41,7 @@ def predict_table(
     *,
     on_bad_row: str,
     explain: str = "none",
+    abstain: float | None = None,
     name: str = "",
     show: Callable[[int, float | None], None] = lambda rows, share: None,
     cut: Callable[[int], None] = lambda texts: None,
@@ -55,6 +58,7 @@ def predict_table(
       on_bad_row: "keep" gives a row without a usable text no prediction, "skip" leaves it out,
         "error" stops at it. A row that cannot be read has no place to keep, and is left out.
       explain: "none" or "occlusion".
+      abstain: see `Predictor.abstentions`; None marks none.
       name: that the file will have, whose ending says how it is made.
       show: told how many rows are done, and the share of the table where that is known.
       cut: told how many texts of a chunk are longer than what the run allows.
@@ -63,15 +67,18 @@ def predict_table(
     Raises:
       DataError: the table cannot be read, or a row is bad; names file and row.
     """
-    added = columns(predictor, explain)
+    added = columns(predictor, explain, abstain)
     writer = tables.TableWriter(destination, reader, added, name, spreadsheet_safe)
     bad = _BadRows(on_bad_row)
-    done = at_ends = 0
+    done = at_ends = marked = 0
     try:
         for chunk in reader.chunks():
             kept, usable, texts, encoded = _usable(predictor, reader.name, chunk, bad)
             cut(encoded.num_truncated)
             found = predictor.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
+            if abstain is not None:
+                found = found._replace(abstained=predictor.abstentions(found, abstain))
+                marked += int(found.abstained.sum())
             values = _values(predictor, found)
             if explain == "occlusion":
                 values["explanation"] = list(_explained(predictor, texts, found))
@@ -95,7 +102,7 @@ def predict_table(
                 writer.close()
         writer.abandon()
         raise
-    return Predicted(done, bad.blank, bad.left_out, at_ends)
+    return Predicted(done, bad.blank, bad.left_out, at_ends, marked)
 
 
 class _BadRows:
@@ -117,7 +124,7 @@ class _BadRows:
         return False
 
 
-def columns(predictor: Predictor, explain: str) -> dict[str, type]:
+def columns(predictor: Predictor, explain: str, abstain: float | None = None) -> dict[str, type]:
     """Returns the columns that are added: name -> type."""
     run = predictor.run
     added: dict[str, type] = {}
@@ -126,12 +133,16 @@ def columns(predictor: Predictor, explain: str) -> dict[str, type]:
         added["predicted_score"] = float
         if run.config.score_range:
             added["predicted_in_range"] = float
+        if predictor.has_intervals:
+            added |= {"interval_low": float, "interval_high": float}
     added["predicted_category"] = int
     if predictor.names:
         added["predicted_name"] = str
     if "classification" in tasks:
         added |= {f"probability_{k}": float for k in range(run.config.num_classes)}
     added["truncated"] = int
+    if abstain is not None:
+        added |= {"unlike": int, "abstained": int}
     if explain == "occlusion":
         added["explanation"] = list
     return added
@@ -178,9 +189,14 @@ def _values(predictor, found):
     }
     if found.score is not None:
         values["predicted_score"] = _short(found.score)
-        in_range = scores_in_range(predictor.run.config, found.score)
-        if in_range is not None:
-            values["predicted_in_range"] = in_range.tolist()
+        if found.in_range is not None:
+            values["predicted_in_range"] = found.in_range.tolist()
+    if found.interval is not None:
+        for name, ends in zip(("interval_low", "interval_high"), found.interval.T, strict=True):
+            values[name] = _short(ends) if found.in_range is None else ends.tolist()
+    if found.abstained is not None:
+        values["unlike"] = list(map(int, found.unlike))
+        values["abstained"] = list(map(int, found.abstained))
     if predictor.names:
         values["predicted_name"] = [predictor.names[category] for category in found.category]
     if found.probabilities is not None:

@@ -27,6 +27,9 @@ from dwa_jax.finetune.model import check_ids
 from dwa_jax.finetune.outputs import read_outputs
 from dwa_jax.finetune.padded_shapes import PaddedShapes
 from dwa_jax.finetune.setup import make_tasks
+from dwa_jax.finetune.uncertainty import conformal, likeness
+from dwa_jax.finetune.uncertainty import reference as references
+from dwa_jax.finetune.uncertainty.reference import KeptRows
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +53,12 @@ class Prediction(NamedTuple):
       probabilities: K numbers; None where the run has no classification task.
       in_range: the score in `score_range`; None where the run has neither.
       truncated: whether the text is longer than what the run allows, and lost its end.
+      interval: (low, high) that holds the true score as often as the run's key `coverage` says,
+        in `score_range` where the run has one; None where it has no regression, or keeps no
+        validation rows.
+      unlike: whether the text is unlike those that the model was trained on, see
+        `uncertainty.likeness`; None where the run keeps no rows.
+      abstained: whether `abstain` marks it; None where nobody asked.
     """
 
     score: float | None
@@ -58,6 +67,9 @@ class Prediction(NamedTuple):
     probabilities: tuple[float, ...] | None
     in_range: float | None = None
     truncated: bool = False
+    interval: tuple[float, float] | None = None
+    unlike: bool | None = None
+    abstained: bool | None = None
 
 
 class Predictions(NamedTuple):
@@ -67,9 +79,11 @@ class Predictions(NamedTuple):
       score: (N,), or None.
       category: (N,).
       probabilities: (N, K), or None.
-      in_range: (N,) the scores in `score_range`; None where the run has neither, or token ids
-        were given.
+      in_range: (N,) the scores in `score_range`; None where the run has neither.
       truncated: (N,) booleans, or None where token ids were given.
+      interval: (N, 2) low and high, or None.
+      unlike: (N,) booleans, or None.
+      abstained: (N,) booleans, or None where nobody asked.
     """
 
     score: np.ndarray | None
@@ -77,6 +91,9 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray | None
     in_range: np.ndarray | None = None
     truncated: np.ndarray | None = None
+    interval: np.ndarray | None = None
+    unlike: np.ndarray | None = None
+    abstained: np.ndarray | None = None
 
 
 class Predictor:
@@ -90,6 +107,8 @@ class Predictor:
       names: of the categories; None where the run was given none.
       clip_scores: whether scores beyond [-1, 1] are given as its ends; the run's key of this
         name, and can be set.
+      coverage: how often intervals are to hold the true score, likewise.
+      intervals: one of `uncertainty.conformal.HOW`, likewise.
     """
 
     def __init__(self, run: saved.Trained, batch_size: int | None = None):
@@ -110,6 +129,8 @@ class Predictor:
         self.batch_size = int(size)
         self.names: tuple[str, ...] | None = run.config.category_names or None
         self.clip_scores = run.config.clip_scores
+        self.coverage = run.config.coverage
+        self.intervals = run.config.intervals
         self._begin()
 
     def _begin(self):
@@ -117,8 +138,13 @@ class Predictor:
         self._mesh = sharding.data_mesh()
         self.batch_size = -(-self.batch_size // self._mesh.size) * self._mesh.size
         self._predict = training.make_predict(
-            run.module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
+            run.module,
+            run.tasks,
+            pooling=run.pooling,
+            lora_scale=run.lora_scale,
+            representation=True,
         )
+        self._likeness = None if run.reference is None else likeness.of_reference(run.reference)
         shape = run.module.config
         # A token's multiplications, nearly, and what is worth one compilation of them.
         per_token = 12 * shape.num_layers * shape.hidden_size**2
@@ -225,7 +251,8 @@ class Predictor:
 
         Returns:
           {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true",
-          "score_panels": a matplotlib figure} without those that there is nothing for.
+          "score_panels", "reliability": a matplotlib figure} without those that there is nothing
+          for.
         """
         return plots.draw(self.run.summary, self.run.metrics, self.run.predictions)
 
@@ -273,59 +300,128 @@ class Predictor:
         )
         return f"<table><caption>dwa_jax model</caption>{rows}</table>"
 
-    def __call__(self, texts: Iterable[str]) -> list[Prediction]:
+    def __call__(self, texts: Iterable[str], *, abstain: float | None = None) -> list[Prediction]:
         """Predicts texts, in their order.
 
         Args:
           texts: any number, as a list, a column of a table or whatever else yields them; one
             longer than what the run allows is cut, as it was there.
+          abstain: see `abstentions`; None marks none.
 
         Raises:
-          ValueError: a text has no token.
+          ValueError: a text has no token, or the model cannot abstain.
           TypeError: a single string is given, or something else than strings.
         """
-        return self.each(self.predict(texts))
+        return self.each(self.predict(texts, abstain=abstain))
 
     def each(self, found: Predictions) -> list[Prediction]:
         """Returns what was predicted of N texts, text by text."""
-        scores, probabilities = found.score, found.probabilities
-        in_range, truncated = found.in_range, found.truncated
+
+        def one(values, i, kind):
+            return None if values is None else kind(values[i])
+
+        def several(values):
+            return tuple(map(float, values))
+
         return [
             Prediction(
-                None if scores is None else float(scores[i]),
-                int(category),
-                self.names[category] if self.names else None,
-                None if probabilities is None else tuple(map(float, probabilities[i])),
-                None if in_range is None else float(in_range[i]),
-                truncated is not None and bool(truncated[i]),
+                score=one(found.score, i, float),
+                category=int(category),
+                name=self.names[category] if self.names else None,
+                probabilities=one(found.probabilities, i, several),
+                in_range=one(found.in_range, i, float),
+                truncated=found.truncated is not None and bool(found.truncated[i]),
+                interval=one(found.interval, i, several),
+                unlike=one(found.unlike, i, bool),
+                abstained=one(found.abstained, i, bool),
             )
             for i, category in enumerate(found.category)
         ]
 
     def predict(
-        self, texts: Iterable[str], origin: Sequence[tuple[str, int]] | None = None
+        self,
+        texts: Iterable[str],
+        origin: Sequence[tuple[str, int]] | None = None,
+        *,
+        abstain: float | None = None,
     ) -> Predictions:
         """Predicts texts, in their order.
 
         Args:
           texts: N strings.
           origin: N pairs (file, row number), for a message.
+          abstain: see `abstentions`; None marks none.
 
         Returns:
-          (N,) scores, (N,) categories, (N, K) probabilities, (N,) scores in `score_range`, and
-          which texts lost their end.
+          What there is to say of each, as arrays.
 
         Raises:
-          ValueError: a text has no token.
+          ValueError: a text has no token, or the model cannot abstain.
           TypeError: a single string is given, or something else than strings.
         """
-        return self.predict_tokens(self.tokens(_listed(texts), origin))
+        if abstain is not None:
+            self.check_abstain(abstain)
+        found = self.predict_tokens(self.tokens(_listed(texts), origin))
+        if abstain is not None:
+            found = found._replace(abstained=self.abstentions(found, abstain))
+        return found
 
     def predict_tokens(self, encoded: data.Encoded) -> Predictions:
         """Predicts N texts that `tokens` returned; see `predict`."""
-        found = self.predict_ids(encoded.ids)
-        return found._replace(
-            in_range=scores_in_range(self.run.config, found.score), truncated=encoded.truncated
+        return self.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
+
+    def check_abstain(self, width: float) -> None:
+        """Checks that the model can say which texts it would rather not judge.
+
+        Args:
+          width: see `abstentions`.
+
+        Raises:
+          ValueError: it is no width, or the run keeps nothing that it takes.
+        """
+        if isinstance(width, bool) or not isinstance(width, int | float) or not width > 0:
+            raise ValueError(f"abstain={width!r:.60} must be a width above 0, or infinity")
+        if self.run.reference is None:
+            raise ValueError(
+                f"abstain={width:g} takes what a run keeps of its rows, {references.FILE}, which "
+                "runs of earlier versions lack; train it again"
+            )
+        if width < np.inf and self._fitted_intervals() is None:
+            raise ValueError(
+                f"abstain={width:g} is a width of intervals, which a model without regression, or "
+                "without scores in its validation rows, has none of; abstain=inf marks texts that "
+                "are unlike the training's"
+            )
+
+    def abstentions(self, found: Predictions, width: float) -> np.ndarray:
+        """Says of which texts a person had better judge.
+
+        Args:
+          found: predictions of N texts by this model.
+          width: of the widest interval that will do, in `score_range` where the run has one;
+            infinity where any will.
+
+        Returns:
+          (N,) booleans: the interval is wider, or the text unlike the training texts.
+        """
+        assert found.unlike is not None, "check_abstain tells of a run without reference"
+        if found.interval is None:
+            return found.unlike
+        # What rounding adds to a width is not wider.
+        wide = found.interval[:, 1] - found.interval[:, 0] > width * (1 + 1e-6)
+        return found.unlike | wide
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether predictions come with intervals."""
+        return self._fitted_intervals() is not None
+
+    def _fitted_intervals(self):
+        if self.run.reference is None:
+            return None
+        num_classes = self.run.config.num_classes
+        return conformal.fit_intervals(
+            self.run.reference, num_classes, self.coverage, self.intervals
         )
 
     def encode(
@@ -376,28 +472,73 @@ class Predictor:
 
     def predict_ids(self, ids: Sequence[np.ndarray]) -> Predictions:
         """Predicts N rows of token ids, each (length of the text,)."""
-        num_rows, run = len(ids), self.run
+        run = self.run
         lengths = np.array([len(row) for row in ids], np.int64)
-        outputs = {task.name: np.zeros((num_rows, task.outputs)) for task in run.tasks}
+        outputs = {task.name: np.zeros((len(ids), task.outputs)) for task in run.tasks}
+        distances = np.zeros(len(ids))
+        for rows, found in self._computed(ids, lengths):
+            for name, values in outputs.items():
+                values[rows] = found[name]
+            if self._likeness is not None:
+                distances[rows] = self._likeness.distances(found["representation"])
+        predictions = Predictions(*read_outputs(outputs, run.thresholds, self.clip_scores))
+        return predictions._replace(
+            in_range=scores_in_range(run.config, predictions.score),
+            interval=self._intervals_around(predictions, lengths),
+            unlike=None if self._likeness is None else distances > self._likeness.limit,
+        )
+
+    def observe(
+        self, ids: Sequence[np.ndarray], scores: np.ndarray, categories: np.ndarray
+    ) -> KeptRows:
+        """Predicts rows, and returns of them what a run keeps of its own.
+
+        Args:
+          ids: N rows of token ids, each (length of the text,).
+          scores: (N,) true, in [-1, 1]; nan where missing.
+          categories: (N,) true, -1 where missing.
+        """
+        run = self.run
+        lengths = np.array([len(row) for row in ids], np.int64)
+        outputs = {task.name: np.zeros((len(ids), task.outputs)) for task in run.tasks}
+        outputs["representation"] = np.zeros((len(ids), run.module.config.hidden_size))
+        for rows, found in self._computed(ids, lengths):
+            for name, values in outputs.items():
+                values[rows] = found[name]
+        score, category, _ = read_outputs(outputs, run.thresholds)
+        return references.keep_rows(
+            ids, run.tokenizer, scores, categories, score, category, outputs["representation"]
+        )
+
+    def _computed(self, ids, lengths):
+        # Yields (rows, {task: (B, outputs), "representation": (B, D)}), B of the rows alone.
         # The longest first: what does not fit the memory fails at once.
         order = np.argsort(-lengths, kind="stable")
         shapes = self._shapes.choose(lengths[order], self.batch_size)
         pending: collections.deque = collections.deque()
 
-        def fetch(most):
-            while len(pending) > most:
-                rows, result = pending.popleft()
-                for name, values in jax.device_get(result).items():
-                    outputs[name][rows] = values[: len(rows)]
+        def fetch():
+            rows, result = pending.popleft()
+            found = jax.device_get(result)
+            return rows, {name: values[: len(rows)] for name, values in found.items()}
 
         for number, (count, length) in enumerate(shapes):
             rows = order[number * self.batch_size :][: self.batch_size]
             chosen = [ids[row] for row in rows]
-            batch = data.pad_rows(chosen, count, length, run.tokenizer.pad_token_id)
-            pending.append((rows, self._predict(run, sharding.shard_rows(batch, self._mesh))))
-            fetch(_IN_FLIGHT)
-        fetch(0)
-        return Predictions(*read_outputs(outputs, run.thresholds, self.clip_scores))
+            batch = data.pad_rows(chosen, count, length, self.run.tokenizer.pad_token_id)
+            pending.append((rows, self._predict(self.run, sharding.shard_rows(batch, self._mesh))))
+            if len(pending) > _IN_FLIGHT:
+                yield fetch()
+        while pending:
+            yield fetch()
+
+    def _intervals_around(self, found, lengths):
+        intervals = self._fitted_intervals()
+        if intervals is None or found.score is None:
+            return None
+        ends = intervals.around(found.score, found.category, lengths)
+        given = [scores_in_range(self.run.config, end) for end in ends.T]
+        return ends if given[0] is None else np.stack(given, axis=1)
 
 
 def scores_in_range(config: Config, scores: np.ndarray | None) -> np.ndarray | None:

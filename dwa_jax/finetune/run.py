@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import data, host_memory, lora, regular_files, sharding
+from dwa_jax import data, heads, host_memory, lora, regular_files, sharding
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints, remove_all
 from dwa_jax.finetune import (
     bad_rows,
@@ -31,6 +31,8 @@ from dwa_jax.finetune.listener import Listener
 from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.setup import Setup, make_batches, make_setup, make_tasks, make_weighting
+from dwa_jax.finetune.uncertainty import calibration, conformal
+from dwa_jax.finetune.uncertainty import reference as references
 
 
 def finish(
@@ -185,8 +187,22 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     finally:
         checkpoints.close()
 
+    temperature = None
+    if config.temperature:
+        state, temperature = _tempered(config, setup, state, batches, corpus)
+    reference = references.gather(config, setup, state, batches, corpus, model.tokenizer)
+    intervals = conformal.fit_intervals(
+        reference, config.num_classes, config.coverage, config.intervals
+    )
+
     def evaluate(split):
-        return loop.evaluate_split(config, setup, state, batches, corpus, split)
+        found, outputs = loop.evaluate_split(config, setup, state, batches, corpus, split)
+        # On the validation rows, which they come from, they hold as often as they are made to.
+        if intervals is not None and split != "validation":
+            lengths, scores = batches[split].lengths, corpus.rows[split].scores
+            around = intervals.around(outputs["score"], outputs["category"], lengths)
+            found |= conformal.grade_intervals(around, scores)
+        return found, outputs
 
     results: dict[str, Any] = {}
     for split in ("validation", "test"):
@@ -212,6 +228,7 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         "epochs": progress.evaluated,
         "skipped_steps": sum(record["kind"] == "skipped" for record in records),
         "monitor": config.monitor,
+        "temperature": temperature,
         "parameters": {"trained": trained, "total": total},
         "timing": {
             "train_seconds": progress.seconds,
@@ -229,6 +246,7 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         with own_files.placing(folder, adopt=True) as place:
             predictions_file.write_predictions(place / "predictions.csv", found)
             saved.write_weights(place, state.theta, state.psi)
+            references.write(place, reference)
             plots.save(plots.draw(summary, records, found), place / "plots")
         # Last: that it is there says that the run has ended.
         with own_files.placing(folder, adopt=True) as place:
@@ -252,7 +270,18 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         predictions=found,
         folder=folder,
         digests=model.digests,
+        reference=reference,
     )
+
+
+def _tempered(config, setup, state, batches, corpus):
+    # The state whose classifier is calibrated on the validation rows, and the temperature.
+    _, found = loop.evaluate_split(config, setup, state, batches, corpus, "validation")
+    temperature = calibration.fit_temperature(found["probabilities"], found["categories"])
+    if temperature is None:
+        return state, None
+    head = heads.with_outputs_scaled(state.psi["classification"], 1 / temperature)
+    return state._replace(psi={**state.psi, "classification": head}), temperature
 
 
 _WRITTEN = (
@@ -260,6 +289,7 @@ _WRITTEN = (
     "backbone.json",
     "predictions.csv",
     saved.WEIGHTS,
+    references.FILE,
     "plots",
     "summary.json",
 )

@@ -1,7 +1,7 @@
 """A run's folder: its configuration, metrics, summary and predictions.
 
 config.json  metrics.jsonl  summary.json  predictions.csv  tokenizer/  backbone.json  folds/
-checkpoints/ or model.safetensors  plots/  lock  .dwa_jax_files.json
+checkpoints/ or model.safetensors  reference.safetensors  plots/  lock  .dwa_jax_files.json
 
 Files are written beside and renamed, so that a process killed at any moment leaves whole ones.
 """

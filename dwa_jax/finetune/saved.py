@@ -46,6 +46,8 @@ from dwa_jax.finetune.model import (
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.run_records import MetricsFile
 from dwa_jax.finetune.setup import choose_optimizers, first_state, make_tasks, make_weighting
+from dwa_jax.finetune.uncertainty import reference as references
+from dwa_jax.finetune.uncertainty.reference import Reference
 from dwa_jax.messages import shown
 
 # What trained, of a model that was saved without its run's checkpoints.
@@ -79,6 +81,8 @@ class Trained:
         is gone.
       folder: the run's; None where it has none.
       digests: {key of the configuration: digest of the weights that it named}.
+      reference: what is kept of its rows, by which new texts are judged; None of a run of an
+        earlier version.
     """
 
     config: Config
@@ -96,6 +100,7 @@ class Trained:
     predictions: SplitPredictions | None
     folder: Path | None
     digests: dict[str, str] = dataclasses.field(default_factory=dict)
+    reference: Reference | None = None
 
     @property
     def max_tokens(self) -> int:
@@ -157,6 +162,7 @@ def _load(folder, through, backbone=""):
         return dataclasses.replace(kept, **about, predictions=predictions)
     shape, settings = _read_backbone(folder)
     _check_sizes(folder, config, settings)
+    reference = references.read(folder, settings.hidden_size, config.num_classes)
     regular_files.check_tree(_existing(folder / "tokenizer"))
     tokenizer = data.load_tokenizer(folder / "tokenizer")
     model_key, _ = jax.random.split(jax.random.key(config.seed))
@@ -203,6 +209,7 @@ def _load(folder, through, backbone=""):
         predictions=predictions,
         folder=folder,
         digests=digests,
+        reference=reference,
     )
 
 
@@ -252,6 +259,8 @@ def write(trained: Trained, folder: Path, *, overwrite: bool = False) -> Trained
             log.write(record)
         write_tokens_and_shape(place, trained.tokenizer, trained.module, trained.pooling)
         write_weights(place, trained.theta, trained.psi)
+        if trained.reference is not None:
+            references.write(place, trained.reference)
         if trained.predictions is not None:
             predictions_file.write_predictions(place / "predictions.csv", trained.predictions)
         figures = plots.draw(trained.summary, trained.metrics, trained.predictions)

@@ -179,7 +179,7 @@ class Setup:
     Attributes:
       state: the first one; None once the loop has taken it over, since the step donates it.
       step: (state, batch) -> (state, metrics).
-      predict: (state, batch) -> {task: (B, outputs)}.
+      predict: (state, batch) -> {task: (B, outputs), "representation": (B, D)}.
       mesh: the devices.
       tasks: the N tasks.
       total_steps: of the run.
@@ -335,6 +335,6 @@ def make_setup(
         **common,
     )
     step = training.make_step(model.module, tasks, method, optimizers, options)
-    predict = training.make_predict(model.module, tasks, **common)
+    predict = training.make_predict(model.module, tasks, representation=True, **common)
     state = sharding.replicate(state, mesh)
     return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)

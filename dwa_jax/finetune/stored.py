@@ -45,6 +45,9 @@ def check_summary(summary: dict, path: Path, num_classes: int) -> None:
         _check_count(path, "best_epoch", summary.get("best_epoch"))
     if not isinstance(summary.get("monitor"), str):
         raise _wrong(path, "monitor", "a metric's name", summary.get("monitor"))
+    temperature = summary.get("temperature")
+    if temperature is not None and not (_is_number(temperature) and temperature > 0):
+        raise _wrong(path, "temperature", "null or a number above 0", temperature)
     if not isinstance(summary.get("thresholds_from") or "", str):
         raise _wrong(path, "thresholds_from", "a name", summary["thresholds_from"])
     if "folds" in summary:

@@ -5,7 +5,7 @@ The colours are Okabe and Ito's, which the colour-blind tell apart (Color Univer
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import matplotlib
@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from dwa_jax.finetune.uncertainty.calibration import Reliability
 from experiments.pages.drawing import INK, STYLE, shorten, to_svg
 from experiments.pages.formatting import MINUS
 
@@ -187,6 +188,38 @@ def draw_predicted_vs_true(name: str, look: Look, true: np.ndarray, predicted: n
         axes.locator_params(nbins=6, steps=[1, 5, 10])
         axes.set_xlabel("true score", labelpad=1)
         axes.set_ylabel("predicted score", labelpad=1)
+        return to_svg(figure, name)
+
+
+def draw_reliability(name: str, look: Look, curves: Mapping[str, Reliability]) -> str:
+    """Draws how often the predicted class is right over the probability that it was given.
+
+    Args:
+      name: of the picture.
+      look: of the run.
+      curves: as predicted, and it may be without temperature.
+
+    Returns:
+      The SVG.
+    """
+    colours = (look.colour, _GREY)
+    handles = [
+        Line2D([], [], color=colour, marker=look.marker, markersize=4.5, label=label)
+        for label, colour in zip(curves, colours, strict=False)
+    ]
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _axes(2.9, handles if len(handles) > 1 else [], bottom=0.42)
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, alpha=0.6)
+        for one, colour in zip(curves.values(), colours, strict=False):
+            axes.plot(one.confidence, one.accuracy, color=colour, linewidth=1)
+            sizes = 90 * one.counts / one.counts.sum() + 6
+            axes.scatter(
+                one.confidence, one.accuracy, sizes, color=colour, marker=look.marker, zorder=3
+            )
+        axes.set(title=look.label, xlim=(0, 1.02), ylim=(-0.03, 1.03))
+        axes.locator_params(nbins=6)
+        axes.set_xlabel("probability of the predicted class", labelpad=1)
+        axes.set_ylabel("share that is of it", labelpad=1)
         return to_svg(figure, name)
 
 

@@ -42,6 +42,9 @@ _METRICS = {
     "quadratic_weighted_kappa": "kappa, quadratic weights",
     "category_distance": "category distance",
     "category_distance_macro": "category distance, macro",
+    "expected_calibration_error": "calibration error",
+    "interval_coverage": "intervals that hold the score",
+    "interval_width": "mean width of intervals",
 }
 _ERRORS = ("mse", "mae", "rmse", "balanced_mse")
 _STEPWISE = "no predictions.csv yet"

@@ -20,6 +20,7 @@ _OPTIONS = {
     "check=False": "--no-check",
     "format=": "--format=",
     "backbone=FOLDER": "--backbone=FOLDER",
+    "abstain=": "--abstain=",
 }
 _ARGUMENTS = re.compile(rf"(?<![\w.-])({'|'.join(_OPTIONS)})")
 # Of the option of programs that read a run.

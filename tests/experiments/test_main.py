@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 PLOTS = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
-PLOTS |= {"score_panels"}
+PLOTS |= {"score_panels", "reliability"}
 STEP = {
     "step",
     "epoch",

@@ -41,7 +41,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 ADDED = [
-    *("predicted_score", "predicted_category"),
+    *("predicted_score", "interval_low", "interval_high", "predicted_category"),
     *(f"probability_{k}" for k in range(5)),
     "truncated",
 ]

@@ -163,7 +163,7 @@ def test_a_saved_model_is_the_same_model(model, rows, tmp_path):
         np.testing.assert_array_equal(one, other)
     assert again.summary == model.summary and again.history == model.history
     names = {"score_distribution", "losses", "weights", "confusion", "predicted_vs_true"}
-    names |= {"score_panels"}
+    names |= {"score_panels", "reliability"}
     for one in (model, again):
         figures = one.figures()
         assert set(figures) == names
