@@ -10,6 +10,7 @@ from experiments.terminal.console import Terminal
 _METRICS = (
     *("mse", "mae", "r2", "pearson", "spearman", "balanced_mse"),
     *("accuracy", "f1_macro", "quadratic_weighted_kappa", "category_distance"),
+    *("expected_calibration_error", "interval_coverage", "interval_width"),
 )
 
 

@@ -53,6 +53,7 @@ def _shares(axes, before, now, title, edges=None):
         fill = colour == _BEFORE
         axes.stairs(counts, edges, fill=fill, color=colour, alpha=0.6 if fill else 1, label=label)
     axes.set(title=title, ylabel="share")
+    axes.locator_params(axis="x", nbins=5)
 
 
 def _line(axes, windows, name):

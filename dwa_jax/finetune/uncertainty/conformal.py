@@ -63,7 +63,14 @@ def fit_intervals(
 
     Returns:
       The intervals; None where no validation row has both a true and a predicted score.
+
+    Raises:
+      ValueError: the coverage is no probability, or there are no such groups.
     """
+    if how not in HOW:
+        raise ValueError(f"intervals={how!r:.60} is not one of {', '.join(HOW)}")
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage={coverage!r:.60} must be between 0 and 1")
     rows = reference.validation
     errors = np.abs(rows.scores.astype(float) - rows.predicted_scores)
     known = np.isfinite(errors)

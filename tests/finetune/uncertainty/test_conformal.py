@@ -72,6 +72,16 @@ def test_a_group_of_too_few_rows_promises_nothing_and_no_interval_leaves_the_ran
     assert around[1:].tolist() == [[-1, 1], [-1, 1]]
 
 
+@pytest.mark.parametrize(
+    ("coverage", "how", "words"),
+    [(1.0, "marginal", "between 0 and 1"), (0.9, "by_name", "marginal, by_category, by_length")],
+)
+def test_what_cannot_be_asked_for_is_refused(coverage, how, words):
+    draw = np.random.default_rng(0)
+    with pytest.raises(ValueError, match=words):
+        conformal.fit_intervals(Reference(rows(9, draw), rows(9, draw)), 3, coverage, how)
+
+
 def test_without_scores_there_are_no_intervals():
     draw = np.random.default_rng(0)
     blank = rows(40, draw)._replace(scores=np.full(40, np.nan))
