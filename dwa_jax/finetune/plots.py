@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune.predictions_file import SplitPredictions
-from dwa_jax.finetune.uncertainty.calibration import Reliability, reliability_curves
+from dwa_jax.finetune.uncertainty.calibration import reliability_curves
 
 _TASKS = ("regression", "classification")
 # Of the histogram of scores.
@@ -144,7 +144,7 @@ def _predicted_vs_true(true, predicted, split):
     return figure
 
 
-def _reliability(curves: Mapping[str, Reliability], split):
+def _reliability(curves, split):
     # Area of a dot is its share of the rows.
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()

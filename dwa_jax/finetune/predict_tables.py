@@ -77,8 +77,9 @@ def predict_table(
             cut(encoded.num_truncated)
             found = predictor.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
             if abstain is not None:
-                found = found._replace(abstained=predictor.abstentions(found, abstain))
-                marked += int(found.abstained.sum())
+                abstained = predictor.abstentions(found, abstain)
+                found = found._replace(abstained=abstained)
+                marked += int(abstained.sum())
             values = _values(predictor, found)
             if explain == "occlusion":
                 values["explanation"] = list(_explained(predictor, texts, found))

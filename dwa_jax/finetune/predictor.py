@@ -537,8 +537,8 @@ class Predictor:
         if intervals is None or found.score is None:
             return None
         ends = intervals.around(found.score, found.category, lengths)
-        given = [scores_in_range(self.run.config, end) for end in ends.T]
-        return ends if given[0] is None else np.stack(given, axis=1)
+        given = scores_in_range(self.run.config, ends.ravel())
+        return ends if given is None else given.reshape(ends.shape)
 
 
 def scores_in_range(config: Config, scores: np.ndarray | None) -> np.ndarray | None:

@@ -131,7 +131,8 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
         log.unlink(missing_ok=True)
         if not keep_checkpoints:
             # A sweep is for its numbers, and nobody reads hundreds of models.
-            (folder / "model.safetensors").unlink(missing_ok=True)
+            for name in ("model.safetensors", "reference.safetensors"):
+                (folder / name).unlink(missing_ok=True)
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"
