@@ -39,4 +39,4 @@ def discrepancy_test(
     found = (dealt * (kernel @ dealt)).sum(axis=0)
     # Equal ones may differ in their last bits.
     as_far = np.count_nonzero(found[1:] >= found[0] * (1 - 1e-5))
-    return float(found[0]), (1 + as_far) / (1 + permutations)
+    return float(found[0]), float((1 + as_far) / (1 + permutations))
