@@ -56,7 +56,7 @@ from dwa_jax import compilation_cache, regular_files
 from dwa_jax.finetune import corpus, own_files, plots, run_folder
 from dwa_jax.finetune.drift.drift_picture import draw_drift
 from dwa_jax.finetune.drift.later_rows import read_later, with_categories
-from dwa_jax.finetune.drift.watched import Watched, watch
+from dwa_jax.finetune.drift.watched import Compared, watch
 from dwa_jax.finetune.predictor import Predictor
 from experiments.terminal.console import Terminal
 
@@ -66,7 +66,7 @@ _FEW = 50
 _OVER_TIME = ("unlike", "mean_score", "interval_coverage", "mae", "accuracy")
 
 
-def main(args) -> Watched:
+def main(args) -> Compared:
     """Runs the program.
 
     Raises:
@@ -121,7 +121,7 @@ def _write(output, reference, seen):
         plots.save({"drift": draw_drift(reference, seen)}, place)
 
 
-def status_of(seen: Watched) -> int:
+def status_of(seen: Compared) -> int:
     """Returns what the program ends with."""
     return ALARM if seen.alarms else 0
 

@@ -5,14 +5,14 @@ import numpy as np
 # Not pyplot, whose backend is the caller's.
 from matplotlib.figure import Figure
 
-from dwa_jax.finetune.drift.watched import Watched
+from dwa_jax.finetune.drift.watched import Compared
 from dwa_jax.finetune.uncertainty import likeness
 from dwa_jax.finetune.uncertainty.reference import Reference
 
 _BEFORE, _NOW = "#808890", "#c4672d"
 
 
-def draw_drift(reference: Reference, seen: Watched) -> Figure:
+def draw_drift(reference: Reference, seen: Compared) -> Figure:
     """Draws lengths, scores, categories and distances of validation and later texts, and errors.
 
     Args:

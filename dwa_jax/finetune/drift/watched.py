@@ -22,7 +22,7 @@ from dwa_jax.finetune.uncertainty.reference import KeptRows
 MOST = references.MOST
 
 
-class Watched(NamedTuple):
+class Compared(NamedTuple):
     """What came of looking.
 
     Attributes:
@@ -65,7 +65,7 @@ def watch(
     *,
     most: int = MOST,
     level: float = LEVEL,
-) -> Watched:
+) -> Compared:
     """Compares texts with those that a model was trained and validated on.
 
     Args:
@@ -101,7 +101,7 @@ def watch(
         later, distances > far.limit, _inside(model, later), tasks, run.config.num_classes
     )
     shifts = compare_with_run(run.reference, later)
-    return Watched(later, distances, far.limit, shifts, windows, level)
+    return Compared(later, distances, far.limit, shifts, windows, level)
 
 
 def _inside(model, later):
