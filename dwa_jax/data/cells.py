@@ -22,6 +22,8 @@ from dwa_jax.messages import quoted
 _MAX_CATEGORY = np.iinfo(np.int32).max
 
 
+# What programs write where there is no value.
+_MISSING = ("n/a", "na", "#n/a", "#na", "nan", "null", "none", "nil", "missing", "-", "--", "?")
 # 1.234.567,8
 _GROUPED = re.compile(r"[-+]?\d{1,3}(\.\d{3})+(,\d*)?%?")
 _SPLITS = {
@@ -156,13 +158,18 @@ def restore(value: float, score_range: tuple[float, float]) -> float:
 
 def _key(cell):
     # Which key would read it.
-    if not isinstance(cell, str):
-        return ""
+    if not isinstance(cell, str) or marks_missing(cell):
+        return _if_missing(cell)
     if cell.strip().endswith("%") and as_number(cell, Written(True, True)) is not None:
         return " (see percent)"
     if as_number(cell, Written(decimal_comma=True)) is not None:
         return " (see decimal_comma)"
-    return " (see labels)" if cell.strip().isalpha() else ""
+    # A letter by itself is a slip in a column of numbers, and a word may be a label.
+    return " (see labels)" if cell.strip().isalpha() and len(cell.strip()) > 1 else ""
+
+
+def _if_missing(cell):
+    return "; leave a missing one empty" if marks_missing(cell) else ""
 
 
 def label_map(labels: Mapping[Any, float] | str) -> dict[str, float]:
@@ -216,7 +223,7 @@ def mapped(cell: object, labels: Mapping[str, float]) -> float:
     word = as_label(cell)
     if word not in labels:
         near = difflib.get_close_matches(word[:100], labels, n=1)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        hint = f" (nearest: {near[0]!r})" if near else _if_missing(cell)
         known = ", ".join(map(repr, itertools.islice(labels, 30)))
         raise BadCell(f"label {quoted(cell)} is not one of {known}{hint}")
     return labels[word]
@@ -240,13 +247,14 @@ def category(cell: object, names: Sequence[str] | None, num_classes: int | None)
         if isinstance(name, str) and name in names:
             return list(names).index(name)
         near = difflib.get_close_matches(name[:100] if isinstance(name, str) else "", names, n=1)
-        hint = f" (nearest: {near[0]!r})" if near else ""
+        hint = f" (nearest: {near[0]!r})" if near else _if_missing(cell)
         known = ", ".join(map(repr, names))
         raise BadCell(f"category {quoted(cell)} is not one of {known}{hint}")
     value = as_number(cell)
     # 2.0 counts as 2: a table tool that meets an empty cell writes the whole column as floats.
     if value is None or not 0 <= value <= _MAX_CATEGORY or value != int(value):
         named = " (see category_names)" if value is None and isinstance(cell, str) else ""
+        named = _if_missing(cell) or named
         raise BadCell(f"category {quoted(cell)} is not an integer >= 0{named}")
     if num_classes is not None and value >= num_classes:
         raise BadCell(f"category {int(value)} is not below num_classes={num_classes}")
@@ -289,30 +297,77 @@ def split_name(cell: object) -> str:
     return name
 
 
-def time(cell: object) -> float:
+def check_time_format(form: str) -> str:
+    """Returns a form of times, "" for those that are known.
+
+    Raises:
+        ValueError: it is no form of `datetime.strptime` that has a year.
+    """
+    if form:
+        try:
+            moment = datetime.datetime(2024, 3, 31)
+            read = datetime.datetime.strptime(moment.strftime(form), form)
+        except ValueError:
+            read = None
+        if read is None or read.year != 2024:
+            raise ValueError(
+                f"time_format={form!r} is no form of a date with a year; one is '%d/%m/%Y %H:%M'"
+            )
+    return form
+
+
+def time(cell: object, form: str = "") -> float:
     """Returns a time in seconds, so that times can be ordered.
 
     Args:
         cell: a date or time, an ISO 8601 string, what mail and Twitter write, or a number.
+        form: how a string is written, as `datetime.strptime` takes it; "" for one of those.
 
     Raises:
         BadCell: it is none of them.
     """
     value = as_number(cell)
-    if value is not None and math.isfinite(value):
+    if value is not None and math.isfinite(value) and not form:
         return value
     found: Any = cell
-    if isinstance(cell, str):
+    if form and isinstance(cell, str | int):
+        found = _parse_by(str(cell).strip(), form)
+    elif isinstance(cell, str):
         found = _parse_time(cell.strip())
     if isinstance(found, datetime.date) and not isinstance(found, datetime.datetime):
         found = datetime.datetime(found.year, found.month, found.day)
     if not isinstance(found, datetime.datetime):
-        what = "is empty" if is_missing(cell) else f"{quoted(cell)} is none that can be read"
-        raise BadCell(f"the time {what}; write 2024-03-31 or 2024-03-31T14:05:00")
+        if is_missing(cell):
+            raise BadCell("the time is empty")
+        if form:
+            raise BadCell(f"the time {quoted(cell)} is not written as time_format={form!r}")
+        fits = [one for one in _FORMS if isinstance(cell, str) and _parse_by(cell.strip(), one)]
+        advice = (
+            f"say which way it is written: time_format={' or '.join(map(repr, fits))}"
+            if fits
+            else "write 2024-03-31 or 2024-03-31T14:05:00, or say how it is written by time_format"
+        )
+        raise BadCell(f"the time {quoted(cell)} is none that can be read; {advice}")
     zone = found.tzinfo or datetime.UTC
     return (found.replace(tzinfo=zone) - datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)) / (
         datetime.timedelta(seconds=1)
     )
+
+
+# Forms in which a day and a month may be taken for each other, or that only some countries write.
+_FORMS = (
+    *("%d/%m/%Y", "%m/%d/%Y", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M", "%m/%d/%Y %I:%M %p"),
+    *("%d.%m.%Y", "%d.%m.%Y %H:%M", "%d-%m-%Y", "%m-%d-%Y", "%d/%m/%y", "%m/%d/%y"),
+    *("%b %d, %Y", "%B %d, %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%y", "%b %d, %Y %I:%M %p"),
+    *("%d/%m/%Y %H:%M:%S", "%m/%d/%Y %H:%M:%S", "%m/%d/%Y %I:%M:%S %p", "%m %d, %Y"),
+)
+
+
+def _parse_by(text, form):
+    try:
+        return datetime.datetime.strptime(text, form)
+    except ValueError:
+        return None
 
 
 def _parse_time(text):
@@ -330,6 +385,13 @@ def _parse_time(text):
         return email.utils.parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
+
+
+def marks_missing(cell: object) -> bool:
+    """Tells whether a cell is what programs write where there is no value: "N/A", nan."""
+    if isinstance(cell, str):
+        return cell.strip().casefold() in _MISSING
+    return isinstance(cell, float) and math.isnan(cell)
 
 
 def is_missing(cell: object) -> bool:

@@ -55,6 +55,7 @@ class Columns:
         split: the column that says which split a row belongs to, or None.
         group: the column that holds what rows that belong together share, or None.
         time: the column that holds a row's time, or None.
+        time_format: how times are written, see `cells.time`.
 
     Raises:
         ValueError: an option is not one that there is, or two columns are one.
@@ -72,6 +73,7 @@ class Columns:
     split: str | None = None
     group: str | None = None
     time: str | None = None
+    time_format: str = ""
 
     def __post_init__(self) -> None:
         names = self.category_names
@@ -84,6 +86,7 @@ class Columns:
                 f"text, score and category must be different columns, got {self.names}"
             )
         cells.check_range(self.score_range)
+        cells.check_time_format(self.time_format)
         if self.labels:
             if self.score is None and self.category is None:
                 raise ValueError("labels need a score_column or a category_column")
@@ -108,6 +111,7 @@ class Columns:
         bad: list[LeftOut],
         on_bad_row: str = "error",
         note: Callable[[str], None] | None = None,
+        advice: str = "",
     ) -> Rows:
         """Checks records and makes rows of them.
 
@@ -116,6 +120,7 @@ class Columns:
             bad: where rows that are left out are added.
             on_bad_row: "error" raises one error for all bad rows, "skip" leaves them out.
             note: told, in a line, what was found of the cells.
+            advice: what may be done about bad rows, behind the first ones in an error.
 
         Returns:
             The good rows in their order.
@@ -137,11 +142,13 @@ class Columns:
             if len(good) + len(bad) == before:
                 raise DataError(f"{file}: holds no rows")
         if bad and on_bad_row == "error":
-            raise DataError(listed(bad))
+            raise DataError(f"{listed(bad)}{advice}")
         if bad and not good:
             raise DataError(f"no good row is left: {listed(bad)}")
         if check.joined and note is not None:
             note(f"{check.joined} texts are lists, joined by spaces")
+        if note is not None and (alone := sum(row[4] is None for row in good)) and self.group:
+            note(f"{alone} rows have no {self.group!r}, and count as a group each")
         texts, scores, categories, splits, groups, times = (
             zip(*good, strict=True) if good else [()] * 6
         )
@@ -196,7 +203,7 @@ class _Check:
             category,
             cells.split_name(cell(of.split)) if of.split else None,
             None if cells.is_missing(group) else str(group),
-            cells.time(cell(of.time)) if of.time else None,
+            cells.time(cell(of.time), of.time_format) if of.time else None,
         )
 
 

@@ -50,6 +50,17 @@ def check(name: str) -> str:
     )
 
 
+def remark(encoding: str) -> str:
+    """Returns what is to be told of an encoding that was found and is not UTF-8."""
+    if encoding != "latin-1":
+        return f"read as {encoding}"
+    # Only what cp1252 leaves undefined makes it latin-1, where that is no character either.
+    return (
+        "read as latin-1, in which some of its bytes are control characters; if texts look wrong, "
+        "name the file's own encoding, as in encoding=shift-jis"
+    )
+
+
 def find_encoding(path: Path) -> str:
     """Tells how a text file is encoded.
 

@@ -10,6 +10,8 @@ from dwa_jax.data import cells, tables
 from dwa_jax.data.columns import Columns, LeftOut, listed
 from dwa_jax.data.rows import BadRow, DataError, Rows
 
+_ADVICE = "; on_bad_row=skip leaves bad rows out"
+
 
 def read(
     paths: str | Path | Sequence[str | Path],
@@ -28,6 +30,7 @@ def read(
     split_column: str | None = None,
     group_column: str | None = None,
     time_column: str | None = None,
+    time_format: str = "",
     layout: tables.Layout = tables.FIND,
     note: Callable[[str], None] | None = None,
 ) -> tuple[Rows, list[LeftOut]]:
@@ -57,6 +60,8 @@ def read(
         split_column: the column that says "train", "validation" or "test", or None.
         group_column: the column whose value rows share that belong together, or None.
         time_column: the column that holds a row's time, or None.
+        time_format: how times are written, as `datetime.strptime` takes it; "" for ISO 8601, what
+            mail and Twitter write, and numbers.
         layout: what is known of text files; the rest is found.
         note: told, in a line each, what was found that the files' names do not tell.
 
@@ -83,6 +88,7 @@ def read(
         split=split_column,
         group=group_column,
         time=time_column,
+        time_format=time_format,
     )
     paths = [paths] if isinstance(paths, str | Path) else list(paths)
     if not paths:
@@ -97,7 +103,7 @@ def read(
         (file, _records(path, wanted, layout, bad, on_bad_row, note))
         for file, path in zip(files, paths, strict=True)
     )
-    return columns.collect(parts, bad, on_bad_row, note), bad
+    return columns.collect(parts, bad, on_bad_row, note, _ADVICE), bad
 
 
 def _records(

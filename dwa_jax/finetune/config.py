@@ -258,6 +258,12 @@ class Config:
         'Column by which the past is trained on and what came after tested; "" for none.',
         later="same rows",
     )
+    time_format: str = _key(
+        "",
+        'How that column writes times, "%d/%m/%Y %H:%M" as Python\'s strptime takes it; "" reads '
+        "ISO 8601, what mail and Twitter write, and numbers.",
+        later="same rows",
+    )
     stratify: bool = _key(
         True, "Splits have like shares of each category, and of low and high scores."
     )

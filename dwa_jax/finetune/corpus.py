@@ -19,7 +19,7 @@ _OTHER_FILES = ("validation", "test", "also_test")
 # Keys of what is read, but those for labels: these have a meaning in memory, too.
 _OF_FILES = (
     *("text_column", "score_column", "category_column", "on_bad_row"),
-    *("delimiter", "encoding", "columns"),
+    *("delimiter", "encoding", "columns", "time_format"),
 )
 # Where rows came from that a program handed over instead of a file's name.
 IN_MEMORY = "memory:"
@@ -162,6 +162,7 @@ def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> U
             split_column=config.split_column or None if key == "train" else None,
             group_column=config.group_column or None,
             time_column=config.time_column or None if key == "train" else None,
+            time_format=config.time_format,
             layout=tables.Layout(config.delimiter, config.encoding, config.columns),
             note=notes.append,
         )

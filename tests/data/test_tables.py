@@ -86,7 +86,7 @@ def test_phrases_are_separated_from_the_right(here):
     assert rows.scores.tolist() == [0, 1]
 
 
-def test_arrays_of_json_are_read_in_parts_with_the_lines_that_an_editor_shows(here):
+def test_arrays_of_json_are_read_in_parts_and_their_rows_counted(here):
     rng = random.Random(0)
     for indent in (None, 0, 1, 4):
         records = [
@@ -98,10 +98,7 @@ def test_arrays_of_json_are_read_in_parts_with_the_lines_that_an_editor_shows(he
         rows, _ = read("a.json")
         assert rows.texts == [record["text"] for record in records]
         assert rows.scores.tolist() == [record["score"] for record in records]
-        lines = text.splitlines()
-        if indent is not None:
-            places = [i for i, line in enumerate(lines, 1) if line.strip() == "{"]
-            assert [row for _, row in rows.origin] == places
+        assert [row for _, row in rows.origin] == list(range(1, 2001))
     (here / "b.json").write_text('{"text": "one", "score": 1}\n{"text": "two", "score": 0}\n')
     assert read("b.json")[0].texts == ["one", "two"]
 
@@ -109,16 +106,21 @@ def test_arrays_of_json_are_read_in_parts_with_the_lines_that_an_editor_shows(he
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('[{"text": "a", "score": 1}', "c.json, row 1: not a JSON array: ',' or '\\]' is exp"),
-        ('[{"text": "a", "score": 1},\n {"text": ]', "c.json, row 2: not a JSON array: Expecting"),
-        ('[{"text": "a", "score": 1}] x', "c.json, row 1: not a JSON array: something follows"),
-        ("[", "c.json, row 1: not a JSON array: Expecting value"),
+        ('[{"text": "a", "score": 1}', "c.json, line 1: not a JSON array: ',' or '\\]' is exp"),
+        ('[{"text": "a", "score": 1},\n {"text": ]', "c.json, line 2: not a JSON array: Expecting"),
+        ('[{"text": "a", "score": 1}] x', "c.json, line 1: not a JSON array: something follows"),
+        ("[", "c.json, line 1: not a JSON array: Expecting value"),
         ("[]", "c.json: holds no rows"),
         ('[{"text": "a\tb", "score": 1}]', "row 1: not JSON: Invalid control character"),
         ("[1]", "row 1: a int where an object"),
+        ('[{"text": "a", "score": 1}, {"text": "b", "score": 5}]', "row 2: score 5 is outside"),
+        ('{"data": [{"text": "a", "score": 1}]}', "with the rows in its array 'data'; an array"),
+        ('{\n "text": {"0": "a"},\n "score": {"0": 1}\n}', "with an object a column; an array of"),
+        ('{"0": {"text": "a", "score": 1}}', "an object a row; .* to_json.FILE, orient='records'"),
+        ('{"columns": ["text"], "index": [0], "data": [["a"]]}', "pandas' orient='split' writes"),
     ],
 )
-def test_what_is_no_array_is_said_by_line(here, content, message):
+def test_what_is_no_array_of_rows_is_said(here, content, message):
     (here / "c.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read("c.json")
@@ -230,6 +232,72 @@ def test_rows_know_their_split_group_and_time(here):
         read("b.csv", time_column="split")
     with pytest.raises(ValueError, match="different columns"):
         columns.Columns(split="text")
+
+
+def test_a_row_without_a_group_is_noted(here):
+    (here / "a.csv").write_text("text,score,review\na,0,7\nb,0,\nc,0,\n")
+    _, notes = noted("a.csv", group_column="review")
+    assert notes == ["2 rows have no 'review', and count as a group each"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "form", "others"),
+    [
+        ("16/03/2021", "%d/%m/%Y", ""),
+        ("03/04/2021", "%d/%m/%Y", " or '%m/%d/%Y'"),
+        ("Jan 05, 2021", "%b %d, %Y", ""),
+        ("01/31/2021 09:05 AM", "%m/%d/%Y %I:%M %p", ""),
+    ],
+)
+def test_times_of_other_forms_are_read_by_a_key_that_the_line_names(here, cell, form, others):
+    rows = f'"a","{cell}",0\n"b","{cell.replace("2021", "2022")}",0\n'
+    (here / "a.csv").write_text(f"text,when,score\n{rows}")
+    with pytest.raises(DataError) as caught:
+        read("a.csv", time_column="when")
+    assert f"row 2: the time {cell!r} is none that can be read; " in str(caught.value)
+    assert f"time_format={form!r}{others};" in str(caught.value)
+    first, second = read("a.csv", time_column="when", time_format=form)[0].times
+    assert first == datetime.datetime.strptime(cell + "Z", form + "%z").timestamp()
+    assert second - first == 365 * 24 * 3600
+
+
+def test_a_form_of_times_is_one_and_dates_are_written_in_it(here):
+    (here / "a.csv").write_text("text,when,score\na,2021-03-16,0\n")
+    with pytest.raises(DataError, match="is not written as time_format='%d/%m/%Y'"):
+        read("a.csv", time_column="when", time_format="%d/%m/%Y")
+    for wrong in ("day", "%d/%m", "%Q"):
+        with pytest.raises(ValueError, match=f"time_format='{wrong}' is no form of a date"):
+            read("a.csv", time_column="when", time_format=wrong)
+
+
+def test_bytes_that_are_no_western_text_are_a_warning(here):
+    (here / "a.csv").write_bytes(
+        "text,score\n\u5e02\u5834\u306f\u4e0a\u6607,1\n".encode("shift-jis")
+    )
+    _, (note,) = noted("a.csv")
+    assert "control characters" in note and "encoding=shift-jis" in note
+
+
+WORKBOOK = b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.csv", WORKBOOK, "an Excel workbook, and no .csv: name it .xlsx"),
+        ("a.csv", b"PK\x03\x04" + bytes(26) + b"a.csv", "a zip archive, and no .csv: unpack it"),
+        ("a.csv", b"PAR1" + bytes(40), "a Parquet file, and no .csv: name it .parquet"),
+        ("a.tsv", b"\x1f\x8b\x08" + bytes(40), "compressed by gzip, and no .tsv: add .gz"),
+        ("a.csv", b"\xd0\xcf\x11\xe0" + bytes(40), "an old Excel workbook, and no .csv"),
+        ("a.csv", b"\n<!DOCTYPE HTML><html>404</html>", "a web page, and no .csv"),
+        ("a.parquet", b"<html>404</html>", "a web page, and no .parquet"),
+        ("a.json", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS, and"),
+    ],
+)
+def test_a_file_that_is_not_what_its_name_says_is_called_what_it_is(here, name, content, what):
+    (here / name).write_bytes(content)
+    with pytest.raises(DataError, match=f"{name}: is {what}"):
+        read(name)
 
 
 def test_a_score_goes_back_to_where_it_came_from():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dwa_jax.data import compression
 from dwa_jax.data.rows import DataError
+from dwa_jax.data.tables import disguised
 from dwa_jax.data.tables.delimited import DelimitedReader
 from dwa_jax.data.tables.excel import ExcelReader
 from dwa_jax.data.tables.hub import HubReader
@@ -90,6 +91,8 @@ def open_table(source: str | Path, wanted: Wanted, layout: Layout = FIND) -> Tab
     lines = ENDINGS[suffix] == ".jsonl"
     if size == 0 and not (wanted.whole and lines):
         raise DataError(f"{source}: the file is empty")
+    if what := _disguise(source, path, suffix):
+        raise DataError(f"{source}: is {what}")
     if suffix == ".parquet":
         return ParquetReader(path, wanted)
     if suffix == ".xlsx":
@@ -142,6 +145,15 @@ def ending_of(path: Path) -> str:
 def format_of(path: Path) -> str:
     """Returns the format that rows are written in to a file of this name; see `ENDINGS`."""
     return ENDINGS[ending_of(path)]
+
+
+def _disguise(source, path, suffix):
+    if compression.suffixes(path)[1]:
+        return None
+    try:
+        return disguised.unmask(path, suffix)
+    except OSError as error:
+        raise DataError(f"{source}: cannot be opened: {one_line(error)}") from None
 
 
 def _nearest_file(path: Path) -> str:

@@ -1,5 +1,6 @@
 """JSON: rows are the text of an object each, one a line, or the elements of one array."""
 
+import contextlib
 import io
 import itertools
 import json
@@ -12,12 +13,13 @@ from dwa_jax.data import compression, encodings, text_files
 from dwa_jax.data.rows import BadRow, DataError
 from dwa_jax.data.tables.layout import Layout
 from dwa_jax.data.tables.reader import ABSENT, Record, TableReader, Wanted, dig
-from dwa_jax.messages import one_line
+from dwa_jax.messages import one_line, quoted
 
 # Names of keys that are kept for a message.
 _MOST_NAMES = 1000
 _PART = 2**16  # characters read at once
 _LONGEST = 2**28  # characters of an element
+_WHOLE = 2**26  # characters of a file that are looked at as one
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
@@ -40,7 +42,7 @@ class JsonReader(TableReader):
     def records(self) -> Iterator[Record]:
         encoding = self._given.encoding or encodings.find_encoding(self.source)
         if encoding not in (self._given.encoding, encodings.UTF_8):
-            self.notes.append(f"read as {encoding}")
+            self.notes.append(encodings.remark(encoding))
         self._encoding = encoding
         seen: dict[str, None] = {}
         objects = 0
@@ -67,14 +69,26 @@ class JsonReader(TableReader):
         if compression.suffixes(self.source)[0] == ".json":
             begun = file.read(_PART)
             if begun.lstrip().startswith("["):
-                yield from _Array(self.name, file, begun).elements()
+                yield from enumerate(_Array(self.name, file, begun).elements(), 1)
                 return
             begun += file.readline()
+            if len(begun) < _LONGEST and _is_cut(begun):
+                begun += file.read(_WHOLE)
+                self._check_no_object(begun)
         lines = itertools.chain(io.StringIO(begun, newline=""), file)
         for number, line in enumerate(lines, 1):
             line = line.strip()
             if line:
                 yield number, line
+
+    def _check_no_object(self, text):
+        # One object over all of the file is no row, but holds them in some way.
+        try:
+            whole = json.loads(text)
+        except (ValueError, RecursionError):
+            return
+        if isinstance(whole, dict) and (shape := _shape(whole, self.wanted.text)):
+            raise DataError(f"{self.name}: is one JSON object {shape}")
 
     def _checked(self, record, cells):
         if cells[0] is ABSENT:
@@ -112,6 +126,33 @@ class JsonReader(TableReader):
         return value
 
 
+def _is_cut(begun):
+    # Whether the first line is no object of its own, or the only one.
+    first, _, rest = begun.strip().partition("\n")
+    if rest.strip():
+        with contextlib.suppress(ValueError, RecursionError):
+            return not isinstance(json.loads(first), dict)
+    return True
+
+
+def _shape(whole, text):
+    # How an object holds rows, and what would be right; "" where it may be a row itself.
+    expected = "; an array of objects is expected, or an object a line"
+    if isinstance(whole.get(text), str):
+        return ""
+    for key, value in whole.items():
+        if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+            key = quoted(key, 30)
+            return f"with the rows in its array {key}{expected}: write that array as the file"
+    pandas = "; pandas writes that by to_json(FILE, orient='records')"
+    if {"columns", "data"} <= set(whole):
+        return f"as pandas' orient='split' writes it{expected}{pandas}"
+    if whole and all(isinstance(value, dict) for value in whole.values()):
+        how = "an object a row" if all(key.isdecimal() for key in whole) else "an object a column"
+        return f"with {how}{expected}{pandas}"
+    return ""
+
+
 class _Array:
     """The elements of an array of JSON, each as its text in one line, read part by part."""
 
@@ -122,8 +163,8 @@ class _Array:
         self._name, self._file, self._text = name, file, begun
         self._at, self._line, self._ended = 0, 1, False
 
-    def elements(self) -> Iterator[tuple[int, str]]:
-        """Yields (line that it begins on, text).
+    def elements(self) -> Iterator[str]:
+        """Yields the text of each.
 
         Raises:
           DataError: the array has no end, or something that is no JSON in it.
@@ -138,7 +179,7 @@ class _Array:
                 end = self._find_end()
                 text = self._text[self._at : end]
                 # Line ends stand between tokens; in a string they would be no JSON.
-                yield self._line, re.sub("[\r\n]+[ \t]*", " ", text)
+                yield re.sub("[\r\n]+[ \t]*", " ", text)
                 self._line += _line_ends(text)
                 self._at = end
                 mark = self._space()
@@ -151,7 +192,7 @@ class _Array:
             raise self._wrong("something follows the array's end")
 
     def _wrong(self, what):
-        return DataError(f"{self._name}, row {self._line}: not a JSON array: {what}")
+        return DataError(f"{self._name}, line {self._line}: not a JSON array: {what}")
 
     def _more(self, least=_PART):
         # Forgets what is done with, and reads on; tells whether there was anything.

@@ -47,6 +47,9 @@ class Layout(NamedTuple):
         if any(c in self.delimiter for c in '"\r\n\0'):
             raise ValueError(f"delimiter={self.delimiter!r} cannot stand between cells")
         columns = tuple(self.columns)
+        if len(columns) == 1 and isinstance(columns[0], str):
+            # What --config.columns=text,score comes to, without the quotes and brackets.
+            columns = tuple(name.strip() for name in columns[0].split(","))
         if len(set(columns)) < len(columns) or not all(isinstance(c, str) for c in columns):
             raise ValueError(f"columns={columns} must be names that differ from each other")
         return self._replace(encoding=encodings.check(self.encoding), columns=columns)
@@ -87,7 +90,7 @@ def find_layout(path: Path, given: Layout, usual: str, wanted: Sequence[str]) ->
     notes = []
     encoding = given.encoding or encodings.find_encoding(path)
     if not given.encoding and encoding != encodings.UTF_8:
-        notes.append(f"read as {encoding}")
+        notes.append(encodings.remark(encoding))
     with open_text(path, encoding) as (file, _):
         sample = file.read(_SAMPLE_CHARACTERS)
     candidates = [given.delimiter] if given.delimiter else list(dict.fromkeys([usual, *_QUOTED]))

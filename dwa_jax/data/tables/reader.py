@@ -2,7 +2,7 @@
 
 A chunk at a time, so that a file may be larger than the memory. Row numbers are what an editor
 shows: the first physical line of the record, counted from 1 (so a CSV's header is row 1); for
-Parquet and the hub, which have no lines, the index plus 1.
+Parquet, the hub and an array of JSON, whose records are no lines, the index plus 1.
 """
 
 import collections
