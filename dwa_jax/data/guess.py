@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 import os
-import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,24 +16,18 @@ from typing import Any
 
 import pyarrow.parquet
 
-from dwa_jax.data import cells, encodings, labels, tables
+from dwa_jax.data import cells, encodings, label_columns, labels, tables
 from dwa_jax.data.rows import BadRow, DataError
 from dwa_jax.data.tables import hub, layout
 from dwa_jax.data.text_files import open_text
 
 _ROWS = 1000
-_MOST_LABELS = 30
 # Parts of names, the likeliest first.
 _TEXTS = (
     *("text", "tweet", "sentence", "headline", "title", "review", "content", "comment"),
     *("message", "body", "phrase", "summary", "news", "description"),
 )
-_SCORES = (
-    *("sentiment_score", "score", "polarity", "compound", "sentiment", "rating", "stars"),
-    *("label", "target", "class", "category", "gold", "opinion", "y"),
-)
 _SPLITS = ("split", "fold", "partition", "subset", "set")
-_NO_LABELS = re.compile(r"(?i)(^|_)(id|ids|index|unnamed.*|user|date|time|timestamp|count)$|^$")
 
 
 @dataclass
@@ -61,7 +54,7 @@ def guess(source: str, given: Mapping[str, Any]) -> Guess:
       Keys that are not given; none of a column that fits.
 
     Raises:
-      DataError: the file cannot be read, or nothing in it looks like a text.
+      DataError: the file cannot be read, or nothing in it looks like texts or like labels.
     """
     found = Guess()
     names, rows = _peek(source, given, found)
@@ -80,8 +73,9 @@ def guess(source: str, given: Mapping[str, Any]) -> Guess:
             if name.casefold() in _SPLITS and name not in taken and labels.is_split(values):
                 found.keys["split_column"] = name
                 taken.add(name)
-    if given.get("score_column") is None and not given.get("category_column"):
-        _label_column(source, given, columns, taken, found)
+    if given.get("score_column") != "" and not given.get("category_column"):
+        others = {name: values for name, values in columns.items() if name not in taken}
+        _guess_labels(source, given, others, names, found)
     return found
 
 
@@ -110,25 +104,22 @@ def _peek(
         encoding = encodings.find_encoding(path)
         if encoding != encodings.UTF_8:
             found.keys["encoding"] = encoding
-            found.reasons.append(f"it is no UTF-8, and reads as {encoding}")
+            found.reasons.append(f"it is no UTF-8; {encodings.remark(encoding)}")
             form = form._replace(encoding=encoding)
     if tables.ENDINGS[ending] == ".csv" and ending != ".xlsx":
         form = _find_layout(path, ending, form, found)
     wanted = tables.Wanted("", optional=("",), whole=True)
     reader = tables.open_table(source, wanted, form)
-    records = [
-        row
-        for _, row, cells_, _ in itertools.islice(reader.records(), _ROWS)
-        if row is not None and not (reader.suffix == ".csv" and isinstance(cells_, BadRow))
-    ]
+    records, wrong = [], ""
+    for number, row, read, _ in itertools.islice(reader.records(), _ROWS):
+        if not isinstance(read, BadRow) or read.whole:
+            records.append(row)
+        elif not wrong:
+            wrong = f"row {number}: {read.problem}"
+    if wrong and not records:
+        raise DataError(f"{source}: no row can be read; {wrong}")
     if reader.suffix == ".jsonl":
-        parsed = []
-        for text in records:
-            try:
-                parsed.append(json.loads(text))
-            except (ValueError, RecursionError):
-                continue
-        return _flat([record for record in parsed if isinstance(record, dict)])
+        return _flat([json.loads(record) for record in records])
     return layout.tell_apart(reader.header or []), records
 
 
@@ -176,7 +167,7 @@ def _is_header(records):
     names = [name.strip().casefold() for name in first]
     if any(cells.as_number(cell) is not None for cell in first if cell.strip()):
         return False
-    if any(name in _TEXTS or name in _SCORES for name in names):
+    if any(name in _TEXTS or label_columns.is_name(name) for name in names):
         return True
     if any(len(name.split()) > 4 or labels.direction(name) for name in names) or not rest:
         return False
@@ -194,13 +185,20 @@ def _name(records):
     rows = [row for row in records if len(row) == width]
     below = [[cell for cell in column if cell] for column in zip(*rows, strict=True)]
     columns = {f"column_{i + 1}": column for i, column in enumerate(below)}
-    text = max(columns, key=lambda name: _words(columns[name]))
-    others = {name: _label_rank(name, column) for name, column in columns.items() if name != text}
+    text = max(columns, key=lambda name: _words_each(columns[name]))
+    names = {text: "text"}
+    others = {
+        name: label_columns.looks_like_labels(column)
+        for name, column in columns.items()
+        if name != text
+    }
     label = max(others, key=lambda name: others[name], default=None)
-    return tuple({text: "text", label: "label"}.get(name, name) for name in columns)
+    if label is not None and others[label]:
+        names[label] = "label"
+    return tuple(names.get(name, name) for name in columns)
 
 
-def _words(values):
+def _words_each(values):
     texts = [" ".join(v) if isinstance(v, list) else v for v in values]
     texts = [t for t in texts if isinstance(t, str)]
     if not texts or any(cells.as_number(t) is not None for t in texts[:20]):
@@ -209,7 +207,7 @@ def _words(values):
 
 
 def _text_column(source, columns):
-    words = {name: _words(values) for name, values in columns.items()}
+    words = {name: _words_each(values) for name, values in columns.items()}
     best, named = 0.0, ""
     for name, count in words.items():
         rank = next((i for i, part in enumerate(_TEXTS) if part in name.casefold()), None)
@@ -218,94 +216,67 @@ def _text_column(source, columns):
         if count and value > best and not name.casefold().endswith(("id", "url", "link")):
             best, named = value, name
     if not named:
-        raise DataError(
-            f"{source}: no column looks like texts; there: {', '.join(map(repr, columns))[:300]}"
-        )
+        raise DataError(f"{source}: no column looks like texts; there: {_listed(columns)}")
     return named
 
 
-def _label_rank(name, values):
-    # How much a column looks like labels; 0 for not at all.
-    if not values or isinstance(values[0], list):
-        return 0.0
-    last = name.rpartition(".")[2].casefold()
-    place = next((i for i, part in enumerate(_SCORES) if part == last), None)
-    if place is None:
-        place = next((i + 20 for i, part in enumerate(_SCORES[:-1]) if part in last), None)
-    if place is None and _NO_LABELS.search(last):
-        return 0.0
-    named = 3.0 - place / 20 if place is not None else 0.0
-    words = {cells.as_label(value) for value in values}
-    numeric = all(_number(value) is not None for value in values)
-    if numeric:
-        numbers = [_number(value) for value in values]
-        whole = all(n == int(n) for n in numbers)
-        # Numbers that count rows are no labels, nor are years.
-        if whole and len(set(numbers)) == len(numbers) > 12:
-            return 0.0
-        inside = min(numbers) >= -1 and max(numbers) <= 1
-        return 1.0 + named + inside * 0.5 + (whole and len(words) <= 11) * 0.5
-    if labels.propose_map(words):
-        return 2.5 + named
-    if named and len(words) <= min(_MOST_LABELS, max(2, len(values) // 2)):
-        return named
-    few = 2 <= len(words) <= min(8, len(values) // 3)
-    return 0.3 if few and max(map(len, words)) < 25 else 0.0
-
-
-_EITHER = cells.Written(decimal_comma=True, percent=True)
-
-
-def _number(value):
-    plain = cells.as_number(value)
-    found = plain if plain is not None else cells.as_number(value, _EITHER)
-    return found if found is not None and math.isfinite(found) else None
-
-
-def _label_column(source, given, columns, taken, found):
-    ranks = {n: _label_rank(n, v) for n, v in columns.items() if n not in taken}
-    name = max(ranks, key=lambda n: ranks[n], default=None)
-    if name is None or not ranks[name]:
-        raise DataError(
-            f"{source}: no column looks like scores or labels; there: "
-            f"{', '.join(map(repr, columns))[:300]}; name one with score_column or category_column"
-        )
-    values = _all(source, given, found, name)
-    if all(_number(value) is not None for value in values):
-        return _numbers(given, found, name, values)
-    words = list(dict.fromkeys(map(cells.as_label, values)))
-    proposed = labels.propose_map(words)
-    if proposed and not given.get("labels"):
-        found.keys["labels"] = labels.write_map(proposed)
-        found.reasons.append(f"the words of {name!r} are known ones, given scores from -1 to 1")
-        _classes(given, found, len(set(proposed.values())))
+def _guess_labels(source, given, columns, there, found):
+    name = given.get("score_column")
+    if name is None:
+        name = _label_column(source, given, columns, there)
         if name != "score":
             found.keys["score_column"] = name
-        return None
-    stars = labels.propose_stars(words)
-    if stars and not given.get("labels"):
-        found.keys |= {"labels": labels.write_map(stars), "score_column": name}
-        found.keys["score_range"] = labels.propose_range(min(stars.values()), max(stars.values()))
-        found.reasons.append(f"the words of {name!r} count stars")
-        _classes(given, found, len(stars))
-        return None
-    if len(words) > _MOST_LABELS:
+    elif name not in columns:
+        return  # reading says so, and what is there
+    values = _all(source, given, found, name)
+    what = f"{source}: column {name!r}"
+    if given.get("labels"):
+        known = cells.label_map(given["labels"])
+        words = map(cells.as_label, values)
+        _scale(given, found, what, [known[word] for word in words if word in known])
+    elif label_columns.are_numbers(values):
+        _numbers(given, found, what, name, values)
+    else:
+        _words(given, found, what, name, values)
+
+
+def _label_column(source, given, columns, there):
+    if given.get("labels"):
+        best = label_columns.best_for(cells.label_map(given["labels"]), columns)
+        if best is None:
+            raise DataError(
+                f"{source}: no column holds the words of labels={cells.quoted(given['labels'])}; "
+                f"there: {_listed(there)}"
+            )
+        return best
+    ranks = {name: label_columns.rank(name, values) for name, values in columns.items()}
+    best = max(ranks, key=lambda name: ranks[name], default=None)
+    shared = label_columns.one_hot(columns)
+    if best in shared:
         raise DataError(
-            f"{source}: column {name!r} holds {len(words)} different words, no scores or categories"
+            f"{source}: columns {_listed(shared)} share the label between them; write into one "
+            "column which of them is highest, and name that: --config.score_column=NAME"
         )
-    found.keys |= {"score_column": "", "category_column": name, "tasks": ("classification",)}
-    found.keys["monitor"] = "f1_macro"
-    found.keys["category_names"] = tuple(dict.fromkeys(str(value).strip() for value in values))
-    found.reasons.append(
-        f"the words of {name!r} have no known order; put category_names into theirs"
+    if best is not None and ranks[best]:
+        return best
+    words = f"{source}: no column looks like scores or labels by its name or words"
+    looks = {n: label_columns.looks_like_labels(v) for n, v in columns.items() if n.strip()}
+    likely = max(looks, key=lambda name: looks[name], default=None)
+    if likely is None or not looks[likely]:
+        raise DataError(f"{words}; there: {_listed(there)}")
+    raise DataError(
+        f"{words}; there: {_listed(there)}; if it is {likely!r}, say so: "
+        f"{shlex.quote(f'--config.score_column={likely}')}"
     )
-    _classes(given, found, len(found.keys["category_names"]))
-    return None
 
 
-def _numbers(given, found, name, values):
-    if name != "score":
-        found.keys["score_column"] = name
+def _listed(columns):
+    return ", ".join(map(repr, columns))[:300]
+
+
+def _numbers(given, found, what, name, values):
+    _leave_out(found, name, [value for value in values if cells.marks_missing(value)])
+    values = [value for value in values if label_columns.read_number(value) is not None]
     strings = [value for value in values if isinstance(value, str)]
     if any(value.strip().endswith("%") for value in strings):
         found.keys["percent"] = True
@@ -313,26 +284,72 @@ def _numbers(given, found, name, values):
         found.keys["decimal_comma"] = True
         found.reasons.append(f"{name!r} has decimal commas")
     written = cells.Written("decimal_comma" in found.keys, "percent" in found.keys)
-    found_numbers = (cells.as_number(value, written) for value in values)
-    numbers = [n for n in found_numbers if n is not None and math.isfinite(n)]
+    numbers = [n for value in values if (n := cells.as_number(value, written)) is not None]
     if not numbers:
-        raise DataError(f"column {name!r} is written in several ways: {cells.quoted(values[0])}")
-    if not given.get("score_range") and not given.get("labels"):
-        proposed = labels.propose_range(min(numbers), max(numbers))
+        raise DataError(f"{what} is written in several ways: {cells.quoted(values[0])}")
+    _scale(given, found, what, numbers)
+
+
+def _words(given, found, what, name, values):
+    words = list(dict.fromkeys(map(cells.as_label, values)))
+    missing = [value for value in values if cells.marks_missing(value)]
+    # "none" and "-" may be labels, too.
+    if missing and not labels.propose_map(words):
+        _leave_out(found, name, missing)
+        values = [value for value in values if not cells.marks_missing(value)]
+        words = list(dict.fromkeys(map(cells.as_label, values)))
+    if len(words) > label_columns.MOST_LABELS:
+        raise DataError(f"{what} holds {len(words)} different words, no scores or categories")
+    if proposed := labels.propose_map(words):
+        found.keys["labels"] = labels.write_map(proposed)
+        found.reasons.append(f"the words of {name!r} are known ones, given scores from -1 to 1")
+        return _classes(given, found, what, proposed.values())
+    if stars := labels.propose_stars(words):
+        found.keys["labels"] = labels.write_map(stars)
+        found.reasons.append(f"the words of {name!r} count stars")
+        return _scale(given, found, what, stars.values())
+    order = f"the words of {name!r} have no known order"
+    scored = ",".join(f"{word}=..." for word in words[:3]) + ",..." * (len(words) > 3)
+    if given.get("score_column"):
+        raise DataError(
+            f"{what}: {order}; give each a score, --config.labels={scored!r}, or take them as "
+            f"categories: --config.score_column= --config.category_column={name}"
+        )
+    found.keys |= {"score_column": "", "category_column": name, "tasks": ("classification",)}
+    found.keys["monitor"] = "f1_macro"
+    found.keys["category_names"] = tuple(dict.fromkeys(str(value).strip() for value in values))
+    found.reasons.append(f"{order}; put category_names into theirs, or give labels={scored!r}")
+    return _classes(given, found, what, found.keys["category_names"])
+
+
+def _leave_out(found, name, missing):
+    if missing:
+        found.reasons.append(
+            f"{len(missing)} cells of {name!r} are {cells.quoted(missing[0])} or the like, without "
+            "a label; their rows are left out"
+        )
+        found.keys["on_bad_row"] = "skip"
+
+
+def _scale(given, found, what, numbers):
+    if not given.get("score_range") and numbers:
+        proposed = labels.propose_range(numbers)
         if proposed:
             found.keys["score_range"] = proposed
             found.reasons.append(
                 f"scores lie between {min(numbers):g} and {max(numbers):g}; taken as a scale from "
                 f"{proposed[0]:g} to {proposed[1]:g}"
             )
-    _classes(given, found, len(set(numbers)))
+    _classes(given, found, what, numbers)
 
 
-def _classes(given, found, distinct):
-    if distinct < 2:
-        raise DataError("all labels are the same: there is nothing to learn")
-    if "num_classes" not in given and (distinct < 5 or "category_names" in found.keys):
-        found.keys["num_classes"] = distinct
+def _classes(given, found, what, values):
+    distinct = set(values)
+    if len(distinct) < 2:
+        same = "".join(f" ({cells.quoted(value)})" for value in distinct)
+        raise DataError(f"{what}: all labels are the same{same}: there is nothing to learn")
+    if "num_classes" not in given and (len(distinct) < 5 or "category_names" in found.keys):
+        found.keys["num_classes"] = len(distinct)
 
 
 def _all(source, given, found, name):

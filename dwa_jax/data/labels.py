@@ -19,7 +19,7 @@ _STARS = re.compile(r"(\d{1,2})(?:\.0)?[ -]?(?:stars?|\*|out of \d+|/ ?\d+)")
 # Ranges that scales have; the first that holds all scores and is not much wider is proposed.
 _RANGES = (
     *((0, 1), (-1, 1), (1, 3), (0, 2), (-2, 2), (0, 3), (0, 4), (1, 5), (0, 5), (-3, 3), (1, 7)),
-    *((-4, 4), (-5, 5), (1, 10), (0, 10), (-10, 10), (0, 100), (-100, 100)),
+    *((-4, 4), (-5, 5), (1, 9), (1, 10), (0, 10), (-10, 10), (0, 100), (-100, 100)),
 )
 
 
@@ -84,17 +84,21 @@ def propose_stars(words: Iterable[str]) -> dict[str, float] | None:
     return dict(sorted(numbers.items(), key=lambda item: item[1]))
 
 
-def propose_range(low: float, high: float) -> tuple[float, float] | None:
+def propose_range(numbers: Iterable[float]) -> tuple[float, float] | None:
     """Returns (lowest, highest) of a usual scale for scores, None where they are in [-1, 1].
 
     Args:
-      low: lowest score of the file.
-      high: highest.
+      numbers: the file's, at least one.
     """
+    occur = set(numbers)
+    low, high = min(occur), max(occur)
     if -1 <= low < 0 and high <= 1:
         return None
+    if len(occur) == 2 and all(number == int(number) for number in occur):
+        return float(low), float(high)  # two sides, and no scale that is used at two places
     for bottom, top in _RANGES:
-        if bottom <= low and high <= top and (bottom, top) != (-1, 1):
+        # From 2 to 13 is no part of a scale to 100.
+        if bottom <= low and top / 5 < high <= top and (bottom, top) != (-1, 1):
             return float(bottom), float(top)
     return math.floor(low) + 0.0, math.ceil(high) + 0.0 if high > low else high + 1.0
 

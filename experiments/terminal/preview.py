@@ -34,7 +34,7 @@ _GUESSED = (
         "monitor",
     ),
     *("score_range", "num_classes", "delimiter", "encoding", "columns", "decimal_comma"),
-    *("percent", "split_column", "group_column", "time_column"),
+    *("percent", "split_column", "group_column", "time_column", "on_bad_row"),
 )
 
 
@@ -109,6 +109,8 @@ def _guess(config, arguments, console):
         if argument.startswith("--config.") and key in _GUESSED:
             said.add(key)
     given = {key: getattr(config, key) for key in said}
+    if config.label_with:
+        given.setdefault("score_column", config.score_column)  # which may not be there
     found = guess(corpora.expand_names(config.train, "train")[0], given)
     for reason in found.reasons:
         console.note(f"note: guessed: {reason}")

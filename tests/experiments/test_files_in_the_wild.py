@@ -69,6 +69,8 @@ LABELS = {
     "hundred": ([50 * (grade + 1) for grade in THREE], THREE),
     # Words without a known order are categories.
     "moods": (words("anger", "joy", "fear"), [None] * COUNT),
+    "sides": ([1 + k % 2 for k in FIVE], [2 * (k % 2) - 1 for k in FIVE]),
+    "valence": ([round(4 * grade + 5, 3) for grade in DECIMALS], DECIMALS),
     "booleans": (["true" if k % 2 else "false" for k in FIVE], [2 * (k % 2) - 1 for k in FIVE]),
 }
 
@@ -176,6 +178,9 @@ SHAPES = [
     shape("o.csv", named(delimited, header=("message", "score")), "percent"),
     shape("p.csv", named(delimited, header=("phrase", "compound")), "hundred"),
     shape("q.csv", named(delimited, header=("sentence", "label")), "booleans"),
+    shape("v.csv", named(delimited, header=("sentence", "label")), "sides"),
+    shape("w.csv", named(delimited, header=()), "sides"),
+    shape("x.csv", named(delimited, header=("word", "valence")), "valence"),
     shape("r.csv", named(delimited, texts=AWKWARD, delimiter=";"), "degrees", AWKWARD),
     shape("s.csv", with_pandas_index, "words"),
     shape("t.csv", with_index, "decimals"),

@@ -63,8 +63,8 @@ def test_a_file_that_nobody_described_is_guessed_shown_and_made_a_command(
     assert (
         f"to train: python -m experiments.main --config=configs/demo.py --config.train={path} "
         "--config.encoding=cp1252 '--config.delimiter=;' --config.text_column=tweet "
-        "--config.labels=negative=-1,neutral=0,positive=1 --config.num_classes=3 "
-        "--config.score_column=airline_sentiment"
+        "--config.score_column=airline_sentiment "
+        "--config.labels=negative=-1,neutral=0,positive=1 --config.num_classes=3"
     ) in printed
     for row, (text, score) in enumerate(zip(texts[:3], (-1, 0, 1), strict=True), start=2):
         assert f"row {row} '{text}', score {score}, category {score + 1}" in printed
