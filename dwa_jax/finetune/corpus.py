@@ -12,7 +12,7 @@ import numpy as np
 
 from dwa_jax import data, stratify
 from dwa_jax.data import tables, vader
-from dwa_jax.finetune import bad_rows, choices, inherited
+from dwa_jax.finetune import bad_rows, cautions, choices, inherited
 from dwa_jax.finetune.config import Config
 
 _OTHER_FILES = ("validation", "test", "also_test")
@@ -235,6 +235,8 @@ def divide(config: Config, uncut: Uncut) -> Corpus:
             notes.append("label_with='vader' gave no score: every row has one")
 
     thresholds, categories, origin = _labelled(config, rows, notes)
+    if "classification" in config.tasks:
+        notes += cautions.untrained_classes(categories, config.num_classes, config.category_names)
     if config.protocol == "paper":
         notes.append(
             f"protocol=paper: {config.epochs} epochs and no test split; the numbers are of the "

@@ -14,6 +14,7 @@ from dwa_jax import data, heads, host_memory, lora, regular_files, sharding
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints, remove_all
 from dwa_jax.finetune import (
     bad_rows,
+    cautions,
     facts,
     loop,
     memory,
@@ -195,6 +196,8 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         reference, config.num_classes, config.coverage, config.intervals
     )
 
+    misleading: list[str] = []
+
     def evaluate(split):
         found, outputs = loop.evaluate_split(config, setup, state, batches, corpus, split)
         # On the validation rows, which they come from, they hold as often as they are made to.
@@ -202,6 +205,16 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
             lengths, scores = batches[split].lengths, corpus.rows[split].scores
             around = intervals.around(outputs["score"], outputs["category"], lengths)
             found |= conformal.grade_intervals(around, scores)
+        misleading.extend(
+            cautions.of_predictions(
+                split,
+                corpus.rows[split].scores,
+                corpus.categories[split],
+                np.asarray(outputs["score"], float),
+                np.asarray(outputs["category"]),
+                config.category_names,
+            )
+        )
         return found, outputs
 
     results: dict[str, Any] = {}
@@ -212,6 +225,9 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     also_tested = {
         name: evaluate(name)[0] for name in batches if name not in ("train", "validation", "test")
     }
+    for note in misleading:
+        listener.note(f"note: {note}")
+    notes += misleading
     records = log.read()
     if not progress.best_epoch:
         notes.append(loop.undefined(config.monitor))
@@ -343,6 +359,19 @@ def _begun(config, folder, held):
     run_folder.open_folder(folder, config)
     if not (folder / "config.json").exists():
         return False
+    check_extensible(folder)
+    held.enter_context(run_folder.lock(folder))
+    # Before hours of training: what the run will write must find its place.
+    own_files.check_own(folder, _WRITTEN, adopt=True)
+    return True
+
+
+def check_extensible(folder: Path) -> None:
+    """Checks that a run can be trained further.
+
+    Raises:
+      ValueError: it is finished, and its checkpoints are gone.
+    """
     finished = regular_files.check_regular(folder / "summary.json")
     if finished and not regular_files.kind_of(folder / "checkpoints" / "saved.json"):
         raise ValueError(
@@ -350,10 +379,6 @@ def _begun(config, folder, held):
             "keep_checkpoints=True would have kept them; a new run can begin from what it learned, "
             f"in another folder: --config.backbone={folder}"
         )
-    held.enter_context(run_folder.lock(folder))
-    # Before hours of training: what the run will write must find its place.
-    own_files.check_own(folder, _WRITTEN, adopt=True)
-    return True
 
 
 def _predicted(corpus: Corpus, split: str, outputs: dict) -> SplitPredictions:

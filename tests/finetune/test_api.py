@@ -15,7 +15,7 @@ import pytest
 import dwa_jax
 from dwa_jax import metrics
 from dwa_jax.data import headlines
-from dwa_jax.finetune import loop
+from dwa_jax.finetune import cautions, loop
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.predictor import Predictor
 from tests import runs
@@ -43,12 +43,34 @@ def rows():
 
 
 @pytest.fixture(scope="module")
-def model(rows):
-    return dwa_jax.train(rows.texts, rows.scores, listener=dwa_jax.Listener(), **TINY)
+def notes():
+    """What the model's run tells."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def model(rows, notes):
+    listener = dwa_jax.Listener()
+    listener.note = notes.append
+    return dwa_jax.train(rows.texts, rows.scores, listener=listener, **TINY)
 
 
 def timeless(history):
     return [{k: v for k, v in record.items() if k not in TIMES} for record in history]
+
+
+def test_what_would_mislead_a_reader_is_told_and_kept(model, notes):
+    found = model.run.predictions
+    told = cautions.of_predictions(
+        "test",
+        found.scores,
+        found.categories,
+        found.predicted_scores,
+        found.predicted_categories,
+    )
+    assert told  # a model that has hardly begun to learn
+    assert set(told) <= set(model.summary["notes"])
+    assert {f"note: {note}" for note in told} <= set(notes)
 
 
 def test_a_model_predicts_and_knows_how_it_came_about(model, rows):

@@ -188,3 +188,17 @@ def test_the_papers_protocol_leaves_nothing_to_test_on_and_says_so():
     assert [len(found.rows[split]) for split in ("train", "validation", "test")] == [54, 6, 0]
     (note,) = found.notes
     assert note.startswith("protocol=paper: 100 epochs and no test split; the numbers are of the ")
+
+
+def test_a_category_that_no_row_trains_is_noted(tmp_path):
+    lines = [f"text {i},{2 * (i % 2)}" for i in range(30)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,label", *lines]))
+    config = Config(
+        train=str(tmp_path / "a.csv"),
+        score_column="",
+        category_column="label",
+        num_classes=3,
+        tasks=("classification",),
+    )
+    told = "category 1 has no training row, and is not learned"
+    assert told in read_corpus(config).notes
