@@ -107,6 +107,11 @@ def _complete(config, folder, given, listener, listen, held):
             model, *_ = run.prepare(configs[0], divide(configs[0], uncut))
             weights = model.digests
             folder.mkdir(parents=True, exist_ok=True)
+        for one in configs:
+            # Before the folder says that all of them are longer.
+            of_fold = run_folder.fold_folder(folder, one.fold)
+            if not run.is_over(one, of_fold):
+                run.check_extensible(of_fold)
         held.enter_context(run_folder.lock(folder))
         own_files.check_own(folder, _WRITTEN, adopt=True)
         run_folder.open_folder(folder, config, _fingerprint(uncut.everything), weights)

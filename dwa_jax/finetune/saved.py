@@ -449,6 +449,13 @@ def _existing(path):
 
 def _began_from(config, key, tokenizer, folder, through, trusted):
     # Frozen parameters are in no checkpoint: they come from where they came from then.
+    adapter = config.lora_adapter
+    if os.path.isabs(adapter) and not os.path.isdir(adapter):
+        raise ValueError(
+            f"{folder / 'config.json'} names lora_adapter={shown(adapter)}, which is not there: "
+            "copy the adapter to that place, or write into that file where it is now; the same "
+            "weights are accepted wherever they are"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # the run has told them

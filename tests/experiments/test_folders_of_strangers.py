@@ -187,6 +187,7 @@ REFUSED = [
     ("lora_rank", 10**9, "lora_rank=1000000000 must be a number of at most"),
     ("lora_rank", 3, "lora_rank=3, but what trained is of rank 2"),
     ("backbone", "nobody/nothing", "backbone=nobody/nothing, which is no folder here"),
+    ("lora_adapter", "/nowhere", "lora_adapter=/nowhere, which is not there: copy the adapter"),
     ("lora_targets", ["(x+x+)+y"], "the pattern"),
     ("lora_targets", [3], "lora_targets: 3 must be a text"),
     ("weighting", "dwa(floor={[]:1})", "the value of floor is not a literal"),

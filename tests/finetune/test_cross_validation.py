@@ -160,6 +160,23 @@ def test_what_one_fold_would_refuse_is_refused_before_the_first_trains(tmp_path)
     assert not (tmp_path / "run").exists()
 
 
+def test_folds_without_their_checkpoints_are_not_made_longer_by_name_only(tmp_path):
+    rows = headlines.generate(60, 3)
+    lines = [f'"{text}",{score}' for text, score in zip(rows.texts, rows.scores, strict=True)]
+    (tmp_path / "a.csv").write_text("\n".join(["text,score", *lines]))
+    config = Config.of(TINY, train=str(tmp_path / "a.csv"), folds=2)
+    folder = tmp_path / "run"
+    for fold, place in ((0, folder), *((k, run_folder.fold_folder(folder, k)) for k in (1, 2))):
+        place.mkdir(parents=True)
+        about = {"config": Config.of(config, fold=fold).to_dict(), "data": "rows", "versions": {}}
+        run_folder.write_json(place / "config.json", about)
+        run_folder.write_json(place / "summary.json", {"epochs": 1, "best_epoch": 1})
+    before = (folder / "config.json").read_bytes()
+    with pytest.raises(ValueError, match="folds/1 holds this run, finished, without the checkpoin"):
+        cross_validation.complete(Config.of(config, epochs=2), folder)
+    assert (folder / "config.json").read_bytes() == before
+
+
 def test_the_dry_run_tells_the_rows_of_every_fold(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     config = Config.of(TINY, generated_rows=60, folds=3)
