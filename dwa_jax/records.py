@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dwa_jax.backbones.products import transposed_product, turns
+from dwa_jax.backbones.products import transposed_product
 from dwa_jax.passes import mix, select
 
 NORMS = ("exact", "sketch", "trees")
@@ -39,6 +39,7 @@ class Site(NamedTuple):
       given: shape of the input, (layers,) tokens and I; of an embedding's ids, without I.
       outputs: O.
       dtype: of the output.
+      turned: whether its input is turned for its gradients, see `products.turns`.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Site(NamedTuple):
     given: tuple[int, ...]
     outputs: int
     dtype: Any
+    turned: bool = False
 
     @property
     def probe(self) -> tuple[int, ...]:
@@ -256,8 +258,7 @@ def features(record: Record, way: str, drawn: jax.Array | None, table: int = 0) 
     elif way == "sketch":
         whole = jnp.einsum("nd,tnk->tdk", x, bars)
     else:
-        turned = turns(x.shape[1], site.outputs)
-        whole = each(lambda bar: transposed_product(x, bar, turned=turned), bars)
+        whole = each(lambda bar: transposed_product(x, bar, turned=site.turned), bars)
     if site.bias is None:
         return [whole]
     return [whole, each(lambda bar: bar.sum(axis=0), bars)]
@@ -303,8 +304,7 @@ def gradient(
         bar = mix(coefficients, select(record.cotangents, tasks))
         if site.kind == "embedding":
             return {site.path: bar}
-        turned = turns(record.given.shape[1], site.outputs)
-        mixed = [transposed_product(record.given, bar, turned=turned)]
+        mixed = [transposed_product(record.given, bar, turned=site.turned)]
         if site.bias is not None:
             mixed.append(bar.sum(axis=0))
     return dict(zip([site.path, site.bias], mixed, strict=False))

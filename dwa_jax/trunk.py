@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from dwa_jax import backbones, heads, lora, paths
+from dwa_jax.backbones.products import turns
 from dwa_jax.passes import SplitTrunk
 from dwa_jax.records import RecordedTrunk, Site
 
@@ -142,6 +143,7 @@ def make_recorded_trunk(
             if place.startswith("layers/"):
                 of_piece = {"whole": range(depth), "lower": range(depth - 1)}
                 layers = tuple(of_piece.get(piece, [depth - 1]))
+            outputs = leaves[path].shape[-1]
             found.append(
                 Site(
                     name=name,
@@ -151,8 +153,9 @@ def make_recorded_trunk(
                     layers=layers,
                     stacked=layers is not None and piece != "upper",
                     given=shape.shape,
-                    outputs=leaves[path].shape[-1],
+                    outputs=outputs,
                     dtype=module.dtype,
+                    turned=kind == "dense" and turns(shape.shape[-1], outputs, module.platform),
                 )
             )
         return tuple(found)

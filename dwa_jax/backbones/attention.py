@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from dwa_jax.backbones.dropout import dropout
+from dwa_jax.backbones.products import is_cpu
 
 # Scores that a CPU's caches hold. Beyond it the backward pass is bound by memory, and a few
 # heads at a time, whose scores are computed again, are faster than all of them at once.
@@ -29,6 +30,7 @@ def attention(
     *,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    platform: str = "",
 ) -> jax.Array:
     """Scaled dot-product attention with grouped query heads.
 
@@ -39,6 +41,7 @@ def attention(
       mask: boolean, (B, 1 or T, S); True where a query may look.
       dropout_rate: rate on the probabilities.
       dropout_key: PRNG key; None for rate 0.
+      platform: see `products.is_cpu`.
 
     Returns:
       (B, T, H, E). A query that may look nowhere gets the mean of the values, so
@@ -52,7 +55,9 @@ def attention(
     # Heads lead the contractions: both become plain batched matrix products.
     query = query.reshape(b, t, k, h // k, e).transpose(0, 2, 3, 1, 4)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    at_a_time = _heads_at_a_time(b * k, h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize)
+    at_a_time = b * k
+    if is_cpu(platform):
+        at_a_time = _heads_at_a_time(b * k, h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize)
     if at_a_time == b * k:
         mixed = _at_once(dropout_rate, query, key, value, mask[:, None, None], dropout_key)
     else:
@@ -66,7 +71,7 @@ def attention(
 
 
 def _heads_at_a_time(heads, bytes_each):
-    if jax.default_backend() != "cpu" or heads * bytes_each <= _CACHED_BYTES:
+    if heads * bytes_each <= _CACHED_BYTES:
         return heads
     most = max(_CACHED_BYTES // bytes_each, 1)
     return max(n for n in range(1, heads + 1) if heads % n == 0 and n <= most)

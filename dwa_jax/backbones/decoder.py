@@ -58,6 +58,7 @@ class Decoder(Trunk):
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
+      platform: what its programs are for, as in `backbones.build`.
       unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
         (without remat), else 1.
       remat: whether the backward pass recomputes each layer.

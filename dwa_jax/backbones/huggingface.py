@@ -29,6 +29,7 @@ def build(
     remat: bool = False,
     unroll: int = 0,
     lora_dropout: float = 0.0,
+    platform: str = "",
 ) -> Trunk:
     """Makes the module of a configuration.
 
@@ -40,6 +41,8 @@ def build(
       unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
         (without remat), else 1.
       lora_dropout: dropout rate on the input of low-rank updates.
+      platform: what its programs are for, "cpu" or "gpu"; "" is JAX's default where they are
+        traced. To be given where one machine compiles for another.
 
     Returns:
       The family's trunk.
@@ -53,6 +56,7 @@ def build(
         dtype=dtype,
         param_dtype=param_dtype,
         lora_dropout=lora_dropout,
+        platform=platform,
         unroll=unroll,
         remat=remat,
     )
@@ -93,7 +97,7 @@ def load(
       path_or_id: a folder, or a hub id such as "FacebookAI/roberta-large".
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
-      **options: `remat`, `unroll` and `lora_dropout`, as in `build`.
+      **options: those of `build`.
 
     Returns:
       (module, params), to be called as at the head of `dwa_jax.backbones`.
