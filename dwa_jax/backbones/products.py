@@ -53,8 +53,9 @@ def transposed_product(a: jax.Array, b: jax.Array, *, turned: bool) -> jax.Array
 def turns(num_in: int, num_out: int, platform: str = "") -> bool:
     """Says whether the input (N, I) of a layer I x O should be turned for its gradients.
 
-    On a CPU alone, and not where it is the wider side, as in a feed-forward block's second matrix: its input
-    comes from an activation, which XLA would compute once more, in the turned order.
+    On a CPU alone, and not where it is the wider side, as in a feed-forward block's second
+    matrix: its input comes from an activation, which XLA would compute once more, in the turned
+    order.
     """
     return is_cpu(platform) and num_in <= num_out
 
