@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from dwa_jax.backbones.products import transposed_product
+from dwa_jax.gramian import exact_product
 from dwa_jax.passes import mix, select
 
 NORMS = ("exact", "sketch", "trees")
@@ -214,7 +215,7 @@ def inner(left: Any, right: Any) -> Any:
             for t in count[s:]
         }
     left, right = (one.reshape(one.shape[0], -1).astype(dtype) for one in (left, right))
-    return left @ right.T
+    return exact_product(left, right.T)
 
 
 def matrix_record(total: Any) -> jax.Array:
@@ -301,7 +302,7 @@ def gradient(
     if kept is not None:
         mixed = [mix(coefficients, select(one, tasks)) for one in kept]
     else:
-        bar = mix(coefficients, select(record.cotangents, tasks))
+        bar = mix(coefficients, select(record.cotangents, tasks)).astype(site.dtype)
         if site.kind == "embedding":
             return {site.path: bar}
         mixed = [transposed_product(record.given, bar, turned=site.turned)]

@@ -30,6 +30,7 @@ def build(
     unroll: int = 0,
     lora_dropout: float = 0.0,
     platform: str = "",
+    right_padded: bool = False,
 ) -> Trunk:
     """Makes the module of a configuration.
 
@@ -43,6 +44,8 @@ def build(
       lora_dropout: dropout rate on the input of low-rank updates.
       platform: what its programs are for, "cpu" or "gpu"; "" is JAX's default where they are
         traced. To be given where one machine compiles for another.
+      right_padded: whether every mask will have its zeros on the right alone, as batches of
+        `dwa_jax.data` have; then a GPU's attention is fused where it can be.
 
     Returns:
       The family's trunk.
@@ -57,6 +60,7 @@ def build(
         param_dtype=param_dtype,
         lora_dropout=lora_dropout,
         platform=platform,
+        right_padded=right_padded,
         unroll=unroll,
         remat=remat,
     )

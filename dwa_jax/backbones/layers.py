@@ -18,7 +18,7 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from dwa_jax.backbones import low_rank
-from dwa_jax.backbones.attention import attention, wide
+from dwa_jax.backbones.attention import Lengths, attention, wide
 from dwa_jax.backbones.config import BackboneConfig
 from dwa_jax.backbones.dropout import dropout
 from dwa_jax.backbones.products import is_cpu, product
@@ -333,6 +333,7 @@ class Attention(Block):
         angles: tuple[jax.Array, ...] | None = None,
         deterministic: bool = True,
         positions: jax.Array | None = None,
+        lengths: Lengths | None = None,
     ) -> jax.Array:
         c = self.config
 
@@ -364,6 +365,8 @@ class Attention(Block):
             dropout_rate=rate,
             dropout_key=drop_key,
             platform=self.platform,
+            # One query a row is not worth it.
+            lengths=lengths if positions is None else None,
         )
         mixed = mixed.reshape(*asking.shape[:2], c.num_heads * c.head_dim)
         return self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
@@ -402,6 +405,7 @@ class Trunk(Block):
 
     unroll: int = 0
     remat: bool = False
+    right_padded: bool = False
     single: bool = False
 
     def stack(self, layer: type[nn.Module]) -> Any:
@@ -475,6 +479,13 @@ class Trunk(Block):
 
     def context(self, attention_mask: jax.Array) -> Any:
         raise NotImplementedError
+
+    def lengths(self, attention_mask: jax.Array, *, causal: bool = False) -> Lengths | None:
+        """The mask (B, T) as a GPU's fused attention takes it; None where it cannot be said so."""
+        if not self.right_padded or is_cpu(self.platform):
+            return None
+        tokens = attention_mask.sum(axis=1, dtype=jnp.int32)
+        return Lengths(tokens, causal, self.config.window)
 
     def each(self) -> tuple[jax.Array, ...]:
         """Arrays (L, ...) of which every layer is given its own row, where layers differ."""

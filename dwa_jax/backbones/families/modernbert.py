@@ -152,6 +152,7 @@ class ModernBert(Trunk):
       platform: what its programs are for, as in `backbones.build`.
       unroll: layers a step of the scan, as in `backbones.build`.
       remat: whether the backward pass recomputes each layer.
+      right_padded: as in `backbones.build`.
       single: a trunk of one layer whose parameters are not stacked, for `top`.
 
     Called as every trunk is. Positions are relative, so padding on the left shifts nothing.
