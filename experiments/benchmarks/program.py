@@ -177,11 +177,12 @@ def _kernel(computations, instructions, own, called):
 
 
 def _only_moves(inner):
-    # Arithmetic on whole numbers is what finds a slice's place.
-    return all(
-        one.opcode in _MOVES or all(dtype in _WHOLE for dtype, _ in _shapes(one.result))
-        for one in inner.values()
-    )
+    return all(one.opcode in _MOVES or _finds_place(one) for one in inner.values())
+
+
+def _finds_place(one):
+    # Arithmetic on a few whole numbers; on many it is random bits.
+    return all(dtype in _WHOLE and math.prod(dims) <= 8 for dtype, dims in _shapes(one.result))
 
 
 def _dims(line, key):

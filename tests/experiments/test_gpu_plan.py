@@ -1,14 +1,14 @@
 """What a plan counts in a compiled program; of a real one where the compiler is installed."""
 
 import importlib.util
+import re
 import types
 
 import pytest
 
 from experiments import benchmark
 from experiments.benchmarks import cards, gpu_plan, program, worker
-
-pytestmark = pytest.mark.slow
+from experiments.benchmarks.configured import abstract_batch, configured_run
 
 # A loop of 3 layers: a slice out of a stack, a product in half precision, a fusion; then a
 # product in float32 and a copy to the host.
@@ -152,6 +152,25 @@ def test_the_table_is_of_every_configuration_asked_for(monkeypatch, capsys):
     assert "A100" in shown and "8 x 64 tokens" in shown and "2.0 GiB" in shown
 
 
+@pytest.mark.slow
+def test_in_half_precision_heads_and_losses_alone_multiply_in_single_and_in_all_digits():
+    shape = {"vocab_size": 50, "width": 16, "layers": 3, "heads": 2, "feed_forward": 24}
+    changes = {"dtype": "bfloat16", "dropout": True, "scratch": shape}
+    run = configured_run(gpu_plan.load_config("configs/demo.py", changes), "gpu")
+    lowered = run.step.trace(run.state, abstract_batch(8, 6)).lower(lowering_platforms=("cuda",))
+    text = lowered.as_text()
+    products = re.findall(r"dot_general .*precision = \[(\w+).*: \((.*)\) ->", text)
+    wide = [(precision, given) for precision, given in products if "bf16" not in given]
+    assert len(products) > 2 * len(wide) > 0
+    assert {precision for precision, _ in wide} == {"HIGHEST"}
+    # Nothing of the trunk, whose products have the feed-forward block's side, or the tokens.
+    sizes = {int(n) for _, given in wide for n in re.findall(r"(\d+)x", given)}
+    assert not sizes & {24, 6, 8 * 6}
+    # Dropout's bits are the GPU's own.
+    assert "rng_bit_generator" in text
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("jax_cuda13_plugin") is None,
     reason="compiling for a GPU needs NVIDIA's wheels, gigabytes: pip install -e '.[gpu_plan]'",
