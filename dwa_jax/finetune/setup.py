@@ -217,6 +217,7 @@ def choose_optimizers(
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
+        mean_dtype=jnp.dtype(config.adam_mean_dtype),
     )
 
 
