@@ -1,5 +1,6 @@
-"""A run's step from its configuration, in shapes alone: no weights are read or made."""
+"""A run's step from its configuration, with random weights or in shapes alone: none are read."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,13 +22,13 @@ from experiments.benchmarks import shapes
 _STEPS = 1000
 
 
-class AbstractRun(NamedTuple):
+class ConfiguredRun(NamedTuple):
     """What a run works with.
 
     Attributes:
       step: (state, batch) -> (state, metrics).
       predict: (state, batch) -> {task: (B, outputs)}.
-      state: shapes of its state.
+      state: its first one.
     """
 
     step: Any
@@ -35,23 +36,31 @@ class AbstractRun(NamedTuple):
     state: training.TrainState
 
 
-def abstract_run(config: Config, platform: str) -> AbstractRun:
+def computed(function: Callable, *given: Any) -> Any:
+    """Returns arrays where `jax.eval_shape` returns their shapes."""
+    return jax.jit(function)(*given)
+
+
+def configured_run(
+    config: Config, platform: str = "", evaluate: Callable = jax.eval_shape
+) -> ConfiguredRun:
     """Makes the step of a configuration as a run of it would.
 
     Args:
-      config: whose backbone is "scratch" or one of `shapes.published_names()`.
-      platform: what the step is compiled for.
+      config: whose backbone is "scratch" or one that `shapes.published` knows.
+      platform: what the step is compiled for; "" is JAX's default.
+      evaluate: makes the state, of shapes alone by default; `computed` draws it.
 
     Raises:
       ValueError: the backbone's shape is not known here, or an option is out of range.
     """
     settings = _settings(config)
     module = backbones.build(settings, **module_options(config), platform=platform)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(lambda key: backbones.init(key, module), key)
+    key = evaluate(lambda: jax.random.key(0))
+    params = evaluate(lambda key: backbones.init(key, module), key)
     scale, adapter = 1.0, None
     if config.lora_rank:
-        adapter = jax.eval_shape(lambda key, params: _adapter(config, key, params), key, params)
+        adapter = evaluate(lambda key, params: _adapter(config, key, params), key, params)
         scale = adapter.scale
     tasks = make_tasks(config)
     method = make_weighting(config, len(tasks))
@@ -61,13 +70,13 @@ def abstract_run(config: Config, platform: str) -> AbstractRun:
         theta, frozen = trunk.split_parameters(params, adapter, freeze=config.freeze)
         return first_state(config, settings, theta, frozen, tasks, method, optimizers, key)
 
-    state = jax.eval_shape(first, key, params, adapter)
+    state = evaluate(first, key, params, adapter)
     pooling = config.pooling or heads.default_pooling(settings)
     step = training.make_step(
         module, tasks, method, optimizers, step_options(config, pooling, scale)
     )
     predict = training.make_predict(module, tasks, pooling=pooling, lora_scale=scale)
-    return AbstractRun(step, predict, state)
+    return ConfiguredRun(step, predict, state)
 
 
 def _adapter(config, key, params):

@@ -15,8 +15,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from dwa_jax.finetune.config import Config
-from experiments.benchmarks.abstract import abstract_batch, abstract_run
 from experiments.benchmarks.cards import CARDS, GIB, Card, holding
+from experiments.benchmarks.configured import abstract_batch, configured_run
 from experiments.benchmarks.program import Kernel, read_program
 from experiments.terminal import usage
 
@@ -67,7 +67,7 @@ def measure_plan(
     chosen = load_config(config, changes)
     card = CARDS[gpu]
     mesh = card.mesh()
-    run = abstract_run(chosen, "gpu")
+    run = configured_run(chosen, "gpu")
     rows = chosen.eval_batch_size if predicts else chosen.batch_size
     state = _placed(run.state, mesh)
     batch = _placed(abstract_batch(rows, tokens), mesh, "data")

@@ -36,6 +36,8 @@ def _decoder(family, vocab, width, layers, heads, kv_heads, feed_forward, **more
 _SHAPES = {
     "roberta-small": _roberta(8000, 384, 6, 12, 1536),
     "qwen2-small": _decoder("qwen2", 8000, 512, 4, 8, 2, 1376, tie_word_embeddings=True),
+    # To see that a program works.
+    "qwen2-tiny": _decoder("qwen2", 100, 16, 2, 2, 1, 16),
     "llama-small": _decoder("llama", 8000, 512, 4, 8, 8, 1376),
     # MiniLM's, and four layers of RoBERTa-large's width.
     "minilm": _roberta(30522, 384, 6, 12, 1536),

@@ -15,7 +15,10 @@ from dwa_jax import host_memory
 
 
 def measure(
-    request: dict, cache: str | None = None, environment: dict[str, str] | None = None
+    request: dict,
+    cache: str | None = None,
+    environment: dict[str, str] | None = None,
+    seconds: float | None = None,
 ) -> dict:
     """Runs a request in a process of its own.
 
@@ -23,6 +26,7 @@ def measure(
       request: "kind" and what the function of that name below takes.
       cache: folder of compiled programs; by default none is kept.
       environment: further variables.
+      seconds: after which it is ended; None waits.
 
     Returns:
       What it measured.
@@ -43,6 +47,7 @@ def measure(
             text=True,
             check=False,
             env=variables,
+            timeout=seconds,
         )
     if run.returncode:
         last = (run.stderr.strip() or f"status {run.returncode}").splitlines()[-1]
@@ -130,12 +135,15 @@ def gpu_plan(**request) -> dict:
 
 def main() -> None:
     """Prints what was measured, as JSON."""
+    from experiments.benchmarks import day_parts
+
     request = json.loads(sys.argv[1])
     kinds: dict[str, Callable[..., dict]] = {
         "one_step": one_step,
         "compilation": compilation,
         "memory": memory,
         "gpu_plan": gpu_plan,
+        **day_parts.KINDS,
     }
     print(json.dumps(kinds[request.pop("kind")](**request)))
 
