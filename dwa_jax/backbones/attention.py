@@ -193,11 +193,11 @@ def _at_once(rate, keep, query, key, value, mask, dropout_key):
         return mixed, (query, key, value, mask, dropout_key, mixed, kept)
 
     def backward(kept, mixed_bar):
-        *parts, probabilities = kept
+        query, key, value, mask, dropout_key, mixed, found = kept
         if not keep:
-            query, key, _, mask, *_ = parts
-            probabilities, _ = _probabilities(query, key, mask, probabilities)
-        return *_gradients(rate, mixed_bar, *parts, probabilities), None, None
+            found, _ = _probabilities(query, key, mask, found)
+        parts = query, key, value, mask, dropout_key, mixed, found
+        return *_gradients(rate, mixed_bar, *parts), None, None
 
     return _with_derivative(forward, backward)(query, key, value, mask, dropout_key)
 

@@ -105,7 +105,8 @@ def multiply(
 
 
 def _multiply(order, platform, x, kernel, u, v):
-    turned, on_cpu = turns(*kernel.shape, platform), is_cpu(platform)
+    num_in, num_out = kernel.shape
+    turned, on_cpu = turns(num_in, num_out, platform), is_cpu(platform)
 
     @jax.custom_vjp
     def run(x, kernel, u, v):

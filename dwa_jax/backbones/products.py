@@ -72,8 +72,10 @@ def _forward(x, kernel):
 def _backward(kept, y_bar):
     x, kernel = kept
     flat, flat_bar = x.reshape(-1, x.shape[-1]), y_bar.reshape(-1, y_bar.shape[-1])
+    num_in, num_out = kernel.shape
+    turned = turns(num_in, num_out, "cpu")
     # Of a frozen matrix nobody asks for its gradient, and it is not computed.
-    kernel_bar = transposed_product(flat, flat_bar, turned=turns(*kernel.shape, "cpu"))
+    kernel_bar = transposed_product(flat, flat_bar, turned=turned)
     return y_bar @ kernel.T, kernel_bar
 
 

@@ -5,7 +5,7 @@ sums in float32.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -97,7 +97,7 @@ device_description_str: "{self.title}"
         return Mesh(np.array(topology.devices), ("data",))
 
 
-_HOPPER = {
+_HOPPER: dict[str, Any] = {
     "capability": (9, 0),
     "cores": 132,
     "shared": 233472,
@@ -110,8 +110,8 @@ _HOPPER = {
     "full": 67e12,
     "whole": 16.7e12,
 }
-_AMPERE = {"capability": (8, 6), "shared": 102400, "block": 101376, "threads": 1536}
-_ADA = {**_AMPERE, "capability": (8, 9), "cache": 75497472}
+_AMPERE: dict[str, Any] = {"capability": (8, 6), "shared": 102400, "block": 101376, "threads": 1536}
+_ADA: dict[str, Any] = {**_AMPERE, "capability": (8, 9), "cache": 75497472}
 
 CARDS = {
     "h200": Card("H200", memory=151397597184, bandwidth=4.8e12, **_HOPPER),

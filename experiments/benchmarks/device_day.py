@@ -137,6 +137,7 @@ def run_parts(chosen: list[Part], output: Path, seconds: float) -> dict:
     for part in chosen:
         left = ends - time.monotonic()
         started = time.monotonic()
+        result: dict
         if left <= 0:
             result = {"not_measured": "no time was left"}
         else:

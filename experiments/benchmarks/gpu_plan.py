@@ -59,7 +59,7 @@ def measure_plan(
       predicts: takes the forward pass of an evaluation instead of the step.
 
     Returns:
-      See `describe`.
+      See `plan_of`.
 
     Raises:
       ValueError: the configuration cannot be, or the compiler is not installed.
@@ -81,7 +81,7 @@ def measure_plan(
     text = compiled.as_text()
     if hlo:
         Path(hlo).write_text(text, "utf-8")
-    found = describe(text, compiled.memory_analysis(), card)
+    found = plan_of(text, compiled.memory_analysis(), card)
     where = {"config": Path(config).stem, "gpu": gpu, "rows": rows, "tokens": tokens}
     return {**where, "changes": changes, **found, "compile_seconds": seconds}
 
@@ -93,7 +93,7 @@ def _placed(tree, mesh: Mesh, *axes: str):
     )
 
 
-def describe(text: str, memory: Any, card: Card) -> dict:
+def plan_of(text: str, memory: Any, card: Card) -> dict:
     """Says what a compiled program needs.
 
     Args:
@@ -113,9 +113,9 @@ def describe(text: str, memory: Any, card: Card) -> dict:
     given, left = memory.argument_size_in_bytes, memory.output_size_in_bytes
     reused, scratch = memory.alias_size_in_bytes, memory.temp_size_in_bytes
     total = given + left - reused + scratch
-    products: collections.Counter = collections.Counter()
-    wide: collections.Counter = collections.Counter()
-    kinds: collections.Counter = collections.Counter()
+    products: dict[str, float] = collections.defaultdict(float)
+    wide: dict[str, float] = collections.defaultdict(float)
+    kinds: dict[str, float] = collections.defaultdict(float)
     for kernel in program.kernels:
         kinds[kernel.kind] += 1000 * kernel.times * least_seconds(kernel, card)
         if kernel.flops:
@@ -130,15 +130,19 @@ def describe(text: str, memory: Any, card: Card) -> dict:
         # Scalars of the log are what is left.
         "donated": left - reused < 2**16,
         "fits": holding(total),
-        "products": dict(products.most_common()),
-        "not_half": dict(wide.most_common(5)),
+        "products": _sorted(products),
+        "not_half": dict(list(_sorted(wide).items())[:5]),
         "fused_attention": sum(k.times for k in program.kernels if k.kind == "fused attention"),
         "kernels": sum(kernel.times for kernel in program.kernels),
         "milliseconds": time_of_all,
-        "by_kind": dict(kinds.most_common()),
+        "by_kind": _sorted(kinds),
         "copies": kinds["move"] / time_of_all if time_of_all else 0.0,
         "host": program.notes,
     }
+
+
+def _sorted(found):
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
 
 
 def least_seconds(kernel: Kernel, card: Card) -> float:

@@ -78,7 +78,7 @@ def test_a_plan_names_what_is_not_in_half_precision_and_what_copies():
         temp_size_in_bytes=9 * 2**30,
     )
     card = cards.CARDS["h200"]
-    found = gpu_plan.describe(TEXT, memory, card)
+    found = gpu_plan.plan_of(TEXT, memory, card)
     assert found["memory_gib"] == pytest.approx(19) and found["donated"]
     # More than three quarters of 24 GiB.
     assert "rtx3090ti" not in found["fits"] and "l40s" in found["fits"]
@@ -86,7 +86,7 @@ def test_a_plan_names_what_is_not_in_half_precision_and_what_copies():
     # 4 moves of 11 small kernels, which take as long as starting them does.
     assert found["kernels"] == 11 and found["copies"] == pytest.approx(4 / 11)
     memory.alias_size_in_bytes = 0
-    assert not gpu_plan.describe(TEXT, memory, card)["donated"]
+    assert not gpu_plan.plan_of(TEXT, memory, card)["donated"]
     assert "at least" in gpu_plan.words(found) and "memory of the host: 1" in gpu_plan.words(found)
 
 
@@ -135,7 +135,7 @@ def test_the_table_is_of_every_configuration_asked_for(monkeypatch, capsys):
         assert environment == {"JAX_PLATFORMS": "cpu"}
         names = ("argument", "output", "alias", "temp")
         sizes = {f"{name}_size_in_bytes": 2**30 for name in names}
-        found = gpu_plan.describe(TEXT, types.SimpleNamespace(**sizes), cards.CARDS["a100"])
+        found = gpu_plan.plan_of(TEXT, types.SimpleNamespace(**sizes), cards.CARDS["a100"])
         return {**request, **found, "rows": 8, "compile_seconds": 1.0}
 
     monkeypatch.setattr(worker, "measure", measure)
