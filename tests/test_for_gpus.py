@@ -1,5 +1,7 @@
 """What is compiled for a GPU computes what is compiled for a CPU; both run here."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,6 +137,15 @@ def test_attention_is_not_fused_where_there_is_no_kernel(dtype, width):
     x = jnp.ones((1, 4, 2, width), dtype)
     lengths = attentions.Lengths(jnp.array([4], jnp.int32), False)
     assert attentions.fused(x, x, x, lengths) is None
+
+
+@pytest.mark.parametrize("capability", ["7.5", "gfx90a"])
+def test_attention_is_not_fused_on_cards_that_have_no_kernel(monkeypatch, capability):
+    card = types.SimpleNamespace(compute_capability=capability)
+    monkeypatch.setattr(jax, "local_devices", lambda: [card])
+    monkeypatch.setattr(jax.nn, "dot_product_attention", lambda *_, **__: pytest.fail("asked"))
+    x, lengths = jnp.ones((1, 4, 2, 8), jnp.bfloat16), jnp.array([4], jnp.int32)
+    assert attentions.fused(x, x, x, attentions.Lengths(lengths, False)) is None
 
 
 def test_quick_dropout_drops_at_its_rate_and_nothing_with_its_neighbour():
