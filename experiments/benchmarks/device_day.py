@@ -82,12 +82,12 @@ def parts(tiny: bool) -> list[Part]:
         Part(
             "parity with PyTorch, float32 in all digits",
             {"kind": "parity", "dtype": "float32", "precision": "highest", **compared},
-            90,
+            120,
         ),
         Part(
             "parity with PyTorch, bfloat16",
             {"kind": "parity", "dtype": "bfloat16", "precision": "default", **compared},
-            90,
+            120,
         ),
     ]
     for name in _CONFIGURATIONS:
