@@ -10,6 +10,7 @@ def get_config():
     """Returns the configuration."""
     config = base.get_config()
     config.backbone = "Qwen/Qwen2-0.5B"
+    config.dtype = "bfloat16"
     config.learning_rate = 1e-5
     config.epochs = 10
     return config

@@ -10,6 +10,7 @@ def get_config():
     """Returns the configuration."""
     config = base.get_config()
     config.backbone = "FacebookAI/roberta-large"
+    config.dtype = "bfloat16"
     config.learning_rate = 1e-5
     config.epochs = 10
     config.tasks = ("regression",)

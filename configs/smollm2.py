@@ -10,5 +10,7 @@ def get_config():
     """Returns the configuration."""
     config = tinyllama.get_config()
     config.backbone = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    # CPUs compute in it, and its weights take half a gigabyte.
+    config.dtype = "float32"
     config.lora_rank = 16
     return config

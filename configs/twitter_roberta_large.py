@@ -11,6 +11,7 @@ def get_config():
     config = base.get_config()
     config.backbone = "cardiffnlp/twitter-roberta-large-2022-154m"
     config.normalize_tweets = True
+    config.dtype = "bfloat16"
     config.learning_rate = 1e-5
     config.epochs = 10
     config.tasks = ("regression",)

@@ -6,6 +6,11 @@ import jax
 import jax.numpy as jnp
 
 
+def exact_product(left: jax.Array, right: jax.Array) -> jax.Array:
+    """Multiplies matrices with all digits of float32, of which a GPU would drop half."""
+    return jnp.matmul(left, right, precision=jax.lax.Precision.HIGHEST)
+
+
 def gramian(trees: Any) -> jax.Array:
     """Inner products of trees of arrays, in float32 or wider.
 
@@ -19,7 +24,7 @@ def gramian(trees: Any) -> jax.Array:
         stacked = jax.tree.leaves(trees)
         dtype = jnp.result_type(jnp.float32, *stacked)
         rows = [leaf.reshape(leaf.shape[0], -1).astype(dtype) for leaf in stacked]
-        return sum((leaf @ leaf.T for leaf in rows), start=jnp.zeros((), dtype))
+        return sum((exact_product(leaf, leaf.T) for leaf in rows), start=jnp.zeros((), dtype))
     leaves = [jax.tree.leaves(tree) for tree in trees]
     dtype = jnp.result_type(jnp.float32, *leaves[0])
     products = {}

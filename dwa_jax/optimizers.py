@@ -49,6 +49,7 @@ def make_optimizers(
     weight_decay: float = 0.01,
     clip_norm: float = 1.0,
     decayed: Sequence[str] = (r"(kernel|embedding|/u|/v)$",),
+    mean_dtype: jnp.dtype = jnp.float32,
 ) -> Optimizers:
     """Makes the three optimizers: AdamW for trunk and heads, Adam for the rest.
 
@@ -67,6 +68,7 @@ def make_optimizers(
       weight_decay: AdamW's, on the leaves that `decayed` matches.
       clip_norm: bound on the global norm of the trunk's gradient; 0: none.
       decayed: regular expressions over parameter paths.
+      mean_dtype: what the trunk's means of gradients are kept in, see `adamw`.
     """
 
     def single(peak, steps):
@@ -102,7 +104,7 @@ def make_optimizers(
 
     decaying = functools.partial(adamw, weight_decay=weight_decay, mask=decay_mask)
     return Optimizers(
-        decaying(schedule(learning_rate), clip_norm=clip_norm),
+        decaying(schedule(learning_rate), clip_norm=clip_norm, mean_dtype=mean_dtype),
         decaying(schedule(head_learning_rate)),
         optax.adam(phi_learning_rate),
         schedule(learning_rate),
@@ -118,6 +120,7 @@ def adamw(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
+    mean_dtype: jnp.dtype = jnp.float32,
 ) -> Optimizer:
     """`optax.adamw` after clipping, number for number, that can hold still.
 
@@ -134,12 +137,16 @@ def adamw(
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
+      mean_dtype: what the first moment is kept in. The second one stays as wide as the
+        gradient: of bfloat16's 8 bits a decay of 0.999 would change none.
 
     Returns:
       An `Optimizer` whose state is an `optax.ScaleByAdamState`. Source: Loshchilov and
       Hutter 2019, "Decoupled weight decay regularization", algorithm 2.
     """
-    adam = optax.scale_by_adam(b1, b2, eps)
+    # optax keeps the parameters' own dtype where it is told of none.
+    kept = None if mean_dtype == jnp.float32 else mean_dtype
+    adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=kept)
 
     def apply(gradient, state, parameters, good):
         if clip_norm:
@@ -153,7 +160,7 @@ def adamw(
         square = optax.tree.bias_correction(state.nu, b2, state.count)
 
         def move(old, m, v, decays):
-            direction = m / (jnp.sqrt(v) + eps)
+            direction = m.astype(v.dtype) / (jnp.sqrt(v) + eps)
             if decays:
                 direction = direction + weight_decay * old
             return jnp.where(good, old - jnp.asarray(rate, direction.dtype) * direction, old)

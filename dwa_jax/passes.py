@@ -14,7 +14,7 @@ _FEW = 4
 
 
 def mix(coefficients: jax.Array, trees: Any) -> Any:
-    """Sums trees, in their own dtypes.
+    """Sums trees, in float32 or wider.
 
     Args:
       coefficients: (N,).
@@ -25,14 +25,27 @@ def mix(coefficients: jax.Array, trees: Any) -> Any:
     """
     if not isinstance(trees, list):
         return jax.tree.map(
-            lambda leaf: jnp.tensordot(coefficients.astype(leaf.dtype), leaf, 1), trees
+            lambda leaf: jnp.tensordot(
+                coefficients.astype(_wide(leaf)), leaf.astype(_wide(leaf)), 1
+            ),
+            trees,
         )
     return jax.tree.map(
         lambda *leaves: sum(
-            coefficients[t].astype(leaf.dtype) * leaf for t, leaf in enumerate(leaves)
+            coefficients[t].astype(_wide(leaf)) * leaf.astype(_wide(leaf))
+            for t, leaf in enumerate(leaves)
         ),
         *trees,
     )
+
+
+def _wide(leaf):
+    # Gradients of weights that are held in half precision come in it.
+    return jnp.promote_types(leaf.dtype, jnp.float32)
+
+
+def _sum_dtype(leaf):
+    return _wide(leaf) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf.dtype
 
 
 def select(trees: Any, rows: Sequence[int]) -> Any:
@@ -188,10 +201,13 @@ class Accumulated:
 
     def _sum(self, function):
         shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], self.batch))
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, _sum_dtype(s)), shapes)
+
+        def add(total, one):
+            return total + one.astype(total.dtype)
 
         def body(total, part):
-            return jax.tree.map(jnp.add, total, function(part)), None
+            return jax.tree.map(add, total, function(part)), None
 
         return jax.lax.scan(body, zeros, self.batch)[0]
 

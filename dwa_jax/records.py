@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from dwa_jax.backbones.products import transposed_product, turns
+from dwa_jax.backbones.products import transposed_product
+from dwa_jax.gramian import exact_product
 from dwa_jax.passes import mix, select
 
 NORMS = ("exact", "sketch", "trees")
@@ -39,6 +40,7 @@ class Site(NamedTuple):
       given: shape of the input, (layers,) tokens and I; of an embedding's ids, without I.
       outputs: O.
       dtype: of the output.
+      turned: whether its input is turned for its gradients, see `products.turns`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Site(NamedTuple):
     given: tuple[int, ...]
     outputs: int
     dtype: Any
+    turned: bool = False
 
     @property
     def probe(self) -> tuple[int, ...]:
@@ -212,7 +215,7 @@ def inner(left: Any, right: Any) -> Any:
             for t in count[s:]
         }
     left, right = (one.reshape(one.shape[0], -1).astype(dtype) for one in (left, right))
-    return left @ right.T
+    return exact_product(left, right.T)
 
 
 def matrix_record(total: Any) -> jax.Array:
@@ -256,8 +259,7 @@ def features(record: Record, way: str, drawn: jax.Array | None, table: int = 0) 
     elif way == "sketch":
         whole = jnp.einsum("nd,tnk->tdk", x, bars)
     else:
-        turned = turns(x.shape[1], site.outputs)
-        whole = each(lambda bar: transposed_product(x, bar, turned=turned), bars)
+        whole = each(lambda bar: transposed_product(x, bar, turned=site.turned), bars)
     if site.bias is None:
         return [whole]
     return [whole, each(lambda bar: bar.sum(axis=0), bars)]
@@ -300,11 +302,10 @@ def gradient(
     if kept is not None:
         mixed = [mix(coefficients, select(one, tasks)) for one in kept]
     else:
-        bar = mix(coefficients, select(record.cotangents, tasks))
+        bar = mix(coefficients, select(record.cotangents, tasks)).astype(site.dtype)
         if site.kind == "embedding":
             return {site.path: bar}
-        turned = turns(record.given.shape[1], site.outputs)
-        mixed = [transposed_product(record.given, bar, turned=turned)]
+        mixed = [transposed_product(record.given, bar, turned=site.turned)]
         if site.bias is not None:
             mixed.append(bar.sum(axis=0))
     return dict(zip([site.path, site.bias], mixed, strict=False))

@@ -16,12 +16,14 @@ import optax
 
 from dwa_jax import gradients, guard, heads, losses
 from dwa_jax.backbones import Trunk
+from dwa_jax.backbones.dropout import quick_key
+from dwa_jax.backbones.products import is_cpu
 from dwa_jax.optimizers import Optimizers
 from dwa_jax.optimizers import make_optimizers as make_optimizers
 from dwa_jax.passes import SplitTrunk
 from dwa_jax.recorded import plan
 from dwa_jax.records import RecordedTrunk, Site
-from dwa_jax.trunk import make_recorded_trunk, make_split_trunk, make_trunk
+from dwa_jax.trunk import make_recorded_trunk, make_split_trunk, make_trunk, make_working_copy
 from dwa_jax.weighting import Signals, Weighting, decide
 
 # What is folded into a run's key for the signs of sketches: no step's number.
@@ -235,6 +237,7 @@ def make_step(
     num_tasks = len(tasks)
     names = [task.name for task in tasks]
     gramian_rows = _gramian_rows(names, norm_of_cross_entropy)
+    trunk = make_working_copy(module, pooling=options.pooling)
 
     def task_heads(statistics):
         def apply(h, psi, phi, batch):
@@ -255,10 +258,10 @@ def make_step(
                 values.append(extra)
             return jnp.stack(values), class_losses
 
-        return apply
+        return _in_all_digits(apply)
 
     def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        num_scores, counts = losses.count_labels(batch, num_classes)
+        num_scores, counts = _in_all_digits(losses.count_labels)(batch, num_classes)
         own = losses.class_proportions("batch", counts, counts)
         average = state.proportions
         # Whatever happens at certain updates waits for the first one that is made.
@@ -279,6 +282,8 @@ def make_step(
             return decide(weighting, state.phi["weighting"], state.weighting, signals)
 
         key = jax.random.fold_in(state.key, state.step) if options.dropout else None
+        if key is not None and not is_cpu(module.platform):
+            key = quick_key(key)
         rows = (batch, key)
         if microbatches > 1:
             keys = None if key is None else jax.random.split(key, microbatches)
@@ -291,8 +296,8 @@ def make_step(
         result = gradients.mixed_gradients(
             shared,
             task_heads(statistics),
-            weigh,
-            state.theta,
+            _in_all_digits(weigh),
+            trunk.apart(state.theta),
             state.psi,
             state.phi["loss"],
             rows,
@@ -303,6 +308,7 @@ def make_step(
             microbatches=microbatches,
             norms=gradients.Norms(options.gradient_norms, options.sketch_columns, signs),
         )
+        result = result._replace(theta=trunk.joined(result.theta, state.theta))
         decision = result.weighed
         penalty = jax.grad(
             lambda phi: sum(task.loss.penalty(phi[task.name]) * 1.0 for task in tasks)
@@ -338,7 +344,7 @@ def make_step(
             guard=watch,
             **guard.keep_if(good, small, old),
         )
-        cross_entropy = result.aux @ own.astype(result.aux.dtype)
+        cross_entropy = _in_all_digits(jnp.matmul)(result.aux, own.astype(result.aux.dtype))
         learning_rate = optimizers.learning_rate(made)
         norms = {"gradient_norm": result.norms} if weighting.uses_gramian else {}
         metrics = _metrics(names, result, norms, cross_entropy, state.phi)
@@ -384,7 +390,18 @@ def plan_records(
     count = len({*range(len(names)), *_gramian_rows(names, options.norm_of_cross_entropy)})
     norms = gradients.Norms(options.gradient_norms, options.sketch_columns)
     additive = options.microbatches > 1
-    return plan(recorded, state.theta, batch, count, norms, additive=additive)
+    working = make_working_copy(module, pooling=options.pooling)
+    theta = jax.eval_shape(working.apart, state.theta)
+    return plan(recorded, theta, batch, count, norms, additive=additive)
+
+
+def _in_all_digits(function):
+    # A GPU multiplies float32 numbers by the first 10 of their 23 bits unless it is told not to.
+    def run(*given):
+        with jax.default_matmul_precision("highest"):
+            return function(*given)
+
+    return run
 
 
 def _gramian_rows(names, norm_of_cross_entropy):

@@ -6,11 +6,14 @@ Axis letters: B rows, T tokens, D width, L layers.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from dwa_jax import backbones, heads, lora, paths
+from dwa_jax.backbones.products import is_cpu, turns
+from dwa_jax.backbones.split import APART
 from dwa_jax.passes import SplitTrunk
 from dwa_jax.records import RecordedTrunk, Site
 
@@ -88,6 +91,60 @@ def make_trunk(
     return trunk
 
 
+class WorkingCopy(NamedTuple):
+    """How a step holds the trained parameters while it works on them.
+
+    Attributes:
+      apart: (theta) -> the same, as the trunk's functions take it.
+      joined: (a gradient of that, theta) -> the gradient of theta, in its dtypes.
+    """
+
+    apart: Callable[[dict], dict]
+    joined: Callable[[dict, dict], dict]
+
+
+def make_working_copy(module: backbones.Trunk, *, pooling: str) -> WorkingCopy:
+    """Makes the form of theta that a step differentiates.
+
+    On a GPU matrices come in the dtype that the trunk computes in, so that every task's gradient
+    takes half of the memory where that is a half one, and is rounded no more than the product
+    that it comes from; and the last layer comes apart from the others, which are cut off the
+    stack once a step, in the pass that casts them, instead of once a pass. A CPU works on theta.
+
+    Args:
+      module: a backbone.
+      pooling: one of `heads.POOLINGS`.
+    """
+    if is_cpu(module.platform):
+        return WorkingCopy(lambda theta: theta, lambda gradient, theta: gradient)
+    in_two = pooling != "mean" and module.config.num_layers > 1
+
+    def last_of(path):
+        collection, *rest = path.split("/")
+        return "/".join([collection, APART, *rest[1:]]) if in_two and rest[0] == "layers" else None
+
+    def apart(theta):
+        found = {}
+        for path, leaf in paths.flatten(theta).items():
+            dtype = module.dtype if path.endswith("/kernel") else leaf.dtype
+            if last := last_of(path):
+                found[path], found[last] = leaf[:-1].astype(dtype), leaf[-1].astype(dtype)
+            else:
+                found[path] = leaf.astype(dtype)
+        return paths.unflatten(found)
+
+    def joined(gradient, theta):
+        given, found = paths.flatten(gradient), {}
+        for path, leaf in paths.flatten(theta).items():
+            one = given[path].astype(leaf.dtype)
+            if last := last_of(path):
+                one = jnp.concatenate([one, given[last].astype(leaf.dtype)[None]])
+            found[path] = one
+        return paths.unflatten(found)
+
+    return WorkingCopy(apart, joined)
+
+
 def make_recorded_trunk(
     module: backbones.Trunk, frozen: dict, *, pooling: str, lora_scale: float = 1.0
 ) -> RecordedTrunk:
@@ -131,10 +188,13 @@ def make_recorded_trunk(
         # Dropout's key may be there or not: the shapes are the same.
         given = jax.eval_shape(lambda theta, rows: run(theta, {}, (rows, key))[1], theta, rows)
         leaves = paths.flatten(theta.get("params", {}))
+        is_apart = APART in theta.get("params", {})
         found = []
         for name, shape in given.items():
             piece, place = name.split("/", 1)
             place, kind = place.rsplit("/", 1)
+            if piece == "upper" and is_apart:
+                place = place.replace("layers/", f"{APART}/", 1)
             path = f"{place}/{'kernel' if kind == 'dense' else 'embedding'}"
             if path not in leaves:
                 continue
@@ -142,6 +202,7 @@ def make_recorded_trunk(
             if place.startswith("layers/"):
                 of_piece = {"whole": range(depth), "lower": range(depth - 1)}
                 layers = tuple(of_piece.get(piece, [depth - 1]))
+            outputs = leaves[path].shape[-1]
             found.append(
                 Site(
                     name=name,
@@ -151,8 +212,9 @@ def make_recorded_trunk(
                     layers=layers,
                     stacked=layers is not None and piece != "upper",
                     given=shape.shape,
-                    outputs=leaves[path].shape[-1],
+                    outputs=outputs,
                     dtype=module.dtype,
+                    turned=kind == "dense" and turns(shape.shape[-1], outputs, module.platform),
                 )
             )
         return tuple(found)
@@ -176,12 +238,14 @@ def make_split_trunk(
     """
     lower, last, upper = backbones.split_last_layer(module)
 
+    below = ("layers", APART, "embeddings")
+
     def top(collections):
         # The last layer, and what comes after it: a decoder's final norm.
         return {
             name: {
                 "layer": last(tree),
-                "after": {key: tree[key] for key in tree if key not in ("layers", "embeddings")},
+                "after": {key: tree[key] for key in tree if key not in below},
             }
             for name, tree in collections.items()
         }

@@ -7,17 +7,20 @@ python -m experiments.benchmark --suite=sketch   what a sketch does to DWA's lam
 python -m experiments.benchmark --suite=compile  layers scanned; a warm cache
 python -m experiments.benchmark --suite=memory   peaks, a process each
 python -m experiments.benchmark --suite=full_size  one step of each of the papers' models
-python -m experiments.benchmark --suite=all      all of them but full_size
+python -m experiments.benchmark --suite=gpu_plan   what steps need of a GPU that need not be there
+python -m experiments.benchmark --suite=all      all of them but the last two
 
-Models of the papers' size are timed where JAX has a GPU. Needs pip install -e ".[benchmark]".
+Models of the papers' size are timed where JAX has a GPU. Needs pip install -e ".[benchmark]",
+gpu_plan pip install -e ".[gpu_plan]".
 """
 
+import ast
 import os
 import sys
 import tempfile
 from pathlib import Path
 
-from experiments.terminal import command
+from experiments.terminal import command, usage
 
 SUITES = ("step", "lora", "padding", "sketch", "compile", "memory")
 PEERS = {
@@ -31,7 +34,7 @@ def parse(argv: list[str] | None = None):
     """Parses the command line; a mistake ends the program with one line and status 2."""
     parser = command.Parser(prog="python -m experiments.benchmark", description=__doc__)
     add = parser.add_argument
-    add("--suite", default="step", choices=[*SUITES, "full_size", "all"])
+    add("--suite", default="step", choices=[*SUITES, "full_size", "gpu_plan", "all"])
     add("--rounds", type=int, default=11, help="interleaved rounds of each timing")
     add(
         "--peers",
@@ -42,12 +45,37 @@ def parse(argv: list[str] | None = None):
     add("--only", default="", help="rows whose title holds this, such as DWA or 'rank 128'")
     add("--train", default="", help="texts for padding and sketch; generated ones by default")
     add("--backbone", default="", help="folder or hub id of its model; the demo's by default")
+    add(
+        "--config", default="", help="of gpu_plan: configuration files, with commas; all by default"
+    )
+    add("--gpu", default="h200", help="of gpu_plan: h200, h100, a100, l40s, rtx4090, rtx3090ti")
+    add("--tokens", type=int, default=512, help="of gpu_plan: a text's, as it is padded")
+    add(
+        "--change",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="of gpu_plan: another value of a configuration's key; may be given again",
+    )
     add("--output", default="", help="JSON file for the numbers; pictures go beside it")
     add("--overwrite", action="store_true", help="replaces an output that is there")
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error(f"--rounds={args.rounds} must be at least 1")
+    if args.tokens < 1:
+        parser.error(f"--tokens={args.tokens} must be at least 1")
+    args.changes = dict(_change(parser, one) for one in args.change)
     return args
+
+
+def _change(parser, given):
+    key, equals, value = given.partition("=")
+    if not equals:
+        parser.error(f"--change={given} must be KEY=VALUE")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 if __name__ == "__main__":
@@ -59,7 +87,17 @@ import jax.numpy as jnp
 from configs import demo, minilm
 from dwa_jax import atomic_files, host_memory, regular_files
 from dwa_jax.finetune.run_folder import versions, write_json
-from experiments.benchmarks import cost, ours, padding, picture, spread, suites, worker
+from experiments.benchmarks import (
+    cards,
+    cost,
+    gpu_plan,
+    ours,
+    padding,
+    picture,
+    spread,
+    suites,
+    worker,
+)
 from experiments.terminal.console import Terminal
 
 
@@ -249,6 +287,30 @@ def full_size_suite(args, console) -> list[dict]:
             f"{shape}: {result['parameters']:,} parameters, one DWA step in "
             f"{result['seconds']:.0f} s with compilation, peak {result['peak_gib']:.1f} GiB"
         )
+    return results
+
+
+def gpu_plan_suite(args, console) -> list[dict]:
+    """What configurations' steps need of a GPU, by its compiler."""
+    if args.gpu not in cards.CARDS:
+        raise ValueError(f"--gpu={args.gpu} is not one of {', '.join(cards.CARDS)}")
+    paths = args.config.split(",") if args.config else map(str, usage.configuration_files())
+    chosen = [path for path in paths if Path(path).stem != "base"]
+    for path in chosen:
+        gpu_plan.load_config(path, args.changes)
+    results = []
+    for path in chosen:
+        request = {"kind": "gpu_plan", "config": path, "gpu": args.gpu, "tokens": args.tokens}
+        # The plugin asks a driver for its versions unless it is JAX's second choice.
+        found = worker.measure(
+            {**request, "changes": args.changes}, environment={"JAX_PLATFORMS": "cpu"}
+        )
+        results.append(found)
+        console.note(f"{gpu_plan.title(found)}: compiled in {found['compile_seconds']:.0f} s")
+    console.table(
+        f"a step on {cards.CARDS[args.gpu].title}, by XLA's compiler",
+        {gpu_plan.title(one): gpu_plan.words(one) for one in results},
+    )
     return results
 
 

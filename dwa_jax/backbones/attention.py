@@ -1,4 +1,4 @@
-"""Scaled dot-product attention, in one piece or a few heads at a time.
+"""Scaled dot-product attention: in one piece, a few heads at a time, or a GPU's fused one.
 
 Axes: B batch, T query tokens, S key tokens, H heads, K key/value heads, G query heads that
 share one of them, E width of one head.
@@ -6,13 +6,34 @@ share one of them, E width of one head.
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 from jax.typing import DTypeLike
 
 from dwa_jax.backbones.dropout import dropout
+from dwa_jax.backbones.products import is_cpu
 
 # Scores that a CPU's caches hold. Beyond it the backward pass is bound by memory, and a few
 # heads at a time, whose scores are computed again, are faster than all of them at once.
 _CACHED_BYTES = 2**21
+
+
+# The widest head that every fused kernel takes; its width must be a multiple of 8.
+_FUSED_WIDTH = 128
+
+
+@struct.dataclass
+class Lengths:
+    """A mask in the words of a GPU's fused attention: the first tokens of every row.
+
+    Attributes:
+      tokens: (B,) real tokens, with all padding behind them.
+      causal: whether a token sees none behind itself.
+      window: tokens that it sees, itself included; None: all.
+    """
+
+    tokens: jax.Array
+    causal: bool = struct.field(pytree_node=False)
+    window: int | None = struct.field(pytree_node=False, default=None)
 
 
 def wide(dtype: DTypeLike) -> DTypeLike:
@@ -29,6 +50,8 @@ def attention(
     *,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    platform: str = "",
+    lengths: Lengths | None = None,
 ) -> jax.Array:
     """Scaled dot-product attention with grouped query heads.
 
@@ -39,22 +62,33 @@ def attention(
       mask: boolean, (B, 1 or T, S); True where a query may look.
       dropout_rate: rate on the probabilities.
       dropout_key: PRNG key; None for rate 0.
+      platform: see `products.is_cpu`.
+      lengths: what the mask says, where it can be said so; then a GPU's fused attention
+        is taken where there is one for this dtype, width and rate.
 
     Returns:
       (B, T, H, E). A query that may look nowhere gets the mean of the values, so
-      that neither it nor its gradient is NaN.
+      that neither it nor its gradient is NaN; of fused attention, whatever that gives.
 
     Raises:
       ValueError: there is no key and the rate is not 0.
     """
+    if lengths is not None and not is_cpu(platform) and not dropout_rate:
+        mixed = fused(query, key, value, lengths)
+        if mixed is not None:
+            return mixed
     b, t, h, e = query.shape
     s, k = key.shape[1], key.shape[2]
     # Heads lead the contractions: both become plain batched matrix products.
     query = query.reshape(b, t, k, h // k, e).transpose(0, 2, 3, 1, 4)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    at_a_time = _heads_at_a_time(b * k, h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize)
+    at_a_time = b * k
+    if is_cpu(platform):
+        at_a_time = _heads_at_a_time(b * k, h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize)
     if at_a_time == b * k:
-        mixed = _at_once(dropout_rate, query, key, value, mask[:, None, None], dropout_key)
+        # Memory is what a GPU lacks, and what its products wait for.
+        kept = is_cpu(platform)
+        mixed = _at_once(dropout_rate, kept, query, key, value, mask[:, None, None], dropout_key)
     else:
         # Every key/value head by itself, with its row's mask.
         mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:]))[:, :, None]
@@ -65,8 +99,46 @@ def attention(
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 
+def fused(query: jax.Array, key: jax.Array, value: jax.Array, lengths: Lengths) -> jax.Array | None:
+    """cuDNN's attention, which writes no scores; None where it does not apply.
+
+    Args:
+      query: (B, T, H, E).
+      key: (B, S, K, E).
+      value: (B, S, K, E).
+      lengths: what a query may look at.
+
+    Source: Dao 2023, "FlashAttention-2".
+    """
+    width = query.shape[-1]
+    if jnp.finfo(query.dtype).bits != 16 or width > _FUSED_WIDTH or width % 8:
+        return None
+    if not all(map(_may_fuse, jax.local_devices())):
+        return None
+    window = None if lengths.window is None else (lengths.window - 1, 0)
+    try:
+        return jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=lengths.causal,
+            query_seq_lengths=lengths.tokens,
+            key_value_seq_lengths=lengths.tokens,
+            local_window_size=window,
+            implementation="cudnn",
+        )
+    except (NotImplementedError, RuntimeError):
+        return None  # there is no cuDNN, or it has no such kernel
+
+
+def _may_fuse(device):
+    # Where one machine compiles for another there is nothing to ask; AMD's say a name.
+    major = str(getattr(device, "compute_capability", "8.0")).partition(".")[0]
+    return major.isdecimal() and int(major) >= 8
+
+
 def _heads_at_a_time(heads, bytes_each):
-    if jax.default_backend() != "cpu" or heads * bytes_each <= _CACHED_BYTES:
+    if heads * bytes_each <= _CACHED_BYTES:
         return heads
     most = max(_CACHED_BYTES // bytes_each, 1)
     return max(n for n in range(1, heads + 1) if heads % n == 0 and n <= most)
@@ -117,16 +189,21 @@ def _with_derivative(forward, backward):
     return run
 
 
-def _at_once(rate, query, key, value, mask, dropout_key):
-    """Attention that keeps its probabilities for the backward pass."""
+def _at_once(rate, keep, query, key, value, mask, dropout_key):
+    """Attention that keeps its probabilities for the backward pass, or computes them again."""
 
     def forward(query, key, value, mask, dropout_key):
-        probabilities, _ = _probabilities(query, key, mask)
+        probabilities, normaliser = _probabilities(query, key, mask)
         mixed = _mixed(rate, probabilities, value, dropout_key)
-        return mixed, (query, key, value, mask, dropout_key, mixed, probabilities)
+        kept = probabilities if keep else normaliser
+        return mixed, (query, key, value, mask, dropout_key, mixed, kept)
 
     def backward(kept, mixed_bar):
-        return *_gradients(rate, mixed_bar, *kept), None, None
+        query, key, value, mask, dropout_key, mixed, found = kept
+        if not keep:
+            found, _ = _probabilities(query, key, mask, found)
+        parts = query, key, value, mask, dropout_key, mixed, found
+        return *_gradients(rate, mixed_bar, *parts), None, None
 
     return _with_derivative(forward, backward)(query, key, value, mask, dropout_key)
 

@@ -42,10 +42,10 @@ class DecoderLayer(Block):
         deterministic: bool = True,
         positions: jax.Array | None = None,
     ) -> tuple[jax.Array, None]:
-        mask, angles = context
+        mask, angles, lengths = context
         normed = self.part(RMSNorm, name="attention_norm")(x)
         attend = self.part(Attention, name="attention")
-        x = at(x, positions) + attend(normed, mask, angles, deterministic, positions)
+        x = at(x, positions) + attend(normed, mask, angles, deterministic, positions, lengths)
         normed = self.part(RMSNorm, name="mlp_norm")(x)
         return x + self.part(MLP, gated=True, name="mlp")(normed, deterministic), None
 
@@ -58,9 +58,11 @@ class Decoder(Trunk):
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
+      platform: what its programs are for, as in `backbones.build`.
       unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
         (without remat), else 1.
       remat: whether the backward pass recomputes each layer.
+      right_padded: as in `backbones.build`.
       single: a trunk of one layer whose parameters are not stacked, for `top`.
 
     Called as `Encoder` is. Rotary positions are relative, so padding on the left
@@ -85,7 +87,7 @@ class Decoder(Trunk):
             causal &= ~jnp.tril(jnp.ones((tokens, tokens), bool), -c.window)
         mask = causal[None] & attention_mask[:, None, :]
         angles = rotary_angles(tokens, c.head_dim, c.rope_theta, self.dtype, c.rope_scaling)
-        return mask, angles
+        return mask, angles, self.lengths(attention_mask, causal=True)
 
     def finish(self, x: jax.Array) -> jax.Array:
         return self.final_norm(x)

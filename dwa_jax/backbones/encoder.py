@@ -5,6 +5,8 @@ Sources: Vaswani et al. 2017, "Attention Is All You Need"; Devlin et al. 2018, "
 Axes: B batch, T tokens, D width.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -56,13 +58,14 @@ class EncoderLayer(Block):
     def __call__(
         self,
         x: jax.Array,
-        context: jax.Array,
+        context: Any,
         deterministic: bool = True,
         positions: jax.Array | None = None,
     ) -> tuple[jax.Array, None]:
+        mask, lengths = context
         rate = self.config.hidden_dropout
         attend = self.part(Attention, name="attention")
-        update = attend(x, context, None, deterministic, positions)
+        update = attend(x, mask, None, deterministic, positions, lengths)
         x = at(x, positions) + self.dropout(update, rate, deterministic)
         x = self.part(LayerNorm, name="attention_norm")(x)
         update = self.part(MLP, name="mlp")(x, deterministic)
@@ -78,9 +81,11 @@ class Encoder(Trunk):
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
+      platform: what its programs are for, as in `backbones.build`.
       unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
         (without remat), else 1.
       remat: whether the backward pass recomputes each layer.
+      right_padded: as in `backbones.build`.
       single: a trunk of one layer whose parameters are not stacked, for `top`.
 
     `module.apply({"params": params}, input_ids, attention_mask, deterministic=True)`
@@ -99,8 +104,8 @@ class Encoder(Trunk):
     def embed(self, input_ids: jax.Array, deterministic: bool) -> jax.Array:
         return self.embeddings(input_ids, deterministic)
 
-    def context(self, attention_mask: jax.Array) -> jax.Array:
-        return attention_mask[:, None, :]
+    def context(self, attention_mask: jax.Array) -> Any:
+        return attention_mask[:, None, :], self.lengths(attention_mask)
 
     def finish(self, x: jax.Array) -> jax.Array:
         return x

@@ -29,6 +29,8 @@ def build(
     remat: bool = False,
     unroll: int = 0,
     lora_dropout: float = 0.0,
+    platform: str = "",
+    right_padded: bool = False,
 ) -> Trunk:
     """Makes the module of a configuration.
 
@@ -40,6 +42,10 @@ def build(
       unroll: layers a step of the scan, all of them at most; 0: all of up to 12 on a CPU
         (without remat), else 1.
       lora_dropout: dropout rate on the input of low-rank updates.
+      platform: what its programs are for, "cpu" or "gpu"; "" is JAX's default where they are
+        traced. To be given where one machine compiles for another.
+      right_padded: whether every mask will have its zeros on the right alone, as batches of
+        `dwa_jax.data` have; then a GPU's attention is fused where it can be.
 
     Returns:
       The family's trunk.
@@ -53,6 +59,8 @@ def build(
         dtype=dtype,
         param_dtype=param_dtype,
         lora_dropout=lora_dropout,
+        platform=platform,
+        right_padded=right_padded,
         unroll=unroll,
         remat=remat,
     )
@@ -93,7 +101,7 @@ def load(
       path_or_id: a folder, or a hub id such as "FacebookAI/roberta-large".
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
-      **options: `remat`, `unroll` and `lora_dropout`, as in `build`.
+      **options: those of `build`.
 
     Returns:
       (module, params), to be called as at the head of `dwa_jax.backbones`.

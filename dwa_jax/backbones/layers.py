@@ -18,10 +18,10 @@ import numpy as np
 from jax.typing import DTypeLike
 
 from dwa_jax.backbones import low_rank
-from dwa_jax.backbones.attention import attention, wide
+from dwa_jax.backbones.attention import Lengths, attention, wide
 from dwa_jax.backbones.config import BackboneConfig
 from dwa_jax.backbones.dropout import dropout
-from dwa_jax.backbones.products import product
+from dwa_jax.backbones.products import is_cpu, product
 from dwa_jax.backbones.rotary import Scaling
 
 
@@ -48,6 +48,7 @@ def linear(
     dtype: DTypeLike,
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
+    platform: str = "",
 ) -> jax.Array:
     """Computes x W + b, plus the low-rank update (dropout(x) U) V where there is one.
 
@@ -60,18 +61,19 @@ def linear(
       dtype: what everything is cast to first.
       dropout_rate: rate on the update's input.
       dropout_key: PRNG key; None for rate 0.
+      platform: see `products.is_cpu`.
 
     Returns:
       (..., O) in `dtype`. Source: Hu et al. 2021, "LoRA", section 4.1.
     """
     x, kernel = x.astype(dtype), kernel.astype(dtype)
     if u is None or v is None:
-        y = product(x, kernel)
+        y = product(x, kernel, platform)
     elif dropout_rate:
-        update = product(dropout(x, dropout_rate, dropout_key), u.astype(dtype))
-        y = product(x, kernel) + product(update, v.astype(dtype))
+        update = product(dropout(x, dropout_rate, dropout_key), u.astype(dtype), platform)
+        y = product(x, kernel, platform) + product(update, v.astype(dtype), platform)
     else:
-        y = low_rank.multiply(x, kernel, u.astype(dtype), v.astype(dtype))
+        y = low_rank.multiply(x, kernel, u.astype(dtype), v.astype(dtype), platform)
     if bias is not None:
         y = y + _along_last(bias.astype(dtype), y)
     return y
@@ -209,6 +211,7 @@ class Block(nn.Module):
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
     lora_dropout: float = 0.0
+    platform: str = ""
 
     def matrix_init(self) -> Callable[..., jax.Array]:
         return nn.initializers.normal(self.config.initializer_range)
@@ -244,7 +247,8 @@ class Block(nn.Module):
         return _probed(y, self.get_variable("probes", kind))
 
     def part(self, cls: Callable, *args: Any, **kwargs: Any) -> Any:
-        return cls(self.config, self.dtype, self.param_dtype, self.lora_dropout, *args, **kwargs)
+        common = self.config, self.dtype, self.param_dtype, self.lora_dropout, self.platform
+        return cls(*common, *args, **kwargs)
 
 
 class Linear(Block):
@@ -261,13 +265,23 @@ class Linear(Block):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         if not self.has_variable("lora", "u"):
-            y = linear(x, kernel, bias, dtype=self.dtype)
+            y = linear(x, kernel, bias, dtype=self.dtype, platform=self.platform)
             return self.recorded("dense", y, x.astype(self.dtype))
         u: jax.Array = self.get_variable("lora", "u")
         v: jax.Array = self.get_variable("lora", "v")
         rate = 0.0 if deterministic else self.lora_dropout
         key = self.make_rng("dropout") if rate else None
-        return linear(x, kernel, bias, u, v, dtype=self.dtype, dropout_rate=rate, dropout_key=key)
+        return linear(
+            x,
+            kernel,
+            bias,
+            u,
+            v,
+            dtype=self.dtype,
+            dropout_rate=rate,
+            dropout_key=key,
+            platform=self.platform,
+        )
 
 
 class Embedding(Block):
@@ -319,6 +333,7 @@ class Attention(Block):
         angles: tuple[jax.Array, ...] | None = None,
         deterministic: bool = True,
         positions: jax.Array | None = None,
+        lengths: Lengths | None = None,
     ) -> jax.Array:
         c = self.config
 
@@ -342,7 +357,17 @@ class Attention(Block):
             mask = at(mask, positions)
         rate = 0.0 if deterministic else c.attention_dropout
         drop_key = self.make_rng("dropout") if rate else None
-        mixed = attention(query, key, value, mask, dropout_rate=rate, dropout_key=drop_key)
+        mixed = attention(
+            query,
+            key,
+            value,
+            mask,
+            dropout_rate=rate,
+            dropout_key=drop_key,
+            platform=self.platform,
+            # One query a row is not worth it.
+            lengths=lengths if positions is None else None,
+        )
         mixed = mixed.reshape(*asking.shape[:2], c.num_heads * c.head_dim)
         return self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
 
@@ -380,6 +405,7 @@ class Trunk(Block):
 
     unroll: int = 0
     remat: bool = False
+    right_padded: bool = False
     single: bool = False
 
     def stack(self, layer: type[nn.Module]) -> Any:
@@ -387,7 +413,7 @@ class Trunk(Block):
         unroll = min(self.unroll, count)
         if not unroll:
             # A CPU's loop costs a tenth of the step; compiling more layers, more than that.
-            flat = jax.default_backend() == "cpu" and count <= _FLAT_LAYERS and not self.remat
+            flat = is_cpu(self.platform) and count <= _FLAT_LAYERS and not self.remat
             unroll = count if flat else 1
         if self.remat:
             # Inside a scan nothing can be merged across iterations anyway.
@@ -453,6 +479,13 @@ class Trunk(Block):
 
     def context(self, attention_mask: jax.Array) -> Any:
         raise NotImplementedError
+
+    def lengths(self, attention_mask: jax.Array, *, causal: bool = False) -> Lengths | None:
+        """The mask (B, T) as a GPU's fused attention takes it; None where it cannot be said so."""
+        if not self.right_padded or is_cpu(self.platform):
+            return None
+        tokens = attention_mask.sum(axis=1, dtype=jnp.int32)
+        return Lengths(tokens, causal, self.config.window)
 
     def each(self) -> tuple[jax.Array, ...]:
         """Arrays (L, ...) of which every layer is given its own row, where layers differ."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from dwa_jax.backbones.products import transposed_product, turns
+from dwa_jax.backbones.products import is_cpu, transposed_product, turns
 
 
 class Order(NamedTuple):
@@ -84,7 +84,9 @@ def order_for(rows: int, num_in: int, num_out: int, rank: int, dtype: DTypeLike)
     return order if jnp.finfo(dtype).bits >= 32 else order._replace(merged=False)
 
 
-def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
+def multiply(
+    x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array, platform: str = ""
+) -> jax.Array:
     """Computes x (W + U V).
 
     Args:
@@ -92,17 +94,19 @@ def multiply(x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array) -> jax
       kernel: (I, O).
       u: (I, R).
       v: (R, O), already scaled; all four of one dtype.
+      platform: see `products.is_cpu`.
 
     Returns:
       (..., O).
     """
     num_in, num_out = kernel.shape
     order = order_for(x.size // num_in, num_in, num_out, u.shape[-1], x.dtype)
-    return _multiply(order, x, kernel, u, v)
+    return _multiply(order, platform, x, kernel, u, v)
 
 
-def _multiply(order, x, kernel, u, v):
-    turned = turns(*kernel.shape)
+def _multiply(order, platform, x, kernel, u, v):
+    num_in, num_out = kernel.shape
+    turned, on_cpu = turns(num_in, num_out, platform), is_cpu(platform)
 
     @jax.custom_vjp
     def run(x, kernel, u, v):
@@ -129,12 +133,12 @@ def _multiply(order, x, kernel, u, v):
         # Of a frozen matrix nobody asks for it, and it is not computed.
         kernel_bar = transposed_product(flat, flat_bar, turned=turned)
         if order.through_matrix:
-            v_bar = transposed_product(u, kernel_bar, turned=True)
+            v_bar = transposed_product(u, kernel_bar, turned=on_cpu)
             return x_bar, kernel_bar, kernel_bar @ v.T, v_bar
         flat_inner_bar = inner_bar.reshape(flat.shape[0], -1)
         u_bar = transposed_product(flat, flat_inner_bar, turned=turned)
         inner = through(flat, u) if inner is None else inner.reshape(flat.shape[0], -1)
-        return x_bar, kernel_bar, u_bar, transposed_product(inner, flat_bar, turned=True)
+        return x_bar, kernel_bar, u_bar, transposed_product(inner, flat_bar, turned=on_cpu)
 
     run.defvjp(forward, backward)
     return run(x, kernel, u, v)

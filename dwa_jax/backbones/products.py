@@ -7,17 +7,28 @@ import jax
 import jax.numpy as jnp
 
 
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def is_cpu(platform: str = "") -> bool:
+    """Says whether a program is for a CPU.
+
+    Args:
+      platform: what it is for, as `jax.devices` names it; "" is JAX's default. A program that
+        is traced on one platform may be compiled for another.
+    """
+    return (platform or jax.default_backend()) == "cpu"
+
+
+def product(x: jax.Array, kernel: jax.Array, platform: str = "") -> jax.Array:
     """Computes x W; on a CPU with a derivative of its own, so for reverse mode alone.
 
     Args:
       x: (..., I).
       kernel: (I, O).
+      platform: see `is_cpu`.
 
     Returns:
       (..., O).
     """
-    return _product(x, kernel) if jax.default_backend() == "cpu" else jnp.dot(x, kernel)
+    return _product(x, kernel) if is_cpu(platform) else jnp.dot(x, kernel)
 
 
 def transposed_product(a: jax.Array, b: jax.Array, *, turned: bool) -> jax.Array:
@@ -34,18 +45,19 @@ def transposed_product(a: jax.Array, b: jax.Array, *, turned: bool) -> jax.Array
     Returns:
       (I, O).
     """
-    if turned and jax.default_backend() == "cpu":
+    if turned:
         return jax.lax.optimization_barrier(a.T) @ b
     return a.T @ b
 
 
-def turns(num_in: int, num_out: int) -> bool:
+def turns(num_in: int, num_out: int, platform: str = "") -> bool:
     """Says whether the input (N, I) of a layer I x O should be turned for its gradients.
 
-    Not where it is the wider side, as in a feed-forward block's second matrix: its input
-    comes from an activation, which XLA would compute once more, in the turned order.
+    On a CPU alone, and not where it is the wider side, as in a feed-forward block's second
+    matrix: its input comes from an activation, which XLA would compute once more, in the turned
+    order.
     """
-    return num_in <= num_out
+    return is_cpu(platform) and num_in <= num_out
 
 
 @jax.custom_vjp
@@ -60,8 +72,10 @@ def _forward(x, kernel):
 def _backward(kept, y_bar):
     x, kernel = kept
     flat, flat_bar = x.reshape(-1, x.shape[-1]), y_bar.reshape(-1, y_bar.shape[-1])
+    num_in, num_out = kernel.shape
+    turned = turns(num_in, num_out, "cpu")
     # Of a frozen matrix nobody asks for its gradient, and it is not computed.
-    kernel_bar = transposed_product(flat, flat_bar, turned=turns(*kernel.shape))
+    kernel_bar = transposed_product(flat, flat_bar, turned=turned)
     return y_bar @ kernel.T, kernel_bar
 
 

@@ -12,6 +12,9 @@ import jax
 from dwa_jax.backbones.config import BackboneError
 from dwa_jax.backbones.layers import Trunk
 
+# Where a last layer lies that is held apart from the stack of the others.
+APART = "last_layer"
+
 
 class Split(NamedTuple):
     """The functions of `split_last_layer`."""
@@ -38,7 +41,8 @@ def split_last_layer(module: Trunk) -> Split:
       Three functions, whose options are `deterministic` and `rngs`, as in `module.apply`.
 
       * lower(variables, input_ids, attention_mask, **options) -> (B, T, D).
-      * last(tree) -> the last layer's leaves of a "params" or "lora" tree, unstacked.
+      * last(tree) -> the last layer's leaves of a "params" or "lora" tree, unstacked. A tree
+        may hold them under `APART` instead of in its stack, which then is not cut.
       * upper(variables, last_variables, x, input_ids, attention_mask, positions=None,
         **options) -> (B, T, D) last hidden states, after the final norm where there is
         one; at `positions` (B,) alone (B, 1, D), for the price of one token a row where
@@ -57,12 +61,13 @@ def split_last_layer(module: Trunk) -> Split:
 
     def lower(variables, input_ids, attention_mask, **options):
         variables = {
-            name: tree if name == "probes" else _with_layers(tree, lambda leaf: leaf[:-1])
-            for name, tree in variables.items()
+            name: tree if name == "probes" else _below(tree) for name, tree in variables.items()
         }
         return below.apply(variables, input_ids, attention_mask, method="lower", **options)
 
     def last(tree):
+        if APART in tree:
+            return tree[APART]
         return jax.tree.map(lambda leaf: leaf[-1], dict(tree).get("layers", {}))
 
     def upper(variables, last_variables, x, input_ids, attention_mask, positions=None, **options):
@@ -76,7 +81,7 @@ def split_last_layer(module: Trunk) -> Split:
     return Split(lower, last, upper)
 
 
-def _with_layers(tree, cut):
-    if "layers" not in tree:
-        return tree
-    return {**tree, "layers": jax.tree.map(cut, tree["layers"])}
+def _below(tree):
+    if APART in tree or "layers" not in tree:
+        return {name: part for name, part in tree.items() if name != APART}
+    return {**tree, "layers": jax.tree.map(lambda leaf: leaf[:-1], tree["layers"])}

@@ -395,6 +395,12 @@ class Config:
     )
     weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0)
     clip_norm: float = _key(1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0)
+    adam_mean_dtype: str = _key(
+        "float32",
+        'What AdamW keeps its means of the trunk\'s gradients in: "float32", or "bfloat16" for a '
+        "sixth less memory of what trains. The means of squares are always float32.",
+        choices=lambda: ("float32", "bfloat16"),
+    )
     max_bad_steps: int = _key(
         10,
         "An update with a NaN or an infinity in it is left out; so many in a row end the run.",

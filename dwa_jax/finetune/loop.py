@@ -1,6 +1,8 @@
 """The training loop: epochs of steps, an evaluation each, checkpoints, early stopping."""
 
+import collections
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ from dwa_jax.finetune.setup import Setup
 from dwa_jax.finetune.uncertainty.calibration import calibration_error
 from dwa_jax.finetune.writers import Log
 
+# Batches of an evaluation that are computed while the next ones are made.
+_IN_FLIGHT = 2
 HIGHER_IS_BETTER = frozenset(
     {
         "r2",
@@ -143,20 +147,26 @@ def predict_split(
     outputs: dict[str, np.ndarray] = {}
     stop = stop or Stop()
     wanted = [task.name for task in setup.tasks] + ["representation"] * representation
+    pending: collections.deque = collections.deque()
+
+    def fetch(most):
+        while len(pending) > most:
+            rows, result = pending.popleft()
+            for name, values in stop.wait_for(functools.partial(jax.device_get, result)).items():
+                if name not in outputs:
+                    outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
+                outputs[name][rows[rows >= 0]] = values[rows >= 0]
+
     for batch in batches.sequential():
         rows = batch["row"]
         tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
         inputs = sharding.shard_rows(tokens, setup.mesh)
-
-        def work(inputs=inputs):
-            found = setup.predict(state, inputs)
-            return jax.device_get({name: found[name] for name in wanted})
-
-        result = stop.wait_for(work)
-        for name, values in result.items():
-            if name not in outputs:
-                outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
-            outputs[name][rows[rows >= 0]] = values[rows >= 0]
+        # It may have to be compiled.
+        result = stop.wait_for(functools.partial(setup.predict, state, inputs))
+        sharding.keep_up(result, setup.mesh)
+        pending.append((rows, {name: result[name] for name in wanted}))
+        fetch(_IN_FLIGHT)
+    fetch(0)
     score, category, probabilities = read_outputs(outputs, thresholds, clip_scores)
     missing = np.full(num_rows, np.nan)
     predictions = {

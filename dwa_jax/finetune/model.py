@@ -77,6 +77,7 @@ def module_options(config: Config) -> dict:
         "remat": config.remat,
         "unroll": config.unroll,
         "lora_dropout": config.lora_dropout,
+        "right_padded": True,
     }
 
 

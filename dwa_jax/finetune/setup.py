@@ -217,6 +217,7 @@ def choose_optimizers(
         warmup_steps=config.warmup_steps,
         weight_decay=config.weight_decay,
         clip_norm=config.clip_norm,
+        mean_dtype=jnp.dtype(config.adam_mean_dtype),
     )
 
 
@@ -259,6 +260,32 @@ def first_state(
         proportions=proportions,
         starts=starts,
         spike_window=config.spike_window if config.skip_spikes else 0,
+    )
+
+
+def step_options(config: Config, pooling: str, lora_scale: float) -> training.StepOptions:
+    """Returns how the step of a run is taken.
+
+    Args:
+      config: the whole configuration.
+      pooling: of the model.
+      lora_scale: likewise.
+
+    Raises:
+      ValueError: an option is out of its range.
+    """
+    return training.StepOptions(
+        pooling=pooling,
+        num_classes=config.num_classes,
+        lora_scale=lora_scale,
+        scope=config.gradient_scope,
+        gradient_norms=config.gradient_norms,
+        sketch_columns=config.sketch_columns,
+        microbatches=config.microbatches,
+        proportions=config.proportions,
+        norm_of_cross_entropy=config.norm_of_cross_entropy,
+        dropout=config.dropout,
+        skip_spikes=config.skip_spikes,
     )
 
 
@@ -322,18 +349,7 @@ def make_setup(
         begun = jax.tree.map(lambda leaf: jnp.array(leaf, jnp.float32, copy=True), model.heads)
         state = state._replace(psi={**state.psi, **begun})
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
-    options = training.StepOptions(
-        num_classes=config.num_classes,
-        scope=config.gradient_scope,
-        gradient_norms=config.gradient_norms,
-        sketch_columns=config.sketch_columns,
-        microbatches=config.microbatches,
-        proportions=config.proportions,
-        norm_of_cross_entropy=config.norm_of_cross_entropy,
-        dropout=config.dropout,
-        skip_spikes=config.skip_spikes,
-        **common,
-    )
+    options = step_options(config, **common)
     step = training.make_step(model.module, tasks, method, optimizers, options)
     predict = training.make_predict(model.module, tasks, representation=True, **common)
     state = sharding.replicate(state, mesh)

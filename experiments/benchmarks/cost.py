@@ -28,7 +28,9 @@ def backward_passes(method: Method, num_tasks: int = 2) -> int:
     return num_tasks
 
 
-def step_flops(model: BenchmarkModel, method: Method, rows: int, tokens: int) -> float:
+def step_flops(
+    model: BenchmarkModel, method: Method, rows: int, tokens: int, *, dropout: bool = False
+) -> float:
     """Returns the floating-point operations of a step's matrix products.
 
     Args:
@@ -36,6 +38,8 @@ def step_flops(model: BenchmarkModel, method: Method, rows: int, tokens: int) ->
       method: how the step is taken.
       rows: B.
       tokens: T.
+      dropout: whether LoRA's factors see another input than the matrix, and so take the order
+        that is always possible.
 
     Returns:
       Those forward, and for every pass backward those of the gradients of the layers' inputs
@@ -83,6 +87,7 @@ def step_flops(model: BenchmarkModel, method: Method, rows: int, tokens: int) ->
             elif f"{name}/u" in factors:
                 rank = factors[f"{name}/u"].shape[-1]
                 order = low_rank.order_for(count, num_in, num_out, rank, model.dtype)
+                order = low_rank.Order(False, False) if dropout else order
                 more = low_rank.multiplications(order, count, num_in, num_out, rank)
                 products += more.once + more.inputs * to_inputs + more.factors * passes
             total += 2 * products

@@ -14,12 +14,19 @@ from collections.abc import Callable
 from dwa_jax import host_memory
 
 
-def measure(request: dict, cache: str | None = None) -> dict:
+def measure(
+    request: dict,
+    cache: str | None = None,
+    environment: dict[str, str] | None = None,
+    seconds: float | None = None,
+) -> dict:
     """Runs a request in a process of its own.
 
     Args:
       request: "kind" and what the function of that name below takes.
       cache: folder of compiled programs; by default none is kept.
+      environment: further variables.
+      seconds: after which it is ended; None waits.
 
     Returns:
       What it measured.
@@ -28,21 +35,24 @@ def measure(request: dict, cache: str | None = None) -> dict:
       ValueError: the process failed; says with what.
     """
     with tempfile.TemporaryDirectory() as empty:
-        environment = {
+        variables = {
             **os.environ,
             "JAX_COMPILATION_CACHE_DIR": cache or empty,
             "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            **(environment or {}),
         }
         run = subprocess.run(
             [sys.executable, "-m", "experiments.benchmarks.worker", json.dumps(request)],
             capture_output=True,
             text=True,
             check=False,
-            env=environment,
+            env=variables,
+            timeout=seconds,
         )
     if run.returncode:
         last = (run.stderr.strip() or f"status {run.returncode}").splitlines()[-1]
-        raise ValueError(f"{request['kind']} of {request['shape']} failed: {last}")
+        what = request.get("shape") or request.get("config")
+        raise ValueError(f"{request['kind']} of {what} failed: {last}")
     return json.loads(run.stdout.splitlines()[-1])
 
 
@@ -116,13 +126,24 @@ def memory(shape: str, rank: int, rows: int, tokens: int, method: str, dtype: st
     return {"peak_gib": suites.peak_gib(), "before_gib": before, **planned}
 
 
+def gpu_plan(**request) -> dict:
+    """What a configuration's step needs of a GPU that need not be there."""
+    from experiments.benchmarks import gpu_plan
+
+    return gpu_plan.measure_plan(**request)
+
+
 def main() -> None:
     """Prints what was measured, as JSON."""
+    from experiments.benchmarks import day_parts
+
     request = json.loads(sys.argv[1])
     kinds: dict[str, Callable[..., dict]] = {
         "one_step": one_step,
         "compilation": compilation,
         "memory": memory,
+        "gpu_plan": gpu_plan,
+        **day_parts.KINDS,
     }
     print(json.dumps(kinds[request.pop("kind")](**request)))
 

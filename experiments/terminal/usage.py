@@ -10,6 +10,7 @@ import shutil
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from dwa_jax.finetune.config import Config, meanings
 from dwa_jax.messages import one_line
@@ -88,7 +89,7 @@ def keys(path: Path) -> str:
     Raises:
       Exception: whatever running the file raises.
     """
-    config, defaults = _load(path), Config().to_dict()
+    config, defaults = load(path), Config().to_dict()
     told = {key: (heading, meaning) for key, heading, meaning in meanings()}
     lines = [f"keys of {path}; * where it differs from the defaults"]
     # Those that a configuration of one's own has besides come last.
@@ -112,7 +113,12 @@ def _file(name: str) -> Path:
     return Path(specification.origin)
 
 
-def _load(path):
+def load(path: Path) -> Any:
+    """Returns what a configuration file's `get_config` does.
+
+    Raises:
+      Exception: whatever running the file raises.
+    """
     specification = importlib.util.spec_from_file_location(path.stem, path)
     if specification is None or specification.loader is None:
         raise ImportError(f"{path} is no Python file")

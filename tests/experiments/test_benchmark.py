@@ -110,6 +110,9 @@ def test_operations_are_counted_as_xla_counts_them(monkeypatch, rank):
         state, step = ours.setup(model, ours.METHODS[name], unroll=3)
         counted.append(step.lower(state, batch).compile().cost_analysis()["flops"])
         expected.append(cost.step_flops(model, ours.METHODS[name], 8, 16))
+        # With dropout the factors' products are those that need no merged matrix.
+        more = cost.step_flops(model, ours.METHODS[name], 8, 16, dropout=True)
+        assert more >= expected[-1] and (more > expected[-1]) == (rank > 0)
     # The rest of XLA's are norms, softmax, rotations and the optimizer, most of them once.
     assert 0.7 < expected[0] / counted[0] < 1
     assert 0.85 < (expected[1] - expected[0]) / (counted[1] - counted[0]) < 1

@@ -76,14 +76,16 @@ def test_it_trains_and_its_default_export_gives_its_scores(name, small, tmp_path
     form = "sentence_transformers" if name == "minilm" else "transformers"
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"Opened with {form.replace('_', '-')}" in card
+    # The export was compared with the run in float32; here the run computes in its own.
+    tolerance = 1e-4 if config.dtype == "float32" else 2e-2
     # Outside nothing clips scores to the range.
     model.clip_scores = False
     ours = model.predict(TEXTS)
     texts = [t.replace("@who", "@user").replace("http://x.y", "http") for t in TEXTS]
     given = texts if config.normalize_tweets else TEXTS
     score = opened(tmp_path / "out" / "regression", form, given)
-    np.testing.assert_allclose(score[:, 0], ours.score, atol=1e-4)
+    np.testing.assert_allclose(score[:, 0], ours.score, atol=tolerance)
     if "classification" in config.tasks:
         odds = np.exp(opened(tmp_path / "out" / "classification", form, given))
         odds /= odds.sum(1, keepdims=True)
-        np.testing.assert_allclose(odds, ours.probabilities, atol=1e-4)
+        np.testing.assert_allclose(odds, ours.probabilities, atol=tolerance)

@@ -97,6 +97,7 @@ class AlternatingAttention(Block):
             at(mask, positions),
             dropout_rate=rate,
             dropout_key=drop_key,
+            platform=self.platform,
         )
         mixed = mixed.reshape(*mixed.shape[:2], width)
         update = self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
@@ -148,8 +149,10 @@ class ModernBert(Trunk):
       dtype: what the trunk computes in.
       param_dtype: what its parameters are held in.
       lora_dropout: rate on the input of low-rank updates.
+      platform: what its programs are for, as in `backbones.build`.
       unroll: layers a step of the scan, as in `backbones.build`.
       remat: whether the backward pass recomputes each layer.
+      right_padded: as in `backbones.build`.
       single: a trunk of one layer whose parameters are not stacked, for `top`.
 
     Called as every trunk is. Positions are relative, so padding on the left shifts nothing.

@@ -1,0 +1,179 @@
+"""What a step needs of a GPU, by XLA's compiler for it: no GPU is needed to know.
+
+Memory and kernels are the compiler's own. Times are a bound from below, kernel by kernel: each
+takes as long as its products, its bytes or its random bits do at the card's best rate. Nothing
+is tuned, since that takes the device: which library multiplies a given matrix is a guess.
+Axis letters: B rows, T tokens.
+"""
+
+import collections
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from dwa_jax.finetune.config import Config
+from experiments.benchmarks.cards import CARDS, GIB, Card, holding
+from experiments.benchmarks.configured import abstract_batch, configured_run
+from experiments.benchmarks.program import Kernel, read_program
+from experiments.terminal import usage
+
+# A small kernel's least time.
+_LAUNCH = 2.5e-6
+_HALF = ("bf16", "f16")
+
+
+def load_config(path: str, changes: dict[str, Any] | None = None) -> Config:
+    """Loads a configuration file.
+
+    Args:
+      path: of the file.
+      changes: {key: value}.
+
+    Raises:
+      ValueError: there is no such file, key or value.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"--config={path}: no such file")
+    return Config.of(usage.load(Path(path)), **(changes or {}))
+
+
+def measure_plan(
+    config: str,
+    gpu: str,
+    tokens: int,
+    changes: dict[str, Any],
+    hlo: str = "",
+    predicts: bool = False,
+) -> dict:
+    """Compiles a configuration's step for a GPU and says what it needs.
+
+    Args:
+      config: path of the file.
+      gpu: one of `cards.CARDS`.
+      tokens: T.
+      changes: of the configuration's keys.
+      hlo: file that the program's text goes to.
+      predicts: takes the forward pass of an evaluation instead of the step.
+
+    Returns:
+      See `plan_of`.
+
+    Raises:
+      ValueError: the configuration cannot be, or the compiler is not installed.
+    """
+    chosen = load_config(config, changes)
+    card = CARDS[gpu]
+    mesh = card.mesh()
+    run = configured_run(chosen, "gpu")
+    rows = chosen.eval_batch_size if predicts else chosen.batch_size
+    state = _placed(run.state, mesh)
+    batch = _placed(abstract_batch(rows, tokens), mesh, "data")
+    started = time.perf_counter()
+    function = run.step
+    if predicts:
+        batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        function = jax.jit(run.predict)
+    compiled = function.lower(state, batch).compile()
+    seconds = time.perf_counter() - started
+    text = compiled.as_text()
+    if hlo:
+        Path(hlo).write_text(text, "utf-8")
+    found = plan_of(text, compiled.memory_analysis(), card)
+    where = {"config": Path(config).stem, "gpu": gpu, "rows": rows, "tokens": tokens}
+    return {**where, "changes": changes, **found, "compile_seconds": seconds}
+
+
+def _placed(tree, mesh: Mesh, *axes: str):
+    sharding = NamedSharding(mesh, PartitionSpec(*axes))
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+    )
+
+
+def plan_of(text: str, memory: Any, card: Card) -> dict:
+    """Says what a compiled program needs.
+
+    Args:
+      text: the program's.
+      memory: its `memory_analysis()`.
+      card: what it was compiled for.
+
+    Returns:
+      "memory_gib" in all, of which "state_gib" is there before and after and "scratch_gib" in
+      between; "donated", whether all of the state is updated in place; "fits", the cards that
+      hold it at JAX's default fraction; "products", {dtype: TFLOP}; "not_half", the shares of
+      the largest others by where they come from; "fused_attention", calls; "kernels",
+      "milliseconds", the bound; "by_kind", {kind: milliseconds}; "copies", the share of it that
+      only moves numbers; "host", what the host has a part in.
+    """
+    program = read_program(text)
+    given, left = memory.argument_size_in_bytes, memory.output_size_in_bytes
+    reused, scratch = memory.alias_size_in_bytes, memory.temp_size_in_bytes
+    total = given + left - reused + scratch
+    products: dict[str, float] = collections.defaultdict(float)
+    wide: dict[str, float] = collections.defaultdict(float)
+    kinds: dict[str, float] = collections.defaultdict(float)
+    for kernel in program.kernels:
+        kinds[kernel.kind] += 1000 * kernel.times * least_seconds(kernel, card)
+        if kernel.flops:
+            products[kernel.dtype] += kernel.times * kernel.flops / 1e12
+            if kernel.dtype not in _HALF:
+                wide[kernel.source] += kernel.times * kernel.flops / 1e12
+    time_of_all = sum(kinds.values())
+    return {
+        "memory_gib": total / GIB,
+        "state_gib": given / GIB,
+        "scratch_gib": scratch / GIB,
+        # Scalars of the log are what is left.
+        "donated": left - reused < 2**16,
+        "fits": holding(total),
+        "products": _sorted(products),
+        "not_half": dict(list(_sorted(wide).items())[:5]),
+        "fused_attention": sum(k.times for k in program.kernels if k.kind == "fused attention"),
+        "kernels": sum(kernel.times for kernel in program.kernels),
+        "milliseconds": time_of_all,
+        "by_kind": _sorted(kinds),
+        "copies": kinds["move"] / time_of_all if time_of_all else 0.0,
+        "host": program.notes,
+    }
+
+
+def _sorted(found):
+    return dict(sorted(found.items(), key=lambda one: -one[1]))
+
+
+def least_seconds(kernel: Kernel, card: Card) -> float:
+    """The least time of a kernel, once: of products, bytes and random bits, and of its start."""
+    rate = card.half if kernel.dtype in _HALF else card.single
+    return max(
+        kernel.flops / rate,
+        (kernel.read + kernel.written) / card.bandwidth,
+        kernel.integers / card.whole,
+        _LAUNCH,
+    )
+
+
+def title(found: dict) -> str:
+    """Says what a plan is of."""
+    return f"{found['config']}, {found['rows']} x {found['tokens']} tokens"
+
+
+def words(found: dict) -> str:
+    """Says a plan in a line of a table."""
+    shares = ", ".join(f"{value:.1f} TFLOP {dtype}" for dtype, value in found["products"].items())
+    fused = "fused attention" if found["fused_attention"] else "attention not fused"
+    host = "; ".join(f"{what}: {times}" for what, times in found["host"].items())
+    return "; ".join(
+        [
+            f"{found['memory_gib']:.1f} GiB ({found['state_gib']:.1f} of it the state)",
+            f"at least {found['milliseconds']:.0f} ms, {found['copies']:.0%} of it copies",
+            shares,
+            fused,
+            f"fits {', '.join(found['fits']) or 'none of the cards'}",
+            *([] if found["donated"] else ["state not updated in place"]),
+            *([host] if host else []),
+        ]
+    )
