@@ -23,7 +23,8 @@ OTHER = {
     **{"label_with": "vader", "fractions": (0.9, 0.1, 0.0), "score_range": (0.0, 1.0)},
     **{"scratch": Scratch(width=64), "lora_dropout": 0.5, "num_classes": 3},
     **{"category_names": tuple("abcde"), "extension_schedule": "restart", "fold": 2},
-    "protocol": "paper",
+    **{"protocol": "paper", "coverage": 0.8, "intervals": "by_length"},
+    "adam_mean_dtype": "bfloat16",
 }
 
 
