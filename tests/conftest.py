@@ -21,7 +21,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     )
 
 # Tracing makes objects by the million, among which a collection finds little: 6 % of all time.
-gc.set_threshold(100_000, 50, 1000)
+gc.set_threshold(100_000, 20, 50)
 
 # Workers inherit what the first process sets.
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -27,7 +27,7 @@ def test_every_order_has_the_value_and_gradients_of_the_plain_one(order):
         return jax.value_and_grad(total, argnums=(0, 1, 2, 3))(*arguments)
 
     expected = gradients(lambda x, w, u, v: x @ w + (x @ u) @ v)
-    found = gradients(lambda *parts: low_rank._multiply(order, *parts))
+    found = gradients(lambda *parts: low_rank._multiply(order, "", *parts))
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
 
@@ -39,7 +39,7 @@ def flops(order, rows, num_in, num_out, rank):
     w, u, v = (jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)
 
     def run(x, w, u, v, bar):
-        y, vjp = jax.vjp(lambda x, u, v: low_rank._multiply(order, x, w, u, v), x, u, v)
+        y, vjp = jax.vjp(lambda x, u, v: low_rank._multiply(order, "", x, w, u, v), x, u, v)
         return y, vjp(bar)
 
     return jax.jit(run).lower(x, w, u, v, bar).compile().cost_analysis()["flops"]

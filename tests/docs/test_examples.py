@@ -1,8 +1,10 @@
 """The worked examples of the site: each beside something independent, then all in one run."""
 
+import csv
 import importlib
 import io
 import json
+import re
 import runpy
 import sys
 from contextlib import redirect_stdout
@@ -233,3 +235,16 @@ def test_the_engine_alone_trains_three_tasks_of_a_model_that_is_not_ours():
         for theta, _ in tasks
     ]
     np.testing.assert_allclose(g.norms, norms, rtol=1e-4)
+
+
+def test_intervals_are_counted_and_printed(tmp_path, capsys):
+    rows = data.headlines.generate(100, 3)
+    file = tmp_path / "rows.csv"
+    with file.open("w", newline="") as table:
+        csv.writer(table).writerows([("text", "score"), *zip(rows.texts, rows.scores, strict=True)])
+    example = importlib.import_module("interval_coverage")
+    example.main([str(file)], seeds=(0,), epochs=1)
+    first, last = capsys.readouterr().out.splitlines()
+    (held,) = re.findall(r"marginal held ([\d.]+)", first)
+    assert last == f"marginal, over 1 runs: {held}" and 0.5 < float(held) <= 1
+    assert first.startswith("rows calibration error 0.")

@@ -213,7 +213,8 @@ def test_at_learning_rate_0_metrics_are_those_of_the_source(form, source):
     before = json.loads((folders["run"] / "summary.json").read_text())
     model, notes = again(source, form)
     for name, value in before["test"].items():
-        if isinstance(value, float):
+        # Intervals come from validation rows, of which this run has others.
+        if isinstance(value, float) and not name.startswith("interval_"):
             assert model.summary["test"][name] == pytest.approx(value, abs=1e-4), name
     assert before["test"]["mse"] > 0 and len(before["test"]) > 8
     np.testing.assert_allclose(model.thresholds, before["thresholds"])
