@@ -4,9 +4,10 @@ import glob
 import json
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -139,6 +140,35 @@ def read_corpus(config: Config, given: Mapping[str, data.Rows] | None = None) ->
     return divide(config, read_rows(config, given))
 
 
+def read_files(
+    config: Config, files: str | Path | Sequence[str | Path], **more: Any
+) -> tuple[data.Rows, list[data.LeftOut]]:
+    """Reads tables as a configuration says that columns are called, written and meant.
+
+    Args:
+      config: the whole configuration.
+      files: names of tables.
+      **more: what else `data.read` takes, or takes instead.
+
+    Raises:
+      ValueError: a file or a row is not usable.
+    """
+    keys = {
+        "text_column": config.text_column,
+        "score_column": config.score_column or None,
+        "category_column": config.category_column or None,
+        "category_names": config.category_names or None,
+        "num_classes": config.num_classes,
+        "score_range": config.score_range or None,
+        "labels": config.labels or None,
+        "decimal_comma": config.decimal_comma,
+        "percent": config.percent,
+        "time_format": config.time_format,
+        "layout": tables.Layout(config.delimiter, config.encoding, config.columns),
+    }
+    return data.read(files, **{**keys, **more})
+
+
 def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> Uncut:
     """Reads or generates the rows; see `read_corpus`."""
     notes: list[str] = []
@@ -146,24 +176,14 @@ def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> U
     machine_scored: set[tuple[str, int]] = set()
 
     def read(key, files=None):
-        rows, skipped = data.read(
+        rows, skipped = read_files(
+            config,
             files or expand_names(getattr(config, key), key),
-            text_column=config.text_column,
-            score_column=config.score_column or None,
-            category_column=config.category_column or None,
-            category_names=config.category_names or None,
-            num_classes=config.num_classes,
-            score_range=config.score_range or None,
             on_bad_row=config.on_bad_row,
             unscored=config.label_with == "vader",
-            labels=config.labels or None,
-            decimal_comma=config.decimal_comma,
-            percent=config.percent,
             split_column=config.split_column or None if key == "train" else None,
             group_column=config.group_column or None,
             time_column=config.time_column or None if key == "train" else None,
-            time_format=config.time_format,
-            layout=tables.Layout(config.delimiter, config.encoding, config.columns),
             note=notes.append,
         )
         if skipped:

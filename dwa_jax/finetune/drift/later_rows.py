@@ -7,6 +7,7 @@ import numpy as np
 from dwa_jax import data, stratify
 from dwa_jax.data import tables
 from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.corpus import read_files
 
 
 def read_later(
@@ -31,21 +32,14 @@ def read_later(
     """
 
     def read(category_column):
-        return data.read(
+        return read_files(
+            config,
             list(files),
             text_column=text_column or config.text_column,
-            score_column=config.score_column or None,
             category_column=category_column,
-            category_names=config.category_names or None,
-            num_classes=config.num_classes,
-            score_range=config.score_range or None,
             on_bad_row="skip",
             unscored=True,
-            labels=config.labels or None,
-            decimal_comma=config.decimal_comma,
-            percent=config.percent,
             time_column=time_column or None,
-            layout=tables.Layout(config.delimiter, config.encoding, config.columns),
             note=note,
         )
 
