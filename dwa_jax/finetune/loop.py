@@ -1,6 +1,5 @@
 """The training loop: epochs of steps, an evaluation each, checkpoints, early stopping."""
 
-import collections
 import contextlib
 import functools
 import time
@@ -12,7 +11,7 @@ import numpy as np
 
 from dwa_jax import data, metrics, sharding, training
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
-from dwa_jax.finetune import choices
+from dwa_jax.finetune import choices, in_flight
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus
 from dwa_jax.finetune.health import Health
@@ -23,8 +22,6 @@ from dwa_jax.finetune.setup import Setup
 from dwa_jax.finetune.uncertainty.calibration import calibration_error
 from dwa_jax.finetune.writers import Log
 
-# Batches of an evaluation that are computed while the next ones are made.
-_IN_FLIGHT = 2
 HIGHER_IS_BETTER = frozenset(
     {
         "r2",
@@ -147,26 +144,24 @@ def predict_split(
     outputs: dict[str, np.ndarray] = {}
     stop = stop or Stop()
     wanted = [task.name for task in setup.tasks] + ["representation"] * representation
-    pending: collections.deque = collections.deque()
 
-    def fetch(most):
-        while len(pending) > most:
-            rows, result = pending.popleft()
-            for name, values in stop.wait_for(functools.partial(jax.device_get, result)).items():
-                if name not in outputs:
-                    outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
-                outputs[name][rows[rows >= 0]] = values[rows >= 0]
+    def begun():
+        for batch in batches.sequential():
+            tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+            inputs = sharding.shard_rows(tokens, setup.mesh)
+            # It may have to be compiled.
+            result = stop.wait_for(functools.partial(setup.predict, state, inputs))
+            sharding.keep_up(result, setup.mesh)
+            yield batch["row"], {name: result[name] for name in wanted}
 
-    for batch in batches.sequential():
-        rows = batch["row"]
-        tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        inputs = sharding.shard_rows(tokens, setup.mesh)
-        # It may have to be compiled.
-        result = stop.wait_for(functools.partial(setup.predict, state, inputs))
-        sharding.keep_up(result, setup.mesh)
-        pending.append((rows, {name: result[name] for name in wanted}))
-        fetch(_IN_FLIGHT)
-    fetch(0)
+    def fetch(result):
+        return stop.wait_for(functools.partial(jax.device_get, result))
+
+    for rows, found in in_flight.fetched(begun(), fetch):
+        for name, values in found.items():
+            if name not in outputs:
+                outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
+            outputs[name][rows[rows >= 0]] = values[rows >= 0]
     score, category, probabilities = read_outputs(outputs, thresholds, clip_scores)
     missing = np.full(num_rows, np.nan)
     predictions = {

@@ -134,7 +134,7 @@ def columns(predictor: Predictor, explain: str, abstain: float | None = None) ->
         added["predicted_score"] = float
         if run.config.score_range:
             added["predicted_in_range"] = float
-        if predictor.has_intervals:
+        if predictor.fit_intervals() is not None:
             added |= {"interval_low": float, "interval_high": float}
     added["predicted_category"] = int
     if predictor.names:

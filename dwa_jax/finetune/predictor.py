@@ -6,7 +6,6 @@
 Axes: N texts, B rows of a batch, T tokens, K categories.
 """
 
-import collections
 import dataclasses
 import html
 import os
@@ -21,14 +20,15 @@ import numpy as np
 from dwa_jax import data, regular_files, sharding, training
 from dwa_jax.data import cells
 from dwa_jax.data.rescaling import as_written
-from dwa_jax.finetune import export, plots, saved
+from dwa_jax.finetune import export, in_flight, plots, saved
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import check_ids
 from dwa_jax.finetune.outputs import read_outputs
 from dwa_jax.finetune.padded_shapes import PaddedShapes
 from dwa_jax.finetune.setup import make_tasks
-from dwa_jax.finetune.uncertainty import conformal, likeness
+from dwa_jax.finetune.uncertainty import conformal
 from dwa_jax.finetune.uncertainty import reference as references
+from dwa_jax.finetune.uncertainty.likeness import Likeness, of_reference
 from dwa_jax.finetune.uncertainty.reference import KeptRows
 
 if TYPE_CHECKING:
@@ -39,8 +39,6 @@ _AT_A_GLANCE = ("mse", "r2", "pearson", "accuracy", "f1_macro")
 # Multiplications in the time of one compilation, most of which a cache of programs answers:
 # of two cores, or of an accelerator.
 _COMPILATION = {"cpu": 6e9, "other": 6e12}
-# Batches that are computed while the next ones are made.
-_IN_FLIGHT = 2
 
 
 class Prediction(NamedTuple):
@@ -144,7 +142,7 @@ class Predictor:
             lora_scale=run.lora_scale,
             representation=True,
         )
-        self._likeness = None if run.reference is None else likeness.of_reference(run.reference)
+        self._likeness = None if run.reference is None else of_reference(run.reference)
         shape = run.module.config
         # A token's multiplications, nearly, and what is worth one compilation of them.
         per_token = 12 * shape.num_layers * shape.hidden_size**2
@@ -386,7 +384,7 @@ class Predictor:
                 f"abstain={width:g} takes what a run keeps of its rows, {references.FILE}, which "
                 "runs of earlier versions lack; train it again"
             )
-        if width < np.inf and self._fitted_intervals() is None:
+        if width < np.inf and self.fit_intervals() is None:
             raise ValueError(
                 f"abstain={width:g} is a width of intervals, which a model without regression, or "
                 "without scores in its validation rows, has none of; abstain=inf marks texts that "
@@ -412,11 +410,12 @@ class Predictor:
         return found.unlike | wide
 
     @property
-    def has_intervals(self) -> bool:
-        """Whether predictions come with intervals."""
-        return self._fitted_intervals() is not None
+    def likeness(self) -> Likeness | None:
+        """By which texts are like the training's; None of a run that keeps no rows."""
+        return self._likeness
 
-    def _fitted_intervals(self):
+    def fit_intervals(self) -> conformal.Intervals | None:
+        """Fits the intervals that `coverage` and `intervals` ask for; None where there are none."""
         if self.run.reference is None:
             return None
         num_classes = self.run.config.num_classes
@@ -515,25 +514,19 @@ class Predictor:
         # The longest first: what does not fit the memory fails at once.
         order = np.argsort(-lengths, kind="stable")
         shapes = self._shapes.choose(lengths[order], self.batch_size)
-        pending: collections.deque = collections.deque()
 
-        def fetch():
-            rows, result = pending.popleft()
-            found = jax.device_get(result)
-            return rows, {name: values[: len(rows)] for name, values in found.items()}
+        def begun():
+            for number, (count, length) in enumerate(shapes):
+                rows = order[number * self.batch_size :][: self.batch_size]
+                chosen = [ids[row] for row in rows]
+                batch = data.pad_rows(chosen, count, length, self.run.tokenizer.pad_token_id)
+                yield rows, self._predict(self.run, sharding.shard_rows(batch, self._mesh))
 
-        for number, (count, length) in enumerate(shapes):
-            rows = order[number * self.batch_size :][: self.batch_size]
-            chosen = [ids[row] for row in rows]
-            batch = data.pad_rows(chosen, count, length, self.run.tokenizer.pad_token_id)
-            pending.append((rows, self._predict(self.run, sharding.shard_rows(batch, self._mesh))))
-            if len(pending) > _IN_FLIGHT:
-                yield fetch()
-        while pending:
-            yield fetch()
+        for rows, found in in_flight.fetched(begun()):
+            yield rows, {name: values[: len(rows)] for name, values in found.items()}
 
     def _intervals_around(self, found, lengths):
-        intervals = self._fitted_intervals()
+        intervals = self.fit_intervals()
         if intervals is None or found.score is None:
             return None
         ends = intervals.around(found.score, found.category, lengths)

@@ -14,7 +14,7 @@ from dwa_jax import data
 from dwa_jax.finetune.drift.shifts import LEVEL, Shift, compare_with_run
 from dwa_jax.finetune.drift.windows import over_time
 from dwa_jax.finetune.predictor import Predictor
-from dwa_jax.finetune.uncertainty import conformal, likeness
+from dwa_jax.finetune.uncertainty import conformal
 from dwa_jax.finetune.uncertainty import reference as references
 from dwa_jax.finetune.uncertainty.reference import KeptRows
 
@@ -78,8 +78,8 @@ def watch(
     Raises:
       ValueError: the run keeps nothing to compare with, or no text has a token.
     """
-    run = model.run
-    if run.reference is None:
+    run, far = model.run, model.likeness
+    if run.reference is None or far is None:
         raise ValueError(
             f"{run.folder} keeps nothing of its rows ({references.FILE}), as runs of earlier "
             "versions do; train it again"
@@ -94,7 +94,6 @@ def watch(
         raise ValueError("none of the texts has a token that this tokenizer knows")
     ids = [encoded.ids[i] for i in good]
     later = model.observe(ids, part.scores[good], np.asarray(categories)[drawn][good])
-    far = likeness.of_reference(run.reference)
     distances = far.distances(later.representations)
     tasks = [task.name for task in run.tasks]
     windows = over_time(
@@ -106,10 +105,7 @@ def watch(
 
 def _inside(model, later):
     # 1 where the interval holds the true score, 0 where not, nan where there is none.
-    num_classes = model.run.config.num_classes
-    found = conformal.fit_intervals(
-        model.run.reference, num_classes, model.coverage, model.intervals
-    )
+    found = model.fit_intervals()
     if found is None:
         return np.full(len(later.scores), np.nan)
     around = found.around(later.predicted_scores, later.predicted_categories, later.lengths)
