@@ -131,7 +131,7 @@ def start_at(params: dict, family: str, outputs: np.ndarray | None) -> dict:
     Returns:
       The head with that bias.
     """
-    last = next(reversed(params))
+    last = _last(params)
     module = dict(params[last])
     if len(params) == 1 or _classifier(family).activation != "tanh":
         module["kernel"] = jnp.zeros_like(module["kernel"])
@@ -150,8 +150,13 @@ def with_outputs_scaled(params: dict, factor: float) -> dict:
     Returns:
       The head with these.
     """
-    last = "score" if "score" in params else "out_proj"
+    last = _last(params)
     return {**params, last: jax.tree.map(lambda leaf: leaf * factor, params[last])}
+
+
+def _last(params):
+    # By name: what went through `jax.tree` or a checkpoint has lost its order.
+    return "score" if "score" in params else "out_proj"
 
 
 def _classifier(family):

@@ -12,7 +12,7 @@ import numpy as np
 from dwa_jax import backbones, data, heads, lora, paths
 from dwa_jax.backbones import files
 from dwa_jax.finetune import inherited, run_folder
-from dwa_jax.finetune.config import Config
+from dwa_jax.finetune.config import Config, Scratch
 from dwa_jax.finetune.corpus import Corpus
 
 
@@ -81,6 +81,45 @@ def module_options(config: Config) -> dict:
     }
 
 
+def scratch_settings(
+    shape: Scratch, vocab_size: int, pad_token_id: int
+) -> backbones.BackboneConfig:
+    """Returns what a trunk from scratch is configured as.
+
+    Args:
+      shape: the configuration's.
+      vocab_size: of the tokenizer.
+      pad_token_id: its.
+    """
+    return backbones.from_scratch(
+        vocab_size=vocab_size,
+        width=shape.width,
+        layers=shape.layers,
+        heads=shape.heads,
+        feed_forward=shape.feed_forward,
+        max_positions=shape.max_positions,
+        pad_token_id=pad_token_id,
+    )
+
+
+def fresh_adapter(config: Config, key: jax.Array, params: dict) -> lora.Lora:
+    """Draws the LoRA factors that a run starts with; see `lora.init`.
+
+    Args:
+      config: the whole configuration, with a rank.
+      key: PRNG key.
+      params: of the trunk.
+    """
+    return lora.init(
+        key,
+        params,
+        rank=config.lora_rank,
+        targets=config.lora_targets or None,
+        alpha=config.lora_alpha or None,
+        rank_stabilized=config.lora_rank_stabilized,
+    )
+
+
 def load_model(
     config: Config,
     corpus: Corpus | None,
@@ -107,19 +146,11 @@ def load_model(
     init_key, lora_key = jax.random.split(key)
     offered, digests = None, {}
     if config.backbone == "scratch":
-        shape = config.scratch
         if tokenizer is None:
             assert corpus is not None, "a new tokenizer is trained on a corpus"
-            tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, shape.vocab_size)
-        settings = backbones.from_scratch(
-            vocab_size=len(tokenizer),
-            width=shape.width,
-            layers=shape.layers,
-            heads=shape.heads,
-            feed_forward=shape.feed_forward,
-            max_positions=shape.max_positions,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+            size = config.scratch.vocab_size
+            tokenizer = data.headlines.tokenizer(corpus.rows["train"].texts, size)
+        settings = scratch_settings(config.scratch, len(tokenizer), tokenizer.pad_token_id)
         module = backbones.build(settings, **options)
         params = backbones.init(init_key, module)
     elif start is not None:
@@ -164,14 +195,7 @@ def load_model(
             stacklevel=2,
         )
     elif config.lora_rank:
-        adapter = lora.init(
-            lora_key,
-            params,
-            rank=config.lora_rank,
-            targets=config.lora_targets or None,
-            alpha=config.lora_alpha or None,
-            rank_stabilized=config.lora_rank_stabilized,
-        )
+        adapter = fresh_adapter(config, lora_key, params)
     return Model(module, params, tokenizer, pooling, adapter, taken, digests)
 
 

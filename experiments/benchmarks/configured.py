@@ -1,14 +1,15 @@
 """A run's step from its configuration, with random weights or in shapes alone: none are read."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from dwa_jax import backbones, heads, lora, training, trunk
+from dwa_jax import backbones, heads, training, trunk
 from dwa_jax.finetune.config import Config
-from dwa_jax.finetune.model import module_options
+from dwa_jax.finetune.model import fresh_adapter, module_options, scratch_settings
 from dwa_jax.finetune.setup import (
     choose_optimizers,
     first_state,
@@ -27,12 +28,10 @@ class ConfiguredRun(NamedTuple):
 
     Attributes:
       step: (state, batch) -> (state, metrics).
-      predict: (state, batch) -> {task: (B, outputs)}.
       state: its first one.
     """
 
     step: Any
-    predict: Any
     state: training.TrainState
 
 
@@ -60,7 +59,7 @@ def configured_run(
     params = evaluate(lambda key: backbones.init(key, module), key)
     scale, adapter = 1.0, None
     if config.lora_rank:
-        adapter = evaluate(lambda key, params: _adapter(config, key, params), key, params)
+        adapter = evaluate(functools.partial(fresh_adapter, config), key, params)
         scale = adapter.scale
     tasks = make_tasks(config)
     method = make_weighting(config, len(tasks))
@@ -75,34 +74,13 @@ def configured_run(
     step = training.make_step(
         module, tasks, method, optimizers, step_options(config, pooling, scale)
     )
-    predict = training.make_predict(module, tasks, pooling=pooling, lora_scale=scale)
-    return ConfiguredRun(step, predict, state)
-
-
-def _adapter(config, key, params):
-    return lora.init(
-        key,
-        params,
-        rank=config.lora_rank,
-        targets=config.lora_targets or None,
-        alpha=config.lora_alpha or None,
-        rank_stabilized=config.lora_rank_stabilized,
-    )
+    return ConfiguredRun(step, state)
 
 
 def _settings(config):
     if config.backbone != "scratch":
         return shapes.published(config.backbone)
-    shape = config.scratch
-    return backbones.from_scratch(
-        vocab_size=shape.vocab_size,
-        width=shape.width,
-        layers=shape.layers,
-        heads=shape.heads,
-        feed_forward=shape.feed_forward,
-        max_positions=shape.max_positions,
-        pad_token_id=0,
-    )
+    return scratch_settings(config.scratch, config.scratch.vocab_size, 0)
 
 
 def abstract_batch(rows: int, tokens: int) -> dict[str, jax.ShapeDtypeStruct]:

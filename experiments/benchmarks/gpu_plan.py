@@ -45,8 +45,6 @@ def measure_plan(
     gpu: str,
     tokens: int,
     changes: dict[str, Any],
-    hlo: str = "",
-    predicts: bool = False,
 ) -> dict:
     """Compiles a configuration's step for a GPU and says what it needs.
 
@@ -55,8 +53,6 @@ def measure_plan(
       gpu: one of `cards.CARDS`.
       tokens: T.
       changes: of the configuration's keys.
-      hlo: file that the program's text goes to.
-      predicts: takes the forward pass of an evaluation instead of the step.
 
     Returns:
       See `plan_of`.
@@ -68,20 +64,13 @@ def measure_plan(
     card = CARDS[gpu]
     mesh = card.mesh()
     run = configured_run(chosen, "gpu")
-    rows = chosen.eval_batch_size if predicts else chosen.batch_size
+    rows = chosen.batch_size
     state = _placed(run.state, mesh)
     batch = _placed(abstract_batch(rows, tokens), mesh, "data")
     started = time.perf_counter()
-    function = run.step
-    if predicts:
-        batch = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        function = jax.jit(run.predict)
-    compiled = function.lower(state, batch).compile()
+    compiled = run.step.lower(state, batch).compile()
     seconds = time.perf_counter() - started
-    text = compiled.as_text()
-    if hlo:
-        Path(hlo).write_text(text, "utf-8")
-    found = plan_of(text, compiled.memory_analysis(), card)
+    found = plan_of(compiled.as_text(), compiled.memory_analysis(), card)
     where = {"config": Path(config).stem, "gpu": gpu, "rows": rows, "tokens": tokens}
     return {**where, "changes": changes, **found, "compile_seconds": seconds}
 

@@ -144,8 +144,12 @@ def peer_state(model: BenchmarkModel, peer: str):
 
 def make_batch(shape: str, rows: int, tokens: int) -> dict[str, np.ndarray]:
     """Makes a batch of random tokens without padding."""
+    return random_batch(shapes.get(shape).vocab_size, rows, tokens)
+
+
+def random_batch(vocab: int, rows: int, tokens: int) -> dict[str, np.ndarray]:
+    """Makes a batch of random tokens below a vocabulary's end, without padding."""
     rng = np.random.default_rng(0)
-    vocab = shapes.get(shape).vocab_size
     return {
         "input_ids": rng.integers(3, vocab, (rows, tokens), dtype=np.int32),
         "attention_mask": np.ones((rows, tokens), np.int32),

@@ -15,7 +15,7 @@ class Kernel(NamedTuple):
     """One kernel, or one call of a library.
 
     Attributes:
-      kind: what it is.
+      kind: what it is; "move" of what computes nothing: copies, slices, stacks of slices.
       times: how often it runs in one call of the program.
       flops: floating-point operations of its matrix products, once.
       dtype: of their operands; "" where it has none.
@@ -33,11 +33,6 @@ class Kernel(NamedTuple):
     written: int
     integers: int
     source: str
-
-    @property
-    def is_move(self) -> bool:
-        """Whether it computes nothing: copies, slices out of stacks, stacks of slices."""
-        return self.kind == "move"
 
 
 class Program(NamedTuple):

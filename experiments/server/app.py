@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from dwa_jax.finetune.serving.answers import prediction_as_json
 from dwa_jax.finetune.serving.batcher import Batcher, Busy, Ended
 from dwa_jax.finetune.serving.explanation import explain_text
+from dwa_jax.finetune.serving.waiting import predicted, predicted_when_there_is_room
 from experiments.server import bodies, meters, openapi, page
 from experiments.server.limits import Limits
 from experiments.server.problems import SOON, Problem
@@ -80,7 +81,7 @@ class Answers:
         if kind == bodies.NDJSON:
             return StreamingResponse(self._lines(body), media_type=bodies.NDJSON)
         request.state.texts = texts = bodies.many_texts(body, self._limits)
-        found = await self._answered(self._found(texts))
+        found = await self._answered(predicted(self._batcher, texts))
         for place, prediction in enumerate(found):
             if prediction is None:
                 raise bodies.wordless(f"texts[{place}]")
@@ -105,9 +106,6 @@ class Answers:
             {"prediction": prediction_as_json(explained.prediction), "words": explained.words}
         )
 
-    async def _found(self, texts):
-        return await asyncio.wrap_future(self._batcher.submit(texts))
-
     async def _answered(self, work):
         try:
             async with asyncio.timeout(self._limits.seconds):
@@ -131,7 +129,7 @@ class Answers:
     async def _line_answers(self, part, number):
         texts = [line for line in part if isinstance(line, str)]
         try:
-            found = iter(await self._answered(self._when_there_is_room(texts)))
+            found = iter(await self._answered(predicted_when_there_is_room(self._batcher, texts)))
         except Problem as problem:
             found = iter([problem] * len(texts))
         answers = []
@@ -144,13 +142,6 @@ class Answers:
             else:
                 answers.append(prediction_as_json(answer))
         return b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)
-
-    async def _when_there_is_room(self, texts):
-        while True:
-            try:
-                return await self._found(texts)
-            except Busy as busy:
-                await asyncio.sleep(min(1.0, max(0.01, busy.seconds / 2)))
 
     async def _show_page(self, request):
         return Response(self._page, headers=self._page_headers)

@@ -9,7 +9,7 @@ import scipy.stats
 
 import dwa_jax
 from dwa_jax.data import headlines, normalize_text
-from dwa_jax.finetune import cross_validation, plots, run_folder, stored
+from dwa_jax.finetune import cross_validation, run_folder, stored
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import divide, read_rows
 from dwa_jax.finetune.predictions_file import (
@@ -63,10 +63,7 @@ def timeless(summary):
 
 
 @pytest.mark.slow
-def test_killed_in_the_second_fold_and_continued_it_ends_as_if_nothing_had_happened(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setattr(plots, "save", lambda figures, place: None)  # which takes seconds
+def test_killed_in_the_second_fold_and_continued_it_ends_as_if_nothing_had_happened(tmp_path):
     texts, scores = texts_and_scores()
     whole = dwa_jax.train(texts, scores, folds=2, listener=SILENT, **TINY)
     folder = tmp_path / "run"

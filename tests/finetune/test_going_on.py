@@ -116,8 +116,7 @@ class _Copy(dwa_jax.Listener):
 
 
 @pytest.mark.slow
-def test_a_longer_run_is_the_shorter_one_up_to_its_end(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "save", lambda figures, place: None)
+def test_a_longer_run_is_the_shorter_one_up_to_its_end(tmp_path):
     rows = dwa_jax.data.headlines.generate(60, seed=0)
     options = {
         **{"tasks": ("regression",), "weighting": "single_task", "stratifier": "equal_width"},

@@ -1,12 +1,12 @@
 """Word importance while others' texts are predicted: a few hidden words at a time."""
 
-import asyncio
 import itertools
 from typing import NamedTuple
 
 from dwa_jax.finetune.occlusion import hide_words, word_loss
 from dwa_jax.finetune.predictor import Prediction
-from dwa_jax.finetune.serving.batcher import Batcher, Busy
+from dwa_jax.finetune.serving.batcher import Batcher
+from dwa_jax.finetune.serving.waiting import predicted, predicted_when_there_is_room
 
 # Words that are hidden at a time, so that others need not wait for a whole text's.
 _AT_ONCE = 32
@@ -35,22 +35,14 @@ async def explain_text(batcher: Batcher, text: str) -> Explanation:
       Busy: there is no room for the text; once it has begun, it waits for room.
       Ended: the end has begun.
     """
-    (whole,) = await asyncio.wrap_future(batcher.submit([text]))
+    (whole,) = await predicted(batcher, [text])
     if whole is None:
         return Explanation(None, [])
     words, hidden = hide_words(batcher.predictor.run, text)
     without: list[Prediction | None] = []
     while part := list(itertools.islice(hidden, _AT_ONCE)):
-        without += await _when_there_is_room(batcher, part)
+        without += await predicted_when_there_is_room(batcher, part)
     explained = [
         {"word": word} | word_loss(whole, found) for word, found in zip(words, without, strict=True)
     ]
     return Explanation(whole, explained)
-
-
-async def _when_there_is_room(batcher, texts):
-    while True:
-        try:
-            return await asyncio.wrap_future(batcher.submit(texts))
-        except Busy as busy:
-            await asyncio.sleep(min(1.0, max(0.01, busy.seconds / 2)))
