@@ -24,9 +24,9 @@ from experiments.terminal import command, usage
 
 SUITES = ("step", "lora", "padding", "sketch", "compile", "memory")
 PEERS = {
-    "all": lambda names: [(name, half) for half in (False, True) for name in names],
-    "eager": lambda names: [(name, False) for name in names],
-    "none": lambda names: [],
+    "all": lambda names, modes: [(name, mode) for mode in modes for name in names],
+    "eager": lambda names, modes: [(name, "eager") for name in names],
+    "none": lambda names, modes: [],
 }
 
 
@@ -40,7 +40,7 @@ def parse(argv: list[str] | None = None):
         "--peers",
         default="eager",
         choices=list(PEERS),
-        help="PyTorch's steps: eager, all (compiled as well, minutes each on a CPU), or none",
+        help="PyTorch's steps: eager, all (compiled and in bfloat16 as well), or none",
     )
     add("--only", default="", help="rows whose title holds this, such as DWA or 'rank 128'")
     add("--train", default="", help="texts for padding and sketch; generated ones by default")
@@ -88,6 +88,7 @@ from configs import demo, minilm
 from dwa_jax import atomic_files, host_memory, regular_files
 from dwa_jax.finetune.run_folder import versions, write_json
 from experiments.benchmarks import (
+    accounts,
     cards,
     cost,
     gpu_plan,
@@ -107,9 +108,9 @@ def _timed(args, console, rows, methods):
         from experiments.benchmarks import peers
 
         from_torch = [
-            (name, compiled)
-            for name, compiled in PEERS[args.peers](peers.METHODS)
-            if not (compiled and name in peers.EAGER_ONLY)
+            (name, mode)
+            for name, mode in PEERS[args.peers](peers.METHODS, peers.MODES)
+            if mode == "eager" or name not in peers.EAGER_ONLY
         ]
     rates, results = {}, []
     for row in rows:
@@ -119,13 +120,24 @@ def _timed(args, console, rows, methods):
             rates[row.dtype] = cost.matrix_rate(jnp.dtype(row.dtype))
             console.note(f"matrix products, {row.dtype}: {rates[row.dtype] / 1e9:,.0f} GFLOP/s")
         result = suites.compare_contenders(
-            row, methods, from_torch, args.rounds, rates[row.dtype], console.note
+            row,
+            methods,
+            from_torch,
+            args.rounds,
+            rates[row.dtype],
+            console.note,
+            alone=not _on_gpu(),
         )
         results.append(result | {"matrix_rate": rates[row.dtype]})
         console.table(
             f"{row.title}: time over {next(iter(methods))}",
             {name: _describe(values) for name, values in result["contenders"].items()},
         )
+        if result.get("thrown_away") or result.get("counted_busy"):
+            console.note(
+                f" {result['thrown_away']} rounds thrown away, in which other processes used 5 % "
+                f"of the CPU or more; {result['counted_busy']} such rounds counted all the same"
+            )
     return results
 
 
@@ -339,8 +351,10 @@ def main(argv: list[str]) -> None:
             partial.write_text("{}\n", "utf-8")
         written = regular_files.file_digest(output)
     device = jax.local_devices()[0]
+    console.note(f"{accounts.processor()}; {os.cpu_count()} cores")
     found = {
         "device": f"{device.device_kind}, {os.cpu_count()} cores",
+        "processor": accounts.processor(),
         "versions": versions(),
         "rounds": args.rounds,
         "suites": {},

@@ -86,7 +86,7 @@ def _timed(step):
 
 
 def contender_step(
-    shape: str, rank: int, rows: int, tokens: int, dtype: str, method: str, compiled: bool = False
+    shape: str, rank: int, rows: int, tokens: int, dtype: str, method: str, mode: str = "eager"
 ) -> dict:
     """Times one step of ours or of PyTorch's, without dropout.
 
@@ -97,7 +97,7 @@ def contender_step(
       tokens: T.
       dtype: what the trunk computes in.
       method: one of `ours.METHODS`, or "PyTorch " and one of `peers.METHODS`.
-      compiled: whether PyTorch's trunk is.
+      mode: one of `peers.MODES`; not of ours.
 
     Returns:
       {"ms", "low_ms", "high_ms", "compile_seconds"}, and of ours "utilisation" of the rate of
@@ -116,7 +116,7 @@ def contender_step(
 
     name = method.removeprefix("PyTorch ")
     state = ours.peer_state(model, name)
-    return _timed(peers.Peer(model, state, batch, name, compiled=compiled).run)
+    return _timed(peers.Peer(model, state, batch, name, mode).run)
 
 
 def repeats(config: str, changes: dict, tokens: int) -> dict:

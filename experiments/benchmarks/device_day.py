@@ -98,7 +98,7 @@ def parts(tiny: bool) -> list[Part]:
             "PyTorch compiled, DWA, three passes",
             of_all,
             method="PyTorch dwa three passes",
-            compiled=True,
+            mode="compiled",
         ),
         _step("ours, DWA over the representation", of_all, method="dwa representation"),
         _step("ours, sketched", of_all, method="dwa trainable sketch"),

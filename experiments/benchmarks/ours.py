@@ -1,5 +1,6 @@
 """This library's contenders: a state with random weights, and its train step."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -58,7 +59,11 @@ class BenchmarkModel(NamedTuple):
 
 
 def make_model(
-    shape: str, rank: int, dtype=jnp.float32, layers: int | None = None
+    shape: str,
+    rank: int,
+    dtype=jnp.float32,
+    layers: int | None = None,
+    evaluate: Callable = lambda make: make(),
 ) -> BenchmarkModel:
     """Makes a model with random weights.
 
@@ -67,11 +72,15 @@ def make_model(
       rank: of LoRA; 0 trains everything.
       dtype: what the trunk computes in.
       layers: another depth than the shape's.
+      evaluate: `jax.eval_shape` gives shapes instead of weights.
     """
     config = shapes.get(shape, layers)
-    params = backbones.init(jax.random.key(0), backbones.build(config))
-    adapter = lora.init(jax.random.key(1), params, rank=rank) if rank else None
-    if adapter is not None:
+
+    def make():
+        params = backbones.init(jax.random.key(0), backbones.build(config))
+        if not rank:
+            return params, None
+        adapter = lora.init(jax.random.key(1), params, rank=rank)
         # As if some steps had been trained: with V = 0 half of the gradients are 0.
         factors = jax.tree.map(
             lambda leaf: jnp.where(
@@ -79,8 +88,10 @@ def make_model(
             ),
             adapter.factors,
         )
-        adapter = lora.replace_factors(adapter, factors)
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+        return params, lora.replace_factors(adapter, factors)
+
+    params, adapter = evaluate(make)
     return BenchmarkModel(shape, config, params, adapter, rank, dtype)
 
 

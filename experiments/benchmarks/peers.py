@@ -31,6 +31,9 @@ except ImportError as error:
 
 # What a step is taken by, and how many times the trunk runs backward for it.
 METHODS = ("constant", "dwa three passes", "dwa two passes", "dwa mtl_backward", "dwa autogram")
+# How PyTorch computes it: as written; trunk, heads and losses through `torch.compile`; the trunk
+# under autocast to bfloat16, which is another precision than ours in float32.
+MODES = ("eager", "compiled", "bfloat16")
 # Those of TorchJD map over the backward pass, which a compiled trunk does not allow.
 EAGER_ONLY = ("dwa mtl_backward", "dwa autogram")
 
@@ -185,26 +188,26 @@ class Peer:
       state: our first state, whose heads, losses and network are taken over.
       batch: numpy arrays, as ours.
       method: one of `METHODS`.
-      compiled: whether the trunk goes through `torch.compile`.
+      mode: one of `MODES`.
     """
 
     count = 1
 
-    def __init__(
-        self, model: BenchmarkModel, state, batch: dict, method: str, *, compiled: bool = False
-    ):
+    def __init__(self, model: BenchmarkModel, state, batch: dict, method: str, mode: str = "eager"):
         where = device()
         family = model.config.family
         self.takes_first = heads.default_pooling(model.config) == "first"
         self.trunk = _trunk(model, where).to(where)
         # No dropout, as in the shapes; PEFT keeps its factors trainable all the same.
         self.trunk.eval()
-        self.forward_trunk = self.trunk
-        if compiled:
-            # Otherwise a compiled trunk cannot run backward twice.
+        self.forward: Callable = self._forward
+        if mode == "compiled":
+            # Otherwise what is compiled cannot run backward twice.
             torch._functorch.config.donated_buffer = False
-            self.forward_trunk = torch.compile(self.trunk)
-        self.half = where.type == "cuda" and jax.numpy.dtype(model.dtype).itemsize == 2
+            self.forward = torch.compile(self._forward)
+        self.half = mode == "bfloat16" or (
+            where.type == "cuda" and jax.numpy.dtype(model.dtype).itemsize == 2
+        )
         self.heads = nn.ModuleList(
             [Head(family, state.psi[name]) for name in ("regression", "classification")]
         ).to(where)
@@ -251,8 +254,8 @@ class Peer:
 
     def _forward(self):
         batch = self.batch
-        with torch.autocast("cuda", torch.bfloat16, enabled=self.half):
-            hidden = self.forward_trunk(
+        with torch.autocast(batch["score"].device.type, torch.bfloat16, enabled=self.half):
+            hidden = self.trunk(
                 input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
             ).last_hidden_state
         pooled = hidden[:, 0 if self.takes_first else -1]
@@ -270,7 +273,7 @@ class Peer:
         """Takes one step without waiting for it."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        pooled, regression, classification = self._forward()
+        pooled, regression, classification = self.forward()
         losses = torch.stack([regression, classification])
         self.backward(pooled, losses)
         torch.nn.utils.clip_grad_norm_(self.shared, 1.0)

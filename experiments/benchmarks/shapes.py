@@ -40,7 +40,9 @@ _SHAPES = {
     "qwen2-tiny": _decoder("qwen2", 100, 16, 2, 2, 1, 16),
     "llama-small": _decoder("llama", 8000, 512, 4, 8, 8, 1376),
     # MiniLM's, and four layers of RoBERTa-large's width.
-    "minilm": _roberta(30522, 384, 6, 12, 1536),
+    "minilm": _roberta(30522, 384, 6, 12, 1536)
+    | {"model_type": "bert", "max_position_embeddings": 512, "type_vocab_size": 2}
+    | {"pad_token_id": 0},
     "roberta-wide": _roberta(50265, 1024, 4, 16, 4096),
     "roberta-large": _roberta(50265, 1024, 24, 16, 4096),
     "qwen2-0.5b": _decoder("qwen2", 151936, 896, 24, 14, 2, 4864, tie_word_embeddings=True),
@@ -53,7 +55,6 @@ _DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 _LARGE = _SHAPES["roberta-large"] | _DROPOUT | {"layer_norm_eps": 1e-5}
 _QWEN = {"max_position_embeddings": 131072, "rope_theta": 1e6, "rms_norm_eps": 1e-6}
 _SMOLLM2 = {"rope_theta": 1e5, "rms_norm_eps": 1e-5, "tie_word_embeddings": True}
-_MINILM = {"max_position_embeddings": 512, "type_vocab_size": 2, "pad_token_id": 0}
 _PUBLISHED = {
     "FacebookAI/roberta-large": _LARGE,
     "cardiffnlp/twitter-roberta-large-2022-154m": _LARGE,
@@ -63,10 +64,7 @@ _PUBLISHED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": _decoder("llama", 49152, 576, 30, 9, 3, 1536)
     | _SMOLLM2
     | {"max_position_embeddings": 8192},
-    "sentence-transformers/all-MiniLM-L6-v2": _SHAPES["minilm"]
-    | _DROPOUT
-    | _MINILM
-    | {"model_type": "bert"},
+    "sentence-transformers/all-MiniLM-L6-v2": _SHAPES["minilm"] | _DROPOUT,
 }
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from experiments.benchmarks.accounts import Neighbours
+
 
 class Contender(NamedTuple):
     """Something to time.
@@ -36,7 +38,10 @@ def prepare_contender(run: Callable[[], object]) -> Contender:
 
 
 def interleave(
-    contenders: Mapping[str, Contender], rounds: int, base: str | None = None
+    contenders: Mapping[str, Contender],
+    rounds: int,
+    base: str | None = None,
+    neighbours: Neighbours | None = None,
 ) -> dict[str, dict]:
     """Times every contender once a round.
 
@@ -44,6 +49,7 @@ def interleave(
       contenders: name -> what to time.
       rounds: at least 1; each begins with another contender.
       base: whose time the others are divided by; the first by default.
+      neighbours: says which rounds count; without it all do.
 
     Returns:
       {name: {"ms", "low_ms", "high_ms", "ratio", "compile_seconds"}}: a step's median time,
@@ -52,14 +58,22 @@ def interleave(
     names = list(contenders)
     base = base or names[0]
     times: dict[str, list[float]] = {name: [] for name in names}
-    for index in range(rounds):
+    index = 0
+    while len(times[base]) < rounds:
         turn = index % len(names)
+        index += 1
+        taken = {}
+        if neighbours:
+            neighbours.begin()
         for name in names[turn:] + names[:turn]:
             contender = contenders[name]
             time.sleep(_PAUSE)
             started = time.perf_counter()
             contender.run()
-            times[name].append(1000 * (time.perf_counter() - started))
+            taken[name] = 1000 * (time.perf_counter() - started)
+        if neighbours is None or neighbours.end():
+            for name, value in taken.items():
+                times[name].append(value)
     result = {}
     for name, values in times.items():
         ordered = sorted(values)

@@ -1,7 +1,11 @@
 """The benchmark times what it says: the peers take our step, and costs are counted right."""
 
 import json
+import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from dwa_jax.finetune.setup import make_setup
 from experiments import benchmark
 from experiments.benchmarks import (
+    accounts,
     cost,
     ours,
     padding,
@@ -63,7 +68,7 @@ def test_a_comparison_has_ratios_spreads_and_what_did_not_work():
     result = suites.compare_contenders(
         row,
         ("constant", "dwa trainable"),
-        [("constant", False), ("absent", False)],
+        [("constant", "eager"), ("absent", "eager")],
         3,
         1e9,
         said.append,
@@ -74,6 +79,58 @@ def test_a_comparison_has_ratios_spreads_and_what_did_not_work():
     for values in found.values():
         assert 0 < values["low_ms"] <= values["ms"] <= values["high_ms"]
     assert said == ["PyTorch absent: not measured, KeyError: 'absent'"]
+
+
+def test_contenders_run_alone_as_many_as_memory_holds(monkeypatch):
+    row = suites.Row("qwen2-tiny", 0, 2, 4)
+    asked, said = [], []
+    monkeypatch.setattr(accounts, "free_bytes", lambda: asked.append(0) or 2**33)
+    peers_ = [("constant", "eager"), ("absent", "eager")]
+    result = suites.compare_contenders(
+        row, ("constant", "dwa trainable"), peers_, 2, 1e9, said.append, alone=True
+    )
+    found = result["contenders"]
+    assert list(found) == ["constant", "dwa trainable", "PyTorch constant"] and asked
+    assert found["constant"]["ratio"] == 1 and found["dwa trainable"]["utilisation"] > 0
+    assert said == ["PyTorch absent: not measured, KeyError: 'absent'"]
+    monkeypatch.setattr(accounts, "free_bytes", lambda: 2**32)
+    assert suites._that_fit(row, ["a", "b", "c"]) == [["a"], ["b"], ["c"]]
+    monkeypatch.setattr(accounts, "free_bytes", lambda: None)
+    assert suites._that_fit(row, ["a", "b", "c"]) == [["a", "b", "c"]]
+
+
+def test_rounds_in_which_others_compute_are_thrown_away(monkeypatch):
+    judge = accounts.Neighbours(2, [])
+    # Seconds that others computed, and of the clock: a core is .5 of two.
+    readings = iter([(0, 0), (0.1, 10), (1, 20), (5, 30), (5, 40), (9, 50)] + [(9, 60)] * 20)
+    monkeypatch.setattr(accounts.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(judge, "_read", lambda: next(readings))
+    judge.known, counts = True, []
+    for _ in range(3):
+        judge.begin()
+        counts.append(judge.end())
+    assert counts == [True, False, False] and judge.thrown_away == 2
+    # Where none is quiet, rounds count all the same, and it says how many.
+    busy = iter([(second, second) for second in range(40)])
+    monkeypatch.setattr(judge, "_read", lambda: next(busy))
+    found = timing.interleave({"": timing.Contender(lambda: None)}, 2, neighbours=judge)
+    assert found[""]["ms"] >= 0
+    assert judge.thrown_away == 6 and judge.counted_busy == 2
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="this system keeps no such accounts")
+def test_a_neighbours_work_is_seen_and_ones_own_is_known():
+    tick = os.sysconf("SC_CLK_TCK")
+    before = accounts._used(os.getpid(), tick)
+    end = time.process_time() + 0.3
+    while time.process_time() < end:
+        pass
+    assert accounts._used(os.getpid(), tick) - before >= 0.25
+    judge = accounts.Neighbours(1, [])
+    before, _ = judge._read()
+    line = "import time\nwhile time.process_time() < 0.5: pass"
+    subprocess.run([sys.executable, "-c", line], check=True)
+    assert judge._read()[0] - before > 0.4
 
 
 def test_a_round_divides_by_the_base_of_the_same_round(monkeypatch):
@@ -211,7 +268,7 @@ def test_a_sketch_is_drawn_again_and_again_from_one_state(small, monkeypatch):
 
 
 def test_the_program_writes_numbers_and_a_picture(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(suites, "step_rows", lambda gpu: [suites.Row("tiny", 2, 2, 4)])
+    monkeypatch.setattr(suites, "step_rows", lambda gpu: [suites.Row("qwen2-tiny", 2, 2, 4)])
     monkeypatch.setattr(ours, "METHODS", {"constant": ours.METHODS["constant"]})
     monkeypatch.setattr(cost, "matrix_rate", lambda dtype: 1e9)
     output = tmp_path / "numbers.json"
