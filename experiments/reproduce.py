@@ -50,6 +50,12 @@ def parser() -> Parser:
         metavar="FILE",
         help="a Markdown file whose text on these results is renewed, between its marks",
     )
+    found.add_argument(
+        "--archive",
+        metavar="FILE",
+        help="finished runs without their texts, cells.tar.xz or the like: taken from there first, "
+        "and kept there in the end",
+    )
     found.add_argument("--report_only", action="store_true", help="runs nothing")
     found.add_argument(
         "--overwrite", action="store_true", help="replaces reports that were changed since"
@@ -156,7 +162,7 @@ if __name__ == "__main__":
     check_first(lambda: requested(sys.argv[1:]))
 
 from dwa_jax.finetune import own_files
-from experiments.sweeps import cheap, claims, collect, report, runner, streams, tuning
+from experiments.sweeps import archive, cheap, claims, collect, report, runner, streams, tuning
 from experiments.terminal.console import Terminal
 
 _WRITTEN = ("results.json", "timing.json", "report.md", "report.html", "pictures")
@@ -169,7 +175,14 @@ def command(arguments: list[str]) -> str:
         name, _, value = argument.partition("=")
         if name == "--weights":
             argument = f"{name}={value.partition('=')[0]}=FOLDER"
-        if name not in ("--workdir", "--report_only", "--overwrite", "--data", "--traceback"):
+        if name not in (
+            "--workdir",
+            "--report_only",
+            "--overwrite",
+            "--data",
+            "--traceback",
+            "--archive",
+        ):
             kept.append(argument)
     return " ".join(["python -m experiments.reproduce", *kept])
 
@@ -196,6 +209,9 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
         own_files.check_own(folder, _WRITTEN)
     if options.readme:
         claims.check_marks(Path(options.readme), name)
+    kept = Path(os.path.expanduser(options.archive)) if options.archive else None
+    if kept and kept.exists():
+        console.note(f"{kept}: {archive.unpack(kept, cells)} finished runs taken from it")
     if not options.report_only:
         if sweep.streams:
             making = dict(sweep.streams)
@@ -216,11 +232,14 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
                 say=console.note,
             )
 
-        run_all(tuning.runs(sweep))
-    sweep, tuned = tuning.tune(sweep, cells)
-    if not options.report_only:
-        run_all(sweep.runs())
+        try:
+            run_all(tuning.runs(sweep))
+            run_all(tuning.tune(sweep, cells)[0].runs())
+        finally:
+            if kept:
+                console.note(f"{kept}: it holds {archive.pack(cells, kept)} finished runs")
         cheap.measure_missing(sweep, cells, console.note)
+    sweep, tuned = tuning.tune(sweep, cells)
     line = command(arguments)
     results, timing = collect.collect(
         sweep, cells, command=line, papers=papers.STATEMENTS, tuned=tuned

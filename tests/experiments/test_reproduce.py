@@ -1,15 +1,18 @@
 """A sweep is a folder: what is finished stays, what failed is shown, numbers come again."""
 
+import io
 import json
+import re
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from experiments import reproduce
-from experiments.sweeps import collect, papers, runner, streams
+from experiments.sweeps import archive, collect, papers, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 from experiments.terminal import command
 
@@ -226,12 +229,69 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     assert said == []
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("summary.json")}
 
+    # An archive holds what a report needs, and no text.
+    packed = tmp_path / "cells.tar.xz"
+    assert archive.pack(folder, packed) == 2 and archive.unpack(packed, tmp_path / "unpacked") == 2
+    elsewhere, _ = collect.collect(without, tmp_path / "unpacked", command="c", papers=[])
+    both, _ = collect.collect(without, folder, command="c", papers=[])
+    assert json.dumps(elsewhere) == json.dumps(both)
+    one = next(tmp_path.glob("unpacked/*/*/*/seed0/predictions.csv"))
+    texts = [line.split(",")[0] for line in one.read_text().splitlines()]
+    assert texts[0] == "text" and all(re.fullmatch("[0-9a-f]{16}", text) for text in texts[1:])
+    assert runner.state_of(one.parent) == "finished"
+    # It keeps what it had, and gives the same bytes; what is there is not replaced.
+    assert archive.unpack(packed, folder) == 0
+    before = packed.read_bytes()
+    assert archive.pack(tmp_path / "nothing", packed) == 2 and packed.read_bytes() == before
+
     # The same numbers come out again.
     again = here.narrowed(methods=["constant"])
     runner.run_all(again.runs(), PLACES, tmp_path / "second", say=lambda line: None)
     first, _ = collect.collect(again, folder, command="c", papers=[])
     second, _ = collect.collect(again, tmp_path / "second", command="c", papers=[])
     assert json.dumps(first) == json.dumps(second)
+
+
+def archive_of(path, members):
+    with tarfile.open(path, "w:xz") as out:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            out.addfile(member, io.BytesIO(content))
+
+
+def test_an_archive_of_somebody_elses_leads_nowhere(tmp_path):
+    path, cells = tmp_path / "cells.tar.xz", tmp_path / "cells"
+    for name in (
+        "../a/b/0123456789/seed0/summary.json",
+        "/a/b/0123456789/seed0/summary.json",
+        "a/../0123456789/seed0/summary.json",
+        "a/b/0123456789/seed0/lock",
+    ):
+        archive_of(path, {name: b"{}"})
+        with pytest.raises(ValueError, match="is not a file of a sweep's run"):
+            archive.unpack(path, cells)
+    with tarfile.open(path, "w:xz") as out:
+        link = tarfile.TarInfo("a/b/0123456789/seed0/summary.json")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        out.addfile(link)
+    with pytest.raises(ValueError, match="is not a file of a sweep's run"):
+        archive.unpack(path, cells)
+    archive_of(path, {"a/b/0123456789/seed0/summary.json": b"{}"})
+    with pytest.raises(ValueError, match=r"of a/b/0123456789/seed0 it lacks config\.json"):
+        archive.unpack(path, cells)
+    path.write_bytes(b"no archive")
+    with pytest.raises(ValueError, match="is not an archive of a sweep's runs"):
+        archive.unpack(path, cells)
+    with pytest.raises(ValueError, match="is not an archive"):
+        archive.pack(cells, path)
+    assert path.read_bytes() == b"no archive" and not cells.exists()
+
+
+def test_an_archive_names_no_place_of_the_machine():
+    config = {"config": {"backbone": "/home/me/models/minilm", "train": "../data/a.csv", "seed": 1}}
+    kept = json.loads(archive._without_places(json.dumps(config).encode()))
+    assert kept == {"config": {"backbone": "minilm", "train": "../data/a.csv", "seed": 1}}
 
 
 def test_the_program_reports_what_is_there(tmp_path):
