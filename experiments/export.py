@@ -1,9 +1,10 @@
-"""Takes a finished run elsewhere: to transformers, PEFT or sentence-transformers.
+"""Takes a finished run elsewhere: to transformers, PEFT, sentence-transformers or ONNX Runtime.
 
 python -m experiments.export --workdir=DIR --output=DIR
 python -m experiments.export --workdir=DIR --format=transformers --output=DIR
 python -m experiments.export --workdir=DIR --format=peft --output=DIR
 python -m experiments.export --workdir=DIR --format=sentence_transformers --output=DIR
+python -m experiments.export --workdir=DIR --format=onnx --output=DIR
 
 Without a format it writes the first that can hold the run, in this order, and says which.
 
@@ -13,6 +14,8 @@ peft: likewise, for `PeftModel.from_pretrained` on the run's backbone; of a trun
 of another run's, that backbone is there too, as `base`.
 sentence_transformers: likewise, for `SentenceTransformer`, whose `encode` gives scores and logits;
 LoRA is merged, and it holds every pooling.
+onnx: both tasks in one model.onnx, and in model_int8.onnx with 8-bit matrices, for ONNX Runtime;
+needs pip install -e ".[onnx]".
 README.md is the model card of each. Where torch and the package are installed, what was written is
 opened and compared with the run: more than 1e-4 apart, it is removed again.
 """

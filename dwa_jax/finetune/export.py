@@ -5,6 +5,7 @@ transformers: one folder a task, `regression` and `classification`, which
 peft: likewise, for `PeftModel.from_pretrained` on the run's backbone; of a trunk from scratch
 that backbone is there too, as `base`.
 sentence_transformers: likewise, for `SentenceTransformer`; LoRA is merged, and any pooling fits.
+onnx: one graph of both tasks for ONNX Runtime, in float32 and with 8-bit matrices.
 README.md is the model card of each.
 """
 

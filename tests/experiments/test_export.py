@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import sys
 import warnings
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from dwa_jax import backbones
 from dwa_jax.finetune import card, saved
-from dwa_jax.finetune.exports import opened
+from dwa_jax.finetune.exports import opened, to_onnx
 from dwa_jax.finetune.predictor import Predictor
 from experiments import export
 from experiments.terminal import command
@@ -188,6 +189,28 @@ def test_sentence_transformers_gives_our_predictions(runs, ours, family, tmp_pat
     check_the_card(out, changed, monkeypatch)
 
 
+# Learned positions, positions turned, windows, norms of queries; and unlike heads.
+@pytest.mark.parametrize("family", ["distilbert", "mistral", "modernbert", "qwen3"])
+def test_onnxruntime_gives_our_predictions(runs, ours, family, tmp_path, monkeypatch):
+    run = runs(family)
+    out = export.export(run, "onnx", tmp_path / "out", check=False)
+    found = to_onnx.outputs(run, out, TEXTS)
+    check(found["regression"], found["classification"], ours(family))
+    # Of 8 bits: another file, with other numbers, and near.
+    near = to_onnx.outputs(run, out, TEXTS, to_onnx.QUANTIZED)
+    near = near["regression"][:, 0]
+    assert (near != found["regression"][:, 0]).all()
+    assert np.corrcoef(near, ours(family).score)[0, 1] > 0.9
+    check_the_card(out, run, monkeypatch)
+
+
+def test_without_what_makes_a_graph_a_line_says_what_to_install(runs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ValueError, match=r"needs onnxscript: pip install \"dwa_jax\[onnx\]\""):
+        export.export(runs("bert"), "onnx", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_tweets_are_normalized_before_what_was_written_is_opened(runs, tmp_path):
     told, folder = [], runs("roberta").config.backbone
     run = trained_runs.make("roberta", folder, rank=0, normalize_tweets=True)
@@ -206,7 +229,7 @@ def test_what_differs_from_the_run_or_does_not_open_is_not_left_behind(runs, tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(backbones, "save_tensors", wrong)
-        for form in export.FORMATS:
+        for form in ("transformers", "peft", "sentence_transformers"):
             with pytest.raises(ValueError, match=r"differs from the run by .*e-0\d on 3 texts"):
                 export.export(run, form, tmp_path / "out")
         patch.setattr(backbones, "save_tensors", lambda path, tensors: None)
@@ -270,18 +293,22 @@ def test_from_training_to_the_opened_export(finished_run, form, tmp_path, monkey
     os.umask(mask := os.umask(0))
     files = [path for path in out.rglob("*") if path.is_file()]
     assert {path.stat().st_mode & 0o777 for path in files} == {0o666 & ~mask}
-    about = json.loads((out / "regression" / "tokenizer_config.json").read_text())
+    alone = out if form == "onnx" else out / "regression"
+    about = json.loads((alone / "tokenizer_config.json").read_text())
     assert about["tokenizer_class"] == "PreTrainedTokenizerFast"
     assert "Opened with" in text and "note: opened with" in capsys.readouterr().out
     if form == "sentence_transformers":
         score, odds = (encode(out / task.name) for task in run.tasks)
+    elif form == "onnx":
+        found = to_onnx.outputs(run, out, TEXTS)
+        score, odds = found["regression"], found["classification"]
     elif form == "transformers":
         models = {task.name: open_task(out / task.name) for task in run.tasks}
     else:
         models = {
             task.name: open_peft(out / "base", out / task.name, task.outputs) for task in run.tasks
         }
-    if form != "sentence_transformers":
+    if form in ("transformers", "peft"):
         score, odds = (logits(models[task.name], out / task.name) for task in run.tasks)
     np.testing.assert_allclose(score[:, 0], ours.score, atol=TOLERANCE)
     odds = np.exp(odds) / np.exp(odds).sum(1, keepdims=True)

@@ -15,6 +15,7 @@ FORMS = {
     "transformers": "to_transformers",
     "peft": "to_peft",
     "sentence_transformers": "to_sentence_transformers",
+    "onnx": "to_onnx",
 }
 FORMATS = tuple(FORMS)
 
