@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 import dwa_jax
-from dwa_jax import metrics, training
+from dwa_jax import metrics
 from dwa_jax.data import headlines
 from dwa_jax.finetune import cautions, loop
 from dwa_jax.finetune.config import Config
@@ -176,26 +176,6 @@ def test_a_second_training_and_one_in_a_thread_give_the_same(model, rows):
         np.testing.assert_array_equal(
             other.predict(rows.texts).score, model.predict(rows.texts).score
         )
-
-
-def test_a_run_like_an_earlier_one_traces_no_step_again(model, rows, monkeypatch):
-    traced = []
-    real = training.gradients.mixed_gradients
-
-    def counted(*given, **options):
-        traced.append(options["scope"])
-        return real(*given, **options)
-
-    monkeypatch.setattr(training.gradients, "mixed_gradients", counted)
-    quick = {"listener": dwa_jax.Listener(), **TINY, "epochs": 1, "learning_rate": 2e-2}
-    first = dwa_jax.train(rows.texts, rows.scores, **quick)
-    assert len(traced) == 1
-    # Other rows, in other order, take the same step.
-    dwa_jax.train(rows.texts, -rows.scores, **quick, seed=7)
-    assert len(traced) == 1
-    other = dwa_jax.train(rows.texts, rows.scores, **quick, weighting="dwa(width=3)")
-    assert len(traced) == 2
-    assert timeless(other.history) != timeless(first.history)
 
 
 def test_a_saved_model_is_the_same_model(model, rows, tmp_path):
