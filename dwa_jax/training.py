@@ -6,6 +6,7 @@ K categories, M microbatches.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -479,6 +480,14 @@ def make_predict(
       representation: whether "representation" is there as well, (B, D) pooled hidden states of
         length 1 in float32.
     """
+    names = tuple(task.name for task in tasks)
+    predict = _predict_program(module, names, pooling, lora_scale, representation)
+    return lambda state, batch: predict(state.theta, state.frozen, state.psi, batch)
+
+
+# Training, the model that comes of it and those that are read back share what was compiled.
+@functools.lru_cache(maxsize=16)
+def _predict_program(module, names, pooling, lora_scale, representation):
     # Scanned: side by side, layers take several times as long to compile, and are no faster where
     # no backward pass joins them.
     scanned = module.clone(unroll=1)
@@ -487,10 +496,10 @@ def make_predict(
     @jax.jit
     def predict(theta, frozen, psi, batch):
         h = trunk(theta, frozen, batch, None)
-        found = {task.name: heads.apply(psi[task.name], h, module.config) for task in tasks}
+        found = {name: heads.apply(psi[name], h, module.config) for name in names}
         return found | ({"representation": _of_length_one(h)} if representation else {})
 
-    return lambda state, batch: predict(state.theta, state.frozen, state.psi, batch)
+    return predict
 
 
 def _of_length_one(h):

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from dwa_jax import backbones, heads, lora, paths
 from dwa_jax.backbones.products import is_cpu, turns
 from dwa_jax.backbones.split import APART
+from dwa_jax.from_shapes import from_shapes
 from dwa_jax.passes import SplitTrunk
 from dwa_jax.records import RecordedTrunk, Site
 
@@ -73,7 +74,7 @@ def make_trunk(
       drives dropout; None turns dropout off.
     """
 
-    if pooling != "mean" and module.config.num_layers > 1:
+    if _cut_in_two(module, pooling):
 
         def short(theta, frozen, batch, key=None):
             split = make_split_trunk(module, frozen, pooling=pooling, lora_scale=lora_scale)
@@ -117,7 +118,7 @@ def make_working_copy(module: backbones.Trunk, *, pooling: str) -> WorkingCopy:
     """
     if is_cpu(module.platform):
         return WorkingCopy(lambda theta: theta, lambda gradient, theta: gradient)
-    in_two = pooling != "mean" and module.config.num_layers > 1
+    in_two = _cut_in_two(module, pooling)
 
     def last_of(path):
         collection, *rest = path.split("/")
@@ -161,14 +162,28 @@ def make_recorded_trunk(
       that train; norms, LoRA's factors and whatever else a module may hold are no sites.
     """
     plain = make_trunk(module, pooling=pooling, lora_scale=lora_scale)
+    run = _make_recording(module, frozen, pooling, lora_scale)
+
+    def sites(theta, batch):
+        rows = {name: batch[0][name] for name in ("input_ids", "attention_mask")}
+        return _sites((module, pooling), (theta, frozen, rows))
+
+    return RecordedTrunk(lambda theta, batch: plain(theta, frozen, *batch), sites, run)
+
+
+def _cut_in_two(module, pooling):
+    # The last layer is then run for one token a row.
+    return pooling != "mean" and module.config.num_layers > 1
+
+
+def _make_recording(module, frozen, pooling, lora_scale):
+    # (theta, probes, batch) -> (h, inputs), see `RecordedTrunk.run`.
     split = make_split_trunk(module, frozen, pooling=pooling, lora_scale=lora_scale)
-    depth = module.config.num_layers
-    in_two = pooling != "mean" and depth > 1
 
     def run(theta, probes, batch):
         rows, key = batch
         probes = {"whole": {}, "lower": {}, "upper": {}} | paths.unflatten(probes)
-        if in_two:
+        if _cut_in_two(module, pooling):
             x, below = split.lower(theta, batch, probes["lower"])
             h, above = split.upper(split.last(theta), x, batch, probes["upper"])
             return h, paths.flatten({"lower": below, "upper": above})
@@ -183,43 +198,47 @@ def make_recorded_trunk(
         )
         return heads.pool(hidden, mask, pooling), paths.flatten({"whole": sown.get("records", {})})
 
-    def sites(theta, batch):
-        rows, key = batch
-        # Dropout's key may be there or not: the shapes are the same.
-        given = jax.eval_shape(lambda theta, rows: run(theta, {}, (rows, key))[1], theta, rows)
-        leaves = paths.flatten(theta.get("params", {}))
-        is_apart = APART in theta.get("params", {})
-        found = []
-        for name, shape in given.items():
-            piece, place = name.split("/", 1)
-            place, kind = place.rsplit("/", 1)
-            if piece == "upper" and is_apart:
-                place = place.replace("layers/", f"{APART}/", 1)
-            path = f"{place}/{'kernel' if kind == 'dense' else 'embedding'}"
-            if path not in leaves:
-                continue
-            layers: tuple[int, ...] | None = None
-            if place.startswith("layers/"):
-                of_piece = {"whole": range(depth), "lower": range(depth - 1)}
-                layers = tuple(of_piece.get(piece, [depth - 1]))
-            outputs = leaves[path].shape[-1]
-            found.append(
-                Site(
-                    name=name,
-                    kind=kind,
-                    path=f"params/{path}",
-                    bias=f"params/{place}/bias" if f"{place}/bias" in leaves else None,
-                    layers=layers,
-                    stacked=layers is not None and piece != "upper",
-                    given=shape.shape,
-                    outputs=outputs,
-                    dtype=module.dtype,
-                    turned=kind == "dense" and turns(shape.shape[-1], outputs, module.platform),
-                )
-            )
-        return tuple(found)
+    return run
 
-    return RecordedTrunk(lambda theta, batch: plain(theta, frozen, *batch), sites, run)
+
+@from_shapes
+def _sites(module, pooling, theta, frozen, rows):
+    # Without dropout and LoRA's scale, which change no shape.
+    def inputs(theta, frozen, rows):
+        return _make_recording(module, frozen, pooling, 1.0)(theta, {}, (rows, None))[1]
+
+    depth = module.config.num_layers
+    leaves = paths.flatten(theta.get("params", {}))
+    is_apart = APART in theta.get("params", {})
+    found = []
+    for name, shape in jax.eval_shape(inputs, theta, frozen, rows).items():
+        piece, place = name.split("/", 1)
+        place, kind = place.rsplit("/", 1)
+        if piece == "upper" and is_apart:
+            place = place.replace("layers/", f"{APART}/", 1)
+        path = f"{place}/{'kernel' if kind == 'dense' else 'embedding'}"
+        if path not in leaves:
+            continue
+        layers: tuple[int, ...] | None = None
+        if place.startswith("layers/"):
+            of_piece = {"whole": range(depth), "lower": range(depth - 1)}
+            layers = tuple(of_piece.get(piece, [depth - 1]))
+        outputs = leaves[path].shape[-1]
+        found.append(
+            Site(
+                name=name,
+                kind=kind,
+                path=f"params/{path}",
+                bias=f"params/{place}/bias" if f"{place}/bias" in leaves else None,
+                layers=layers,
+                stacked=layers is not None and piece != "upper",
+                given=shape.shape,
+                outputs=outputs,
+                dtype=module.dtype,
+                turned=kind == "dense" and turns(shape.shape[-1], outputs, module.platform),
+            )
+        )
+    return tuple(found)
 
 
 def make_split_trunk(

@@ -3,7 +3,9 @@
 import gc
 import importlib.metadata
 import os
+import sys
 import tempfile
+import types
 
 import pytest
 
@@ -36,11 +38,28 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
+def pytest_configure(config):
+    """Keeps files in the order below; xdist would put those of few tests last, however slow."""
+    config.option.loadscopereorder = False
+
+
 def pytest_collection_modifyitems(items):
-    """Marks as quick what no file marks as slow: `pytest -m quick` is for between two edits."""
+    """Marks as quick what no file marks as slow: `pytest -m quick` is for between two edits.
+
+    Files with slow tests come first, so that in the end no worker waits long for another.
+    """
+    slow = set()
     for item in items:
         if item.get_closest_marker("slow") is None:
             item.add_marker("quick")
+        else:
+            slow.add(item.path)
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection_finish():
+    """Spares collections, which some tests ask for, all that imports made."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +75,8 @@ def cheap_pictures(monkeypatch):
                 partial.write_bytes(b"a picture")
 
     monkeypatch.setattr(plots, "save", save)
+    # `figures`, of whoever asks for them, draws as ever.
+    undrawn = dict(vars(plots), draw=lambda *given: {"losses": None, "weights": None})
+    for name in ("run", "saved", "cross_validation"):
+        if module := sys.modules.get(f"dwa_jax.finetune.{name}"):
+            monkeypatch.setattr(module, "plots", types.SimpleNamespace(**undrawn))

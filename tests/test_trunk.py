@@ -1,11 +1,13 @@
 """The trunk that ends in one token a row is the whole trunk, pooled."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dwa_jax import backbones, heads, lora, trunk
+from dwa_jax import backbones, lora, trunk
 from experiments.benchmarks import shapes
 
 pytestmark = pytest.mark.slow
@@ -26,6 +28,36 @@ IDS = RNG.integers(3, 40, (3, 6)).astype(np.int32)
 RIGHT = (np.arange(6) < np.array([[6], [3], [1]])).astype(np.int32)
 
 
+@functools.cache
+def programs(family, rank):
+    """A trunk's theta, and what gives values and gradients: of the whole, and by pooling."""
+    config = backbones.BackboneConfig.from_huggingface(SHAPES[family])
+    module = backbones.build(config, unroll=1)
+    params = backbones.init(jax.random.key(0), module)
+    adapter = lora.init(jax.random.key(1), params, rank=rank) if rank else None
+    theta, frozen = trunk.split_parameters(params, adapter)
+    # V is zero at the start, and so would U's gradient be.
+    theta = jax.tree.map(lambda leaf: leaf + 0.1, theta)
+    scale = jnp.arange(3 * 16.0).reshape(3, 16)
+
+    def whole(theta, batch, places):
+        variables = trunk.joined_variables(theta, frozen, 0.5)
+        hidden = module.apply(variables, batch["input_ids"], batch["attention_mask"])
+        return jnp.sum(jnp.sin(hidden[jnp.arange(3), places]) * scale)
+
+    def short(pooling, theta, batch):
+        pooled = trunk.make_trunk(module, pooling=pooling, lora_scale=0.5)
+        return jnp.sum(jnp.sin(pooled(theta, frozen, batch)) * scale)
+
+    def compiled(function):
+        return jax.jit(jax.value_and_grad(function))
+
+    by_pooling = {
+        pooling: compiled(functools.partial(short, pooling)) for pooling in ("first", "last")
+    }
+    return theta, compiled(whole), by_pooling
+
+
 @pytest.mark.parametrize(
     ("family", "mask", "rank"),
     [
@@ -41,31 +73,12 @@ RIGHT = (np.arange(6) < np.array([[6], [3], [1]])).astype(np.int32)
 )
 @pytest.mark.parametrize("pooling", ["first", "last"])
 def test_one_token_of_the_last_layer_is_that_token_of_the_whole_trunk(family, mask, rank, pooling):
-    config = backbones.BackboneConfig.from_huggingface(SHAPES[family])
-    module = backbones.build(config)
-    params = backbones.init(jax.random.key(0), module)
-    adapter = lora.init(jax.random.key(1), params, rank=rank) if rank else None
-    theta, frozen = trunk.split_parameters(params, adapter)
-    # V is zero at the start, and so would U's gradient be.
-    theta = jax.tree.map(lambda leaf: leaf + 0.1, theta)
+    theta, whole, by_pooling = programs(family, rank)
     ids = np.where(mask, IDS, 1).astype(np.int32)
     batch = {"input_ids": jnp.asarray(ids), "attention_mask": jnp.asarray(mask)}
-    scale = jnp.arange(3 * 16.0).reshape(3, 16)
-
-    def whole(theta):
-        variables = trunk.joined_variables(theta, frozen, 0.5)
-        hidden = module.apply(variables, batch["input_ids"], batch["attention_mask"])
-        return jnp.sum(jnp.sin(heads.pool(hidden, batch["attention_mask"], pooling)) * scale)
-
-    pooled = trunk.make_trunk(module, pooling=pooling, lora_scale=0.5)
-
-    def short(theta):
-        return jnp.sum(jnp.sin(pooled(theta, frozen, batch)) * scale)
-
-    expected, found = (
-        jax.jit(jax.value_and_grad(whole))(theta),
-        jax.jit(jax.value_and_grad(short))(theta),
-    )
+    real = [np.flatnonzero(row) for row in mask]
+    places = np.array([row[0 if pooling == "first" else -1] for row in real])
+    expected, found = whole(theta, batch, places), by_pooling[pooling](theta, batch)
     for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
 

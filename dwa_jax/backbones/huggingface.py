@@ -3,6 +3,7 @@
 Axes: B batch, T tokens, D width, L layers, I in, O out.
 """
 
+import functools
 import pathlib
 import re
 from typing import Any
@@ -76,13 +77,14 @@ def init(key: jax.Array, module: Trunk) -> dict:
     Returns:
       The parameter tree, in the module's `param_dtype`.
     """
+    return _draw(key, module)
 
-    @jax.jit  # so that the forward pass that shapes the tree is never computed
-    def draw(key):
-        ids = jnp.zeros((1, 1), jnp.int32)
-        return module.init(key, ids, jnp.ones_like(ids))["params"]
 
-    return draw(key)
+# Compiled, so that the forward pass that shapes the tree is never computed; once a module.
+@functools.partial(jax.jit, static_argnums=1)
+def _draw(key, module):
+    ids = jnp.zeros((1, 1), jnp.int32)
+    return module.init(key, ids, jnp.ones_like(ids))["params"]
 
 
 def load(

@@ -1,8 +1,10 @@
 """Choices written as calls: "dwa" or "constant(weights=(0.75, 0.25))" -> name and options."""
 
 import ast
+import functools
 import math
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 # Characters of a choice, and the largest whole number in one: some size an array, and what is
@@ -86,6 +88,30 @@ def make_choice(registry: dict, name: str, options: dict, key: str) -> Any:
     if name not in registry:
         raise ValueError(f"{key}: unknown name {name!r}; there are: {', '.join(registry)}")
     try:
-        return registry[name](**options)
+        made = registry[name](**options)
     except (TypeError, OverflowError) as error:
         raise ValueError(f"{key}={name}: {error}") from None
+    return first_alike(registry[name], options, made)
+
+
+def first_alike(factory: Callable, options: dict, made: Any) -> Any:
+    """Returns what a factory made of the same options before, so that programs of it are found.
+
+    Args:
+      factory: makes the same of the same options.
+      options: its keyword arguments; where one is no literal, nothing is remembered.
+      made: what it made of them now.
+    """
+    if not all(map(_fits, options.values())):
+        return made
+    # 1 and 1.0 are equal, and may be two dtypes.
+    place = _place(factory, repr(sorted(options.items())))
+    if not place:
+        place.append(made)
+    return place[0]
+
+
+@functools.lru_cache(maxsize=64)
+def _place(factory, options):
+    del factory, options
+    return []

@@ -91,9 +91,7 @@ def _ways(config, train, model, setup):
     # How the longest batch's gradients are compared, where they are in the whole trunk.
     if not setup.uses_gramian or config.gradient_scope != "trainable":
         return ""
-    rows, tokens = train.shapes[-1]
-    rows //= setup.mesh.size * config.microbatches
-    plan = memory.record_bytes(model, setup, rows, tokens)
+    plan = memory.records_of(config, model, setup, *train.shapes[-1])
     if plan is None:
         return ", a whole gradient a task"
     counts: Counter[str] = Counter()

@@ -15,6 +15,8 @@ from dwa_jax import training, trunk
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.setup import Setup
+from dwa_jax.from_shapes import from_shapes
+from dwa_jax.records import Site
 
 # The backward pass works on one layer at a time. What it holds of its own for it, beside what
 # the forward pass saved, is so many times the latter: fitted to XLA's count for CPUs.
@@ -46,14 +48,15 @@ def estimate(
     # microbatches is kept beside a microbatch's own.
     each = setup.uses_gramian and config.gradient_scope == "trainable"
     rows, tokens = shapes[-1]
-    rows //= setup.mesh.size * config.microbatches
-    plan = record_bytes(model, setup, rows, tokens) if each else None
+    plan = records_of(config, model, setup, rows, tokens) if each else None
     copies = len(setup.tasks) if each and not plan else 1
     copies *= 2 if config.microbatches > 1 else 1
     # Of records the outputs' cotangents, one a task.
     outputs = len(setup.tasks) * sum(
         math.prod(site.probe) * jnp.dtype(site.dtype).itemsize for site in plan or ()
     )
+    outputs //= setup.mesh.size
+    rows //= setup.mesh.size * config.microbatches
     batch = {
         name: jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
         for name in ("input_ids", "attention_mask")
@@ -61,8 +64,8 @@ def estimate(
     key = state.key if config.dropout else None
 
     def saved(module):
-        run = trunk.make_trunk(module, pooling=model.pooling, lora_scale=model.lora_scale)
-        return _saved_bytes(run, state.theta, state.frozen, batch, key)
+        options = module, model.pooling, model.lora_scale
+        return _saved_bytes(options, (state.theta, state.frozen, batch, key))
 
     kept = saved(module)
     whole = saved(module.clone(remat=False)) if module.remat else kept
@@ -74,10 +77,17 @@ def estimate(
     }
 
 
-def record_bytes(model: Model, setup: Setup, rows: int, tokens: int) -> dict | None:
-    """How a step finds gradients' inner products, see `training.plan_records`."""
+def records_of(
+    config: Config, model: Model, setup: Setup, rows: int, tokens: int
+) -> dict[Site, str] | None:
+    """How the step of B rows, of all devices, finds gradients' inner products.
+
+    Returns:
+      What `training.plan_records` does.
+    """
+    part = rows // config.microbatches
     return training.plan_records(
-        model.module, setup.state, setup.tasks, setup.options, rows, tokens
+        model.module, setup.state, setup.tasks, setup.options, part, tokens
     )
 
 
@@ -85,9 +95,12 @@ def _bytes(tree):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _saved_bytes(run, theta, frozen, batch, key):
+@from_shapes
+def _saved_bytes(module, pooling, lora_scale, theta, frozen, batch, key):
     # What differentiation saves are the outputs of the traced program; parameters are
     # among them, and there already.
+    run = trunk.make_trunk(module, pooling=pooling, lora_scale=lora_scale)
+
     def forward(theta, frozen, batch, key):
         return jax.vjp(lambda theta: run(theta, frozen, batch, key), theta)
 

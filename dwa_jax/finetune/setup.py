@@ -1,5 +1,6 @@
 """From a configuration to what a run needs: rows, model, token batches, tasks, step."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -169,7 +170,8 @@ def make_weighting(config: Config, num_tasks: int) -> weighting.Weighting:
             f"weighting={config.weighting!r}: class_inputs must be 0 or "
             f"num_classes={config.num_classes}"
         )
-    return weighting.get(name, num_tasks, **options)
+    method = weighting.get(name, num_tasks, **options)
+    return choices.first_alike(weighting.METHODS[name], {"num_tasks": num_tasks, **options}, method)
 
 
 @dataclass
@@ -208,9 +210,9 @@ def choose_optimizers(
       lengths: from `run_folder.lengths`, where it was extended.
     """
     ends = [(one.epochs * steps_per_epoch, one.schedule) for one in lengths]
-    return training.make_optimizers(
+    return _optimizers(
         total_steps=ends[0][0] if ends else config.epochs * steps_per_epoch,
-        extensions=ends[1:],
+        extensions=tuple(ends[1:]),
         learning_rate=config.learning_rate,
         head_learning_rate=config.head_learning_rate,
         phi_learning_rate=config.phi_learning_rate,
@@ -219,6 +221,12 @@ def choose_optimizers(
         clip_norm=config.clip_norm,
         mean_dtype=jnp.dtype(config.adam_mean_dtype),
     )
+
+
+# A run like an earlier one of this process, such as a fold of a cross-validation, finds its step
+# traced and compiled. Options of equal values and different types make different programs.
+_optimizers = functools.lru_cache(maxsize=16, typed=True)(training.make_optimizers)
+_step = functools.lru_cache(maxsize=4)(training.make_step)
 
 
 def first_state(
@@ -350,7 +358,7 @@ def make_setup(
         state = state._replace(psi={**state.psi, **begun})
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     options = step_options(config, **common)
-    step = training.make_step(model.module, tasks, method, optimizers, options)
+    step = _step(model.module, tuple(tasks), method, optimizers, options)
     predict = training.make_predict(model.module, tasks, representation=True, **common)
     state = sharding.replicate(state, mesh)
     return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)

@@ -68,7 +68,6 @@ def locales(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """environment -> (its run's folder, what it said)."""
-    cache = tmp_path_factory.mktemp("compiled")
     found = {}
 
     def run(kind, **more):
@@ -79,10 +78,6 @@ def results(tmp_path_factory):
             file.write_text("\n".join(["text,score,kind", *rows]) + "\n", "utf-8")
             folder = place / "run 名"
             options = KEYS | {"train": file}
-            environment = os.environ | {
-                "JAX_COMPILATION_CACHE_DIR": str(cache),
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-            }
             program = subprocess.run(
                 [
                     sys.executable,
@@ -91,7 +86,7 @@ def results(tmp_path_factory):
                     *(f"--config.{key}={value}" for key, value in options.items()),
                 ],
                 cwd=ROOT,
-                env=environment | ENVIRONMENTS[kind] | more,
+                env=os.environ | ENVIRONMENTS[kind] | more,
                 capture_output=True,
                 umask=0o077 if kind == "umask" else 0o022,
                 timeout=300,

@@ -39,7 +39,8 @@ def small(tmp_path_factory):
     @functools.cache
     def get(name):
         family = FAMILY[name]
-        return trained_runs.backbone(family, tmp_path_factory.mktemp(family))
+        # One layer traces and compiles in half the time; exports of two are in test_export.py.
+        return trained_runs.backbone(family, tmp_path_factory.mktemp(family), layers=1)
 
     return get
 

@@ -31,7 +31,7 @@ def tokenizer():
     return data.headlines.tokenizer(TEXTS, 280)
 
 
-def backbone(family: str, folder: Path) -> Path:
+def backbone(family: str, folder: Path, layers: int = 2) -> Path:
     """Writes a random model with transformers, its tokenizer beside it."""
     import torch
     import transformers
@@ -41,7 +41,7 @@ def backbone(family: str, folder: Path) -> Path:
     sizes = {
         "vocab_size": len(words),
         "hidden_size": 16,
-        "num_hidden_layers": 2,
+        "num_hidden_layers": layers,
         "num_attention_heads": 4,
         "intermediate_size": 20,
         "max_position_embeddings": 66,

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from dwa_jax.finetune import choices
@@ -29,3 +30,18 @@ def test_choose_names_what_there_is():
         choices.make_choice(registry, "mae", {}, "loss")
     with pytest.raises(ValueError, match="loss=mse: .*size"):
         choices.make_choice(registry, "mse", {"size": 1}, "loss")
+
+
+def test_the_same_options_give_the_same_thing_and_others_another():
+    registry = {"loss": lambda **options: object()}
+
+    def made(**options):
+        return choices.make_choice(registry, "loss", options, "loss")
+
+    assert made(scale=1.0, of=(2, None)) is made(of=(2, None), scale=1.0)
+    # Equal numbers of two types are two programs; labels are no literals.
+    for one, other in ((1, 1.0), (True, 1), ((1,), [1]), (np.ones(2), np.ones(2))):
+        assert made(scale=one) is not made(scale=other)
+    before = made()
+    registry["loss"] = lambda **options: object()
+    assert made() is not before

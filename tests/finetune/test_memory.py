@@ -16,15 +16,38 @@ from dwa_jax.finetune.setup import make_batches, make_setup
 pytestmark = pytest.mark.slow
 
 
-def test_the_estimate_is_near_what_xla_counts():
+def prepared(**changes):
     config = base.get_config()
-    config.update({"generated_rows": 200, "batch_size": 64, "max_buckets": 1, "dropout": False})
-    config.update({"lora_rank": 4, "weighting": "constant"})  # quick to compile
+    config.update({"generated_rows": 200, "max_buckets": 1, "dropout": False} | changes)
     config.scratch.update({"vocab_size": 300, "width": 64, "heads": 2, "feed_forward": 256})
     corpus = read_corpus(config)
     model = load_model(config, corpus, jax.random.key(0))
     batches = make_batches(config, corpus, model)[0]["train"]
-    setup = make_setup(config, corpus, model, len(batches), jax.random.key(1))
+    return (
+        config,
+        model,
+        batches,
+        make_setup(config, corpus, model, len(batches), jax.random.key(1)),
+    )
+
+
+def test_the_way_to_inner_products_is_that_of_all_devices_rows():
+    # A device's own rows of the second are those of the first.
+    found = []
+    for rows in (2, 4):
+        config, model, batches, setup = prepared(batch_size=rows)
+        assert setup.mesh.size == 2
+        trained = lora.count(setup.state.theta), lora.count(setup.state.psi)
+        needs = memory.estimate(config, model, setup, batches.shapes)
+        found.append((needs["gradients"] - 4 * sum(trained)) / (4 * trained[0]))
+    # Recorded: both tasks' cotangents of half of the outputs, which are fewer than the parameters;
+    # whole gradients: another one.
+    assert 0 < found[0] < 1 and found[1] == 1
+
+
+def test_the_estimate_is_near_what_xla_counts():
+    # Quick to compile.
+    config, model, batches, setup = prepared(batch_size=64, lora_rank=4, weighting="constant")
     found = memory.estimate(config, model, setup, batches.shapes)
     state = setup.state
     theta, psi = lora.count(state.theta), lora.count(state.psi)

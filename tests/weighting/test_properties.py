@@ -59,7 +59,7 @@ def test_jit_is_eager_and_the_state_keeps_its_form(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_any_number_of_tasks(name):
-    for num_tasks in (2, 3, 4, 5, 6, 9):
+    for num_tasks in (4, 5, 9):  # 2, 3 and 6 everywhere else
         step = cases.signals(np.ones(num_tasks), np.eye(num_tasks))
         method = weighting.get(name, num_tasks)
         variables, state = jax.eval_shape(method.init, jax.random.key(0))
