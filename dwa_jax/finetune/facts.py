@@ -60,7 +60,11 @@ def describe(
         f"{train.padding_fraction(0):.0%} padding",
         "memory": f"about {memory.readable(sum(needs.values()))} of arrays in the largest step"
         + (", a device:\n" if devices > 1 else ":\n")
-        + ", ".join(f"{name} {memory.readable(size)}" for name, size in needs.items()),
+        + ", ".join(f"{name} {memory.readable(size)}" for name, size in needs.items())
+        + "\nthe process about "
+        + memory.readable(
+            memory.process_bytes(needs, on_host=setup.mesh.devices.flat[0].platform == "cpu")
+        ),
         "devices": f"{devices} x {setup.mesh.devices.flat[0].device_kind}",
     }
 

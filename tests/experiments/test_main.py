@@ -377,6 +377,7 @@ def test_lora_on_hugging_face_weights_and_files_with_different_labels(qwen, tmp_
     assert re.search(
         r"memory +about [0-9.]+ [KM]iB of arrays in the largest step, a device", printed
     )
+    assert re.search(r"the process about [0-9.]+ [MG]iB", printed)
 
 
 def command(folder, *options):

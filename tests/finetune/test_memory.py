@@ -65,3 +65,13 @@ def test_the_estimate_is_near_what_xla_counts():
     xla = step.compile().memory_analysis()
     total = xla.argument_size_in_bytes + xla.temp_size_in_bytes
     np.testing.assert_allclose(sum(found.values()), total, rtol=0.25)
+
+
+def test_a_process_holds_what_it_has_and_what_a_step_brings(monkeypatch):
+    monkeypatch.setattr(memory, "_held", lambda: 10**9)
+    needs = {"parameters": 1, "optimizer": 20, "gradients": 300, "activations": 4000}
+    elsewhere = memory.process_bytes(needs, on_host=False)
+    assert elsewhere == 10**9 + 21 + 600 * 2**20
+    assert memory.process_bytes(needs, on_host=True) == elsewhere + 4300
+    monkeypatch.undo()
+    assert 2**26 < memory._held() <= memory.peak()["process_bytes"]
