@@ -39,8 +39,8 @@ class Answers:
         self._bodies = bodies.BodyReader(limits)
         self._explaining = 0
         self._page, self._page_headers = page.load()
-        self._described = json.dumps(openapi.description(batcher.predictor, limits)).encode()
-        self._about = json.dumps(openapi.about(batcher.predictor, limits)).encode()
+        self._described = json.dumps(openapi.description(batcher, limits)).encode()
+        self._about = json.dumps(openapi.about(batcher, limits)).encode()
 
     def app(self) -> "Watched":
         """Returns the ASGI application."""
