@@ -60,6 +60,8 @@ class Answers:
             Exception: _failed,
         }
         app = Starlette(routes=routes, exception_handlers=handlers)
+        # To wherever the request says that it was sent.
+        app.router.redirect_slashes = False
         return Watched(app, self, self._meter, self._log, {route.path for route in routes})
 
     @property

@@ -96,6 +96,7 @@ def test_lines_are_answered_by_lines_and_a_bad_one_keeps_its_place(there):
         ([], 422, None, 'an object with the key "texts"'),
         ({"text": "a"}, 422, "text", "'text' is no key of it"),
         ({"texts": "a"}, 422, "texts", "a list of strings"),
+        ('{"texts": ["a"], "texts": ["b"]}', 422, "texts", "'texts' is there twice"),
         ({"texts": []}, 422, "texts", "is empty"),
         ({"texts": ["a", None]}, 422, "texts[1]", "is None, not a string"),
         ({"texts": ["a", " \n"]}, 422, "texts[1]", "the text is empty"),
@@ -117,6 +118,7 @@ def test_a_mistake_is_answered_with_its_field(there, body, status, field, words)
 def test_other_paths_methods_and_types_are_refused_as_json(there):
     for expected, method, path, body, kind in [
         (404, "GET", "/nothing", None, None),
+        (404, "POST", "/predict/", "{}", JSON),
         (405, "GET", "/predict", None, None),
         (415, "POST", "/predict", "{}", "text/plain"),
         (415, "POST", "/explain", "{}", NDJSON),
