@@ -268,9 +268,12 @@ class Batcher:
         seconds = time.perf_counter() - began
         self._seconds_a_text += _LATEST * (seconds / len(batch) - self._seconds_a_text)
         self._done(len(batch))
-        for row, prediction in zip(batch, found, strict=True):
-            row.job.settle(row.place, prediction)
-        self._on_batch(Batch(len(batch), int(encoded.lengths.sum()), seconds))
+        try:
+            # Before the answers, so that who has one finds it counted.
+            self._on_batch(Batch(len(batch), int(encoded.lengths.sum()), seconds))
+        finally:
+            for row, prediction in zip(batch, found, strict=True):
+                row.job.settle(row.place, prediction)
 
     def _done(self, texts):
         with self._lock:
