@@ -19,14 +19,13 @@ comes out is UTF-8.
 import argparse
 import contextlib
 import io
-import math
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from experiments.terminal import command
+from experiments.terminal import command, how_sure
 
 
 def parse(argv: list[str] | None = None):
@@ -66,28 +65,7 @@ def parse(argv: list[str] | None = None):
         choices=["none", "occlusion"],
         help="occlusion: a column with what each word adds; one more prediction a word",
     )
-    add(
-        "--abstain",
-        type=float,
-        nargs="?",
-        const=math.inf,
-        default=None,
-        metavar="WIDTH",
-        help="columns that mark texts unlike those that were trained on, and abstained: these, and "
-        "those whose interval is wider than WIDTH, if one is given",
-    )
-    add(
-        "--coverage",
-        type=float,
-        default=None,
-        help="how often an interval is to hold the true score; by default the run's",
-    )
-    add(
-        "--intervals",
-        choices=["marginal", "by_category", "by_length"],
-        default=None,
-        help="of one width, or of one for each group; by default the run's",
-    )
+    how_sure.add_options(parser)
     add("--overwrite", action="store_true", help="replaces an output that is there")
     add(
         "--spreadsheet_safe",
@@ -97,8 +75,7 @@ def parse(argv: list[str] | None = None):
     parser.add_compilation_cache()
     args = parser.parse_args(argv)
     args.output = os.path.expanduser(args.output)
-    if args.coverage is not None and not 0.5 <= args.coverage < 1:
-        raise ValueError(f"--coverage={args.coverage:g} must be in [0.5, 1)")
+    how_sure.check_options(args)
     return args
 
 
@@ -195,10 +172,7 @@ def predict(args) -> None:
     predictor = Predictor.load(args.workdir, args.batch_size, args.backbone)
     if args.clip_scores is not None:
         predictor.clip_scores = args.clip_scores
-    predictor.coverage = args.coverage or predictor.coverage
-    predictor.intervals = args.intervals or predictor.intervals
-    if args.abstain is not None:
-        predictor.check_abstain(args.abstain)
+    how_sure.apply_options(args, predictor)
     host_memory.keep()
     added = columns(predictor, args.explain, args.abstain)
     reader = _reader(args, predictor, added)

@@ -17,7 +17,7 @@ import sys
 import threading
 
 from experiments.server.limits import Limits
-from experiments.terminal import command
+from experiments.terminal import command, how_sure
 
 _DEFAULT = Limits()
 
@@ -42,6 +42,7 @@ def parse(argv: list[str] | None = None):
         default=None,
         help="scores beyond the range of the run's are given as its ends; by default the run's",
     )
+    how_sure.add_options(parser)
     add("--max_body", type=_whole(1), default=_DEFAULT.body, help="bytes of a request's body")
     add("--max_texts", type=_whole(1), default=_DEFAULT.texts, help="texts of a request")
     add(
@@ -62,6 +63,7 @@ def parse(argv: list[str] | None = None):
     add("--log_texts", action="store_true", help="texts go into the log, too")
     parser.add_compilation_cache()
     args = parser.parse_args(argv)
+    how_sure.check_options(args)
     if args.max_waiting < args.max_texts:
         parser.error("--max_waiting is at least --max_texts, or a whole request would never fit")
     return args
@@ -107,14 +109,22 @@ def serve(args) -> None:
     """
     logging.set_verbosity(logging.ERROR)
     compilation_cache.enable(args.compilation_cache)
-    taken = sockets.bind(args.host, args.port, beside=args.beside)  # before the model is read
+    # Before the model is read.
+    with sockets.bind(args.host, args.port, beside=args.beside) as taken:
+        _serve_at(taken, args)
+
+
+def _serve_at(taken, args):
     predictor = Predictor.load(args.workdir, args.batch_size, args.backbone)
     if args.clip_scores is not None:
         predictor.clip_scores = args.clip_scores
+    how_sure.apply_options(args, predictor)
     host_memory.keep()
     limits = _limits(args)
     meters, log = Meters(), RequestLog(sys.stderr, args.log_texts)
-    batcher = Batcher(predictor, most_waiting=limits.waiting, on_batch=meters.batch)
+    batcher = Batcher(
+        predictor, most_waiting=limits.waiting, abstain=args.abstain, on_batch=meters.batch
+    )
     meters.watch(batcher)
     programs = batcher.warm_up()
     log.write("warm", programs=programs)

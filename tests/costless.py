@@ -21,6 +21,7 @@ class Costless:
     names = ("down", "still", "up")
     thresholds = np.array([-0.3, 0.3])
     batch_size = 8
+    coverage, intervals = 0.9, "marginal"
     each = Predictor.each
 
     def __init__(self):
@@ -47,7 +48,7 @@ class Costless:
         wordless = np.array([text == "?" for text in texts])
         return Encoded(rows, long, wordless, np.zeros(len(texts), int))
 
-    def predict_tokens(self, encoded):
+    def predict_tokens(self, encoded, *, abstain=None):
         self.go_on.wait(10)
         texts = [row.bytes.tobytes().decode() for row in encoded.ids]
         self.computed.append(texts)

@@ -75,11 +75,9 @@ def predict_table(
         for chunk in reader.chunks():
             kept, usable, texts, encoded = _usable(predictor, reader.name, chunk, bad)
             cut(encoded.num_truncated)
-            found = predictor.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
-            if abstain is not None:
-                abstained = predictor.abstentions(found, abstain)
-                found = found._replace(abstained=abstained)
-                marked += int(abstained.sum())
+            found = predictor.predict_tokens(encoded, abstain=abstain)
+            if found.abstained is not None:
+                marked += int(found.abstained.sum())
             values = _values(predictor, found)
             if explain == "occlusion":
                 values["explanation"] = list(_explained(predictor, texts, found))

@@ -359,14 +359,19 @@ class Predictor:
         """
         if abstain is not None:
             self.check_abstain(abstain)
-        found = self.predict_tokens(self.tokens(_listed(texts), origin))
-        if abstain is not None:
-            found = found._replace(abstained=self.abstentions(found, abstain))
-        return found
+        return self.predict_tokens(self.tokens(_listed(texts), origin), abstain=abstain)
 
-    def predict_tokens(self, encoded: data.Encoded) -> Predictions:
-        """Predicts N texts that `tokens` returned; see `predict`."""
-        return self.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
+    def predict_tokens(self, encoded: data.Encoded, *, abstain: float | None = None) -> Predictions:
+        """Predicts N texts that `tokens` returned.
+
+        Args:
+          encoded: what was returned.
+          abstain: a width that `check_abstain` takes, or None.
+        """
+        found = self.predict_ids(encoded.ids)._replace(truncated=encoded.truncated)
+        if abstain is None:
+            return found
+        return found._replace(abstained=self.abstentions(found, abstain))
 
     def check_abstain(self, width: float) -> None:
         """Checks that the model can say which texts it would rather not judge.

@@ -39,8 +39,8 @@ class Answers:
         self._bodies = bodies.BodyReader(limits)
         self._explaining = 0
         self._page, self._page_headers = page.load()
-        self._described = json.dumps(openapi.description(batcher.predictor, limits)).encode()
-        self._about = json.dumps(openapi.about(batcher.predictor, limits)).encode()
+        self._described = json.dumps(openapi.description(batcher, limits)).encode()
+        self._about = json.dumps(openapi.about(batcher, limits)).encode()
 
     def app(self) -> "Watched":
         """Returns the ASGI application."""
@@ -60,6 +60,8 @@ class Answers:
             Exception: _failed,
         }
         app = Starlette(routes=routes, exception_handlers=handlers)
+        # To wherever the request says that it was sent.
+        app.router.redirect_slashes = False
         return Watched(app, self, self._meter, self._log, {route.path for route in routes})
 
     @property

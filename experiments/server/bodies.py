@@ -1,5 +1,6 @@
 """From the bytes of a request to texts, and what is wrong with them to the field at fault."""
 
+import collections
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -122,11 +123,20 @@ def wordless(field: str) -> Problem:
 
 def _parsed(body) -> Any:
     try:
-        return json.loads(body)
+        return json.loads(body, object_pairs_hook=_each_once)
     except RecursionError:
         raise Problem(400, "the JSON is nested too deeply") from None
     except ValueError as error:  # not UTF-8, too, and numbers of too many digits
         raise Problem(400, f"the body is no JSON: {one_line(error)}") from None
+
+
+def _each_once(pairs):
+    # Of two with one name the second would count, and the first one's texts be lost.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        ((twice, _),) = collections.Counter(key for key, _ in pairs).most_common(1)
+        raise Problem(422, f"the key {quoted(twice)} is there twice", quoted(twice)[1:-1])
+    return found
 
 
 def _only_key(value, key):

@@ -1,9 +1,11 @@
 """The server's description: by OpenAPI for programs, and of the model for whoever asks."""
 
+import math
 from typing import Any
 
 from dwa_jax import __version__
-from dwa_jax.finetune.predictor import Prediction, Predictor
+from dwa_jax.finetune.predictor import Prediction
+from dwa_jax.finetune.serving.batcher import Batcher
 from experiments.server.limits import Limits
 
 _NUMBER, _TRUTH, _STRING = {"type": "number"}, {"type": "boolean"}, {"type": "string"}
@@ -19,7 +21,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "interval": _NUMBERS
     | {"minItems": 2, "maxItems": 2, "description": "low and high end for the score"},
     "unlike": _TRUTH | {"description": "whether the text is unlike those trained on"},
-    "abstained": _TRUTH | {"description": "whether the prediction is better not relied on"},
+    "abstained": _TRUTH,
 }
 _REASONS = {
     "400": "the body is no JSON, or did not come whole",
@@ -34,8 +36,9 @@ _REASONS = {
 }
 
 
-def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
+def about(batcher: Batcher, limits: Limits) -> dict[str, Any]:
     """Returns what GET /model answers: what is predicted, and the limits."""
+    predictor, width = batcher.predictor, batcher.abstain
     config = predictor.config
     thresholds = predictor.thresholds
     return {
@@ -44,16 +47,22 @@ def about(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "names": list(predictor.names) if predictor.names else None,
         "score_range": list(config.score_range) if config.score_range else None,
         "thresholds": None if thresholds is None else thresholds.tolist(),
+        "coverage": predictor.coverage,
+        "intervals": predictor.intervals,
+        "abstains": width is not None,
+        # None too where any interval will do; JSON knows no infinity.
+        "abstains_above": width if width is not None and math.isfinite(width) else None,
         "tokens": predictor.run.max_tokens,
         "version": __version__,
         "limits": limits._asdict(),
     }
 
 
-def description(predictor: Predictor, limits: Limits) -> dict[str, Any]:
+def description(batcher: Batcher, limits: Limits) -> dict[str, Any]:
     """Returns the description in OpenAPI 3.1."""
     text = _STRING | {"maxLength": limits.characters}
     fields = {name: FIELDS.get(name, {}) for name in Prediction._fields}
+    fields["abstained"] = FIELDS["abstained"] | {"description": _abstention(batcher.abstain)}
     schemas = {
         "Prediction": {
             "type": "object",
@@ -118,6 +127,13 @@ def description(predictor: Predictor, limits: Limits) -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": schemas},
     }
+
+
+def _abstention(width):
+    if width is None:
+        return "absent: the server was started without --abstain"
+    wide = f", or its interval is wider than {width:g}" if math.isfinite(width) else ""
+    return f"better not relied on: the text is unlike those trained on{wide}"
 
 
 def _object(**properties):

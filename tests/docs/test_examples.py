@@ -248,3 +248,22 @@ def test_intervals_are_counted_and_printed(tmp_path, capsys):
     (held,) = re.findall(r"marginal held ([\d.]+)", first)
     assert last == f"marginal, over 1 runs: {held}" and 0.5 < float(held) <= 1
     assert first.startswith("rows calibration error 0.")
+
+
+def test_alarms_are_counted_of_samples_and_of_other_texts(tmp_path, capsys):
+    files = []
+    for name, texts in [("rates", data.headlines.generate(100, 3)), ("deich", None)]:
+        files.append(str(tmp_path / f"{name}.csv"))
+        rows = texts or data.headlines.generate(100, 4)
+        words = rows.texts if texts else [f"zwölf Boxkämpfer jagen {i} " * 3 for i in range(100)]
+        with open(files[-1], "w", newline="", encoding="utf-8") as table:
+            csv.writer(table).writerows([("text", "score"), *zip(words, rows.scores, strict=True)])
+    example = importlib.import_module("watch_alarms")
+    example.main(files, samples=4, size=60, epochs=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and lines[0].startswith("rates: 4 samples of 60 of its training rows: ")
+    for line in lines[::2]:
+        # Three or more of four have a probability of 5e-4.
+        assert int(re.search(r"alarm in (\d) of 4", line)[1]) <= 2
+    for line in lines[1::2]:
+        assert "alarm in 1 of 1" in line and "length" in line

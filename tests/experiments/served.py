@@ -1,4 +1,4 @@
-"""Servers within a test's process, of a model that costs nothing."""
+"""Servers within a test's process, of a model that costs nothing mostly."""
 
 import contextlib
 import io
@@ -12,15 +12,16 @@ from experiments.server.connections import BoundedConfig, DrainingServer
 from experiments.server.limits import Limits
 from experiments.server.meters import Meters
 from experiments.server.request_log import RequestLog
+from tests.costless import Costless
 
 LIMITS = Limits(body=20_000, texts=8, characters=500, waiting=64, seconds=1.0, connections=64)
 
 
 @contextlib.contextmanager
-def serving(model, limits=LIMITS, *, port=0, beside=False, log_texts=False):
+def serving(model, limits=LIMITS, *, port=0, beside=False, log_texts=False, abstain=None):
     """Serves a model; yields where, and what belongs to it."""
     meter, log = Meters(), io.StringIO()
-    batcher = Batcher(model, most_waiting=limits.waiting, on_batch=meter.batch)
+    batcher = Batcher(model, most_waiting=limits.waiting, abstain=abstain, on_batch=meter.batch)
     meter.watch(batcher)
     batcher.warm_up()
     answers = Answers(batcher, limits, meter, RequestLog(log, log_texts))
@@ -39,7 +40,8 @@ def serving(model, limits=LIMITS, *, port=0, beside=False, log_texts=False):
             port=taken.getsockname()[1], server=server, batcher=batcher, log=log, limits=limits
         )
     finally:
-        model.go_on.set()
+        if isinstance(model, Costless):
+            model.go_on.set()
         server.end()
         for thread in threads:
             thread.join(30)

@@ -6,11 +6,13 @@ FUZZED=10000 pytest -n0 -s tests/experiments/test_serve.py -k fuzzed
 
 import asyncio
 import collections
+import csv
 import http.client
 import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,12 +22,15 @@ import time
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
 
 from dwa_jax.finetune.predictor import Prediction, Predictor
 from dwa_jax.finetune.serving.answers import prediction_as_json
 from experiments import predict, serve
 from experiments.server import app, openapi, sockets
+from experiments.server.limits import Limits
+from experiments.terminal import how_sure
 from tests.costless import Costless, score_of
 from tests.experiments import browser, load
 from tests.experiments.served import LIMITS, serving
@@ -91,6 +96,7 @@ def test_lines_are_answered_by_lines_and_a_bad_one_keeps_its_place(there):
         ([], 422, None, 'an object with the key "texts"'),
         ({"text": "a"}, 422, "text", "'text' is no key of it"),
         ({"texts": "a"}, 422, "texts", "a list of strings"),
+        ('{"texts": ["a"], "texts": ["b"]}', 422, "texts", "'texts' is there twice"),
         ({"texts": []}, 422, "texts", "is empty"),
         ({"texts": ["a", None]}, 422, "texts[1]", "is None, not a string"),
         ({"texts": ["a", " \n"]}, 422, "texts[1]", "the text is empty"),
@@ -112,6 +118,7 @@ def test_a_mistake_is_answered_with_its_field(there, body, status, field, words)
 def test_other_paths_methods_and_types_are_refused_as_json(there):
     for expected, method, path, body, kind in [
         (404, "GET", "/nothing", None, None),
+        (404, "POST", "/predict/", "{}", JSON),
         (405, "GET", "/predict", None, None),
         (415, "POST", "/predict", "{}", "text/plain"),
         (415, "POST", "/explain", "{}", NDJSON),
@@ -417,6 +424,51 @@ def test_the_program_restarted_under_load_loses_nothing_and_says_what_others_say
     header, *rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()]
     column = header.index("predicted_score")
     assert [float(row[column]) for row in rows] == pytest.approx(list(expected[:50]), abs=1e-6)
+
+
+def test_program_python_and_server_say_the_same_of_every_text(finished_run, tmp_path):
+    texts = ["EUR/USD jumps after ECB", "zwölf Boxkämpfer jagen", "the pound falls " * 4, "yen"]
+    model, served = (Predictor.load(finished_run, 2) for _ in "ab")
+    model.coverage, model.intervals = 0.5, "by_length"
+    width = float(np.diff(model.predict(texts).interval).mean())
+    how = ["--coverage=0.5", "--intervals=by_length", f"--abstain={width}"]
+    how_sure.apply_options(serve.parse(["--workdir=x", *how]), served)
+    (tmp_path / "in.csv").write_text("text\n" + "\n".join(texts) + "\n")
+    files = [f"--input={tmp_path}/in.csv", f"--output={tmp_path}/out.csv"]
+    options = ["--text_column=text", *how, *files]
+    predict.predict(predict.parse([f"--workdir={finished_run}", *options]))
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    with serving(served, Limits(), abstain=width) as there:
+        found = json.loads(call(there, "POST", "/predict", {"texts": texts})[2])["predictions"]
+        lines = "\n".join(json.dumps({"text": text}) for text in texts)
+        by_line = call(there, "POST", "/predict", lines, NDJSON)[2].splitlines()
+        about = json.loads(call(there, "GET", "/model")[2])
+        described = json.loads(call(there, "GET", "/openapi.json")[2])
+    assert list(map(json.loads, by_line)) == found
+    assert about["abstains"] and about["abstains_above"] == width
+    fields = described["components"]["schemas"]["Prediction"]["properties"]
+    assert f"wider than {width:g}" in fields["abstained"]["description"]
+    for one, python, row in zip(found, model(texts, abstain=width), rows, strict=True):
+        expected = prediction_as_json(python)
+        assert set(one) == set(expected)
+        assert all(one[name] == pytest.approx(expected[name], abs=1e-6) for name in expected)
+        assert one["score"] == pytest.approx(float(row["predicted_score"]), abs=1e-6)
+        probabilities = [float(row[f"probability_{k}"]) for k in range(len(one["probabilities"]))]
+        assert one["probabilities"] == pytest.approx(probabilities, abs=1e-6)
+        ends = [float(row["interval_low"]), float(row["interval_high"])]
+        assert one["interval"] == pytest.approx(ends, abs=1e-6)
+        marks = row["unlike"] == "1", row["abstained"] == "1"
+        assert (one["unlike"], one["abstained"]) == marks
+    assert len({one["abstained"] for one in found}) == 2
+
+
+def test_a_run_that_cannot_abstain_is_refused_before_it_serves(finished_run, tmp_path):
+    folder = tmp_path / "old"
+    shutil.copytree(finished_run, folder)
+    (folder / "reference.safetensors").unlink()
+    with pytest.raises(ValueError, match="train it again"):
+        serve.serve(serve.parse([f"--workdir={folder}", "--port=0", "--abstain"]))
 
 
 def check_answers(done, lines, expected):

@@ -31,13 +31,14 @@ def running(model, **options):
         assert not thread.is_alive()
 
 
-@pytest.mark.parametrize(("longest", "size", "multiple"), [(256, 32, 1), (20, 8, 2), (7, 1, 1)])
-def test_every_text_fits_a_warm_shape_and_they_are_few(longest, size, multiple):
-    shapes = warm_shapes(longest, size, size * 64, multiple)
-    assert max(tokens for _, tokens in shapes) == longest
+@pytest.mark.parametrize(("tokens", "steps"), [(16, 4), (64, 2)])
+@pytest.mark.parametrize(("longest", "size", "multiple"), [(512, 32, 1), (20, 8, 2), (7, 1, 1)])
+def test_every_text_fits_a_warm_shape_and_they_are_few(longest, size, multiple, tokens, steps):
+    shapes = warm_shapes(longest, size, size * tokens, steps, multiple)
+    assert max(length for _, length in shapes) == longest
     assert (multiple, longest) in shapes and len(set(shapes)) == len(shapes) <= 40
     assert all(rows % multiple == 0 and rows <= max(size, multiple) for rows, _ in shapes)
-    assert all(rows == multiple or rows * tokens <= size * 64 for rows, tokens in shapes)
+    assert all(rows == multiple or rows * length <= size * tokens for rows, length in shapes)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -134,7 +135,7 @@ def test_nobody_waits_for_a_model_that_died(monkeypatch):
     batcher.warm_up()
     future = batcher.submit(["a"])
 
-    def die(*given):
+    def die(*given, **options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(model, "predict_tokens", die)

@@ -24,8 +24,11 @@ from dwa_jax.data import Encoded
 from dwa_jax.finetune.predictor import Prediction, Predictor
 from dwa_jax.finetune.serving.warm_shapes import choose_batch, overhead_in_tokens, warm_shapes
 
-# Tokens of a batch for each of its rows: more keeps others waiting and is no faster.
-_TOKENS_A_ROW = 64
+# Tokens of a batch, by its most rows, and lengths from one power of two to the next: larger batches
+# keep others waiting and have more padding. On a CPU they are no faster, since a layer's values
+# leave its caches, and what is padded costs as much as what is not; an accelerator wants more to do
+# at once.
+_ON_CPU, _ELSEWHERE = (16, 4), (64, 2)
 # Of those that wait, so many are looked at for the next batch.
 _LOOKED_AT = 512
 # What a text may cost before any was computed, and the weight of the latest in the mean.
@@ -96,6 +99,7 @@ class Batcher:
     Attributes:
       predictor: the model, which nobody else may use meanwhile.
       most_waiting: texts that may wait.
+      abstain: see `Predictor.abstentions`; None marks none.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Batcher:
         predictor: Predictor,
         *,
         most_waiting: int = 1024,
+        abstain: float | None = None,
         on_batch: Callable[[Batch], object] = lambda batch: None,
     ):
         """Takes over a model.
@@ -110,10 +115,12 @@ class Batcher:
         Args:
           predictor: the model.
           most_waiting: texts that may wait or be computed at a time.
+          abstain: a width that `Predictor.check_abstain` takes, or None.
           on_batch: told of every batch, in the thread that computes it.
         """
         self.predictor = predictor
         self.most_waiting = most_waiting
+        self.abstain = abstain
         self._on_batch = on_batch
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._rows: list[_Row] = []
@@ -121,7 +128,8 @@ class Batcher:
         self._lock, self._waiting, self._open = threading.Lock(), 0, True
         self._seconds_a_text = _SECONDS_A_TEXT
         longest, size = predictor.run.max_tokens, predictor.batch_size
-        self._shapes = warm_shapes(longest, size, size * _TOKENS_A_ROW, jax.device_count())
+        tokens, steps = _ON_CPU if jax.default_backend() == "cpu" else _ELSEWHERE
+        self._shapes = warm_shapes(longest, size, size * tokens, steps, jax.device_count())
         self._overhead = 0.0
 
     @property
@@ -248,7 +256,8 @@ class Batcher:
             np.array([row.unknown for row in batch], np.int64),
         )
         try:
-            found = self.predictor.each(self.predictor.predict_tokens(encoded))
+            predictions = self.predictor.predict_tokens(encoded, abstain=self.abstain)
+            found = self.predictor.each(predictions)
         except BaseException as error:
             self._done(len(batch))
             for row in batch:
@@ -259,9 +268,12 @@ class Batcher:
         seconds = time.perf_counter() - began
         self._seconds_a_text += _LATEST * (seconds / len(batch) - self._seconds_a_text)
         self._done(len(batch))
-        for row, prediction in zip(batch, found, strict=True):
-            row.job.settle(row.place, prediction)
-        self._on_batch(Batch(len(batch), int(encoded.lengths.sum()), seconds))
+        try:
+            # Before the answers, so that who has one finds it counted.
+            self._on_batch(Batch(len(batch), int(encoded.lengths.sum()), seconds))
+        finally:
+            for row, prediction in zip(batch, found, strict=True):
+                row.job.settle(row.place, prediction)
 
     def _done(self, texts):
         with self._lock:

@@ -16,23 +16,23 @@ _SHORTEST = 16
 
 
 def warm_shapes(
-    longest: int, batch_size: int, most_tokens: int, multiple: int = 1
+    longest: int, batch_size: int, most_tokens: int, steps: int, multiple: int = 1
 ) -> list[tuple[int, int]]:
     """Returns the shapes (rows, tokens) to compile.
 
-    Lengths grow by a third or a half, rows fourfold: what does not fill a shape goes through
-    several smaller ones.
+    Rows grow fourfold: what does not fill a shape goes through several smaller ones.
 
     Args:
       longest: tokens of the longest text that may come.
       batch_size: most rows.
       most_tokens: in a batch of several rows, so that it does not keep others waiting for long.
+      steps: lengths from one power of two to the next.
       multiple: what numbers of rows are multiples of: the number of devices.
     """
     lengths = [longest]
     size = _SHORTEST
     while size < longest:
-        lengths += [n for n in (size, size * 3 // 2) if n < longest]
+        lengths += [n for n in range(size, 2 * size, size // steps) if n < longest]
         size *= 2
     rows = [multiple]
     while rows[-1] * 4 < batch_size:
