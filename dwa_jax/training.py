@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from dwa_jax import gradients, guard, heads, losses
+from dwa_jax import gradients, guard, heads, losses, sharding
 from dwa_jax.backbones import Trunk
 from dwa_jax.backbones.dropout import quick_key
 from dwa_jax.backbones.products import is_cpu
@@ -153,6 +154,24 @@ def init_state(
     )
 
 
+def placements(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns where each array of a state belongs: the trunk's and their moments may be split.
+
+    Args:
+      state: arrays or shapes.
+      mesh: from `sharding.make_mesh`.
+    """
+    found = sharding.everywhere(state, mesh)
+    return found._replace(
+        theta=sharding.parameter_shardings(state.theta, mesh),
+        frozen=sharding.parameter_shardings(state.frozen, mesh),
+        optimizers={
+            **found.optimizers,
+            "theta": sharding.parameter_shardings(state.optimizers["theta"], mesh),
+        },
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepOptions:
     """How a step is taken; a value out of its range is an error as soon as it is given.
@@ -220,7 +239,7 @@ def make_step(
     """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
 
     Args:
-      module: the backbone.
+      module: the backbone; with a mesh, the state is where `placements` puts it.
       tasks: the N tasks; one named "classification" provides the class losses.
       weighting: the method.
       optimizers: the three chains.
@@ -306,9 +325,16 @@ def make_step(
             uses_gramian=weighting.uses_gramian,
             gramian_rows=gramian_rows,
             microbatches=microbatches,
-            norms=gradients.Norms(options.gradient_norms, options.sketch_columns, signs),
+            norms=gradients.Norms(
+                options.gradient_norms, options.sketch_columns, signs, module.mesh is not None
+            ),
         )
         result = result._replace(theta=trunk.joined(result.theta, state.theta))
+        if module.mesh is not None:
+            # Before norms and moments are taken of it, each device of its own part.
+            where = sharding.parameter_shardings(result.theta, module.mesh)
+            kept = jax.lax.with_sharding_constraint(result.theta, where)
+            result = result._replace(theta=kept)
         decision = result.weighed
         penalty = jax.grad(
             lambda phi: sum(task.loss.penalty(phi[task.name]) * 1.0 for task in tasks)
@@ -353,6 +379,10 @@ def make_step(
             "gradient_norm": gradient_norm,
             "skipped": 1 - good.astype(jnp.int32),
         }
+        if module.mesh is not None:
+            where = placements(new_state, module.mesh)
+            new_state = jax.lax.with_sharding_constraint(new_state, where)
+            metrics = sharding.on_all(metrics, module.mesh)
         return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -488,7 +518,9 @@ def make_predict(
     def predict(theta, frozen, psi, batch):
         h = trunk(theta, frozen, batch, None)
         found = {task.name: heads.apply(psi[task.name], h, module.config) for task in tasks}
-        return found | ({"representation": _of_length_one(h)} if representation else {})
+        found |= {"representation": _of_length_one(h)} if representation else {}
+        # Whoever asks for them, on whichever process, has all of them.
+        return found if module.mesh is None else sharding.on_all(found, module.mesh)
 
     return lambda state, batch: predict(state.theta, state.frozen, state.psi, batch)
 

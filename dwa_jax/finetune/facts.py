@@ -61,7 +61,7 @@ def describe(
         "memory": f"about {memory.readable(sum(needs.values()))} of arrays in the largest step"
         + (", a device:\n" if devices > 1 else ":\n")
         + ", ".join(f"{name} {memory.readable(size)}" for name, size in needs.items()),
-        "devices": f"{devices} x {setup.mesh.devices.flat[0].device_kind}",
+        "devices": f"{devices} x {setup.mesh.devices.flat[0].device_kind}" + _split_over(setup),
     }
 
 
@@ -87,12 +87,17 @@ def classes(config: Config, corpus: Corpus) -> list[str]:
     return lines
 
 
+def _split_over(setup):
+    parts = setup.mesh.shape["fsdp"]
+    return f", parameters split over {parts}" if parts > 1 else ""
+
+
 def _ways(config, train, model, setup):
     # How the longest batch's gradients are compared, where they are in the whole trunk.
     if not setup.uses_gramian or config.gradient_scope != "trainable":
         return ""
     rows, tokens = train.shapes[-1]
-    rows //= setup.mesh.size * config.microbatches
+    rows = -(-rows // (setup.mesh.size * config.microbatches))
     plan = memory.record_bytes(model, setup, rows, tokens)
     if plan is None:
         return ", a whole gradient a task"

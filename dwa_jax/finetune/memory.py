@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from dwa_jax import training, trunk
+from dwa_jax import sharding, training, trunk
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.setup import Setup
@@ -46,7 +46,7 @@ def estimate(
     # microbatches is kept beside a microbatch's own.
     each = setup.uses_gramian and config.gradient_scope == "trainable"
     rows, tokens = shapes[-1]
-    rows //= setup.mesh.size * config.microbatches
+    rows = -(-rows // (setup.mesh.size * config.microbatches))
     plan = record_bytes(model, setup, rows, tokens) if each else None
     copies = len(setup.tasks) if each and not plan else 1
     copies *= 2 if config.microbatches > 1 else 1
@@ -67,9 +67,11 @@ def estimate(
     kept = saved(module)
     whole = saved(module.clone(remat=False)) if module.remat else kept
     return {
-        "parameters": _bytes((state.theta, state.frozen, state.psi, state.phi)),
-        "optimizer": _bytes(state.optimizers),
-        "gradients": copies * _bytes(state.theta) + _bytes(state.psi) + outputs,
+        "parameters": sharding.device_bytes((state.theta, state.frozen, state.psi, state.phi)),
+        "optimizer": sharding.device_bytes(state.optimizers),
+        "gradients": copies * sharding.device_bytes(state.theta)
+        + sharding.device_bytes(state.psi)
+        + outputs,
         "activations": round(kept + _WORKING * whole / max(module.config.num_layers, 1)),
     }
 
@@ -79,10 +81,6 @@ def record_bytes(model: Model, setup: Setup, rows: int, tokens: int) -> dict | N
     return training.plan_records(
         model.module, setup.state, setup.tasks, setup.options, rows, tokens
     )
-
-
-def _bytes(tree):
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _saved_bytes(run, theta, frozen, batch, key):
