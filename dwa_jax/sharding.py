@@ -152,13 +152,15 @@ def put(tree: Any, where: Any) -> Any:
     """Puts arrays where they belong; of several processes each puts its own devices' parts.
 
     Args:
-      tree: arrays, the same ones on every process.
+      tree: arrays, the same ones on every process, or there already.
       where: a tree of shardings of the same structure.
     """
     if processes.how_many() == 1:
         return jax.device_put(tree, where)
 
     def one(leaf, sharding):
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             numbers = one(jax.random.key_data(leaf), sharding)
             return jax.random.wrap_key_data(numbers, impl=jax.random.key_impl(leaf))

@@ -323,6 +323,10 @@ def make_setup(
     theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
     model.params = None
+    if sharding.splits_parameters(mesh):
+        # Before there are moments, which then are split from the start.
+        theta = sharding.put(theta, sharding.parameter_shardings(theta, mesh))
+        frozen = sharding.put(frozen, sharding.parameter_shardings(frozen, mesh))
     proportions = counts / max(int(counts.sum()), 1)
     settings = model.module.config
     # What is best to say of a text that nothing is known of; one more of each class, so that
