@@ -1,5 +1,6 @@
 """Two processes with two CPU devices each train one run: as one does, to its end or a signal's."""
 
+import contextlib
 import csv
 import json
 import os
@@ -32,7 +33,7 @@ KEYS = {
 }
 
 
-def start(folder, devices, *flags, **keys):
+def start(folder, devices, *flags, environment=None, **keys):
     """Starts the program on so many CPU devices."""
     flags_of_xla = os.environ.get("XLA_FLAGS", "")
     settings = [f"--config.{key}={value}" for key, value in {**KEYS, **keys}.items()]
@@ -44,7 +45,8 @@ def start(folder, devices, *flags, **keys):
         | {
             "XLA_FLAGS": f"{flags_of_xla} --xla_force_host_platform_device_count={devices}",
             "JAX_PLATFORMS": "cpu",
-        },
+        }
+        | (environment or {}),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -58,6 +60,17 @@ def start_two(folder, **keys):
         port = free.getsockname()[1]
     named = f"--coordinator=localhost:{port}", "--processes=2"
     return [start(folder, 2, *named, f"--process_id={i}", **keys) for i in range(2)]
+
+
+def start_tasks(folder, **keys):
+    """Starts the same as the two tasks of a step of SLURM's."""
+    for job in range(os.getpid(), os.getpid() + 4096):
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("localhost", job % 4096 + 61440))  # as JAX chooses it
+            break
+    step = {"SLURM_JOB_ID": str(job), "SLURM_STEP_NODELIST": "localhost", "SLURM_NTASKS": "2"}
+    tasks = [step | {"SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)} for i in range(2)]
+    return [start(folder, 2, environment=task, **keys) for task in tasks]
 
 
 def ended(process, timeout=120):
@@ -124,7 +137,7 @@ def test_a_signal_to_one_saves_both_and_other_devices_go_on(alone, tmp_path):
 
 def test_two_processes_train_as_one_and_one_reads_what_they_wrote(alone, tmp_path):
     folder = tmp_path / "run"
-    both = start_two(folder, mesh="fsdp=4")
+    both = start_tasks(folder, mesh="fsdp=4")
     (status, said), (other, quiet) = map(ended, both)
     assert (status, other) == (0, 0), said + quiet
     # One of them tells.
@@ -171,6 +184,25 @@ def test_a_missing_peer_is_one_line(tmp_path):
 def test_a_wrong_place_among_processes_is_one_line(named, words):
     with pytest.raises(ValueError, match=words):
         processes.join(*named, give_up=pytest.fail)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, False),
+        # The script of a job, outside of srun.
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, False),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "1", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://10.0.0.1:1"}, False),
+        # A service of its own, and a Job.
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, True),
+        ({"JAX_COORDINATOR_ADDRESS": "host:1"}, True),
+    ],
+)
+def test_the_environment_says_whether_there_are_others(environment, expected, monkeypatch):
+    monkeypatch.setattr(os, "environ", environment)
+    assert processes._is_one_of_several() == expected
 
 
 def test_alone_nobody_is_asked(monkeypatch):
