@@ -191,7 +191,7 @@ def first(function: Callable[[], T]) -> T:
         try:
             result = function()
         except Exception as error:
-            client.key_value_set_bytes(name, pickle.dumps((None, error)))
+            client.key_value_set_bytes(name, _packed(error))
             raise
         client.key_value_set_bytes(name, pickle.dumps((result, None)))
         return result
@@ -201,6 +201,15 @@ def first(function: Callable[[], T]) -> T:
         raised.heard = True
         raise raised
     return result
+
+
+def _packed(error):
+    try:
+        packed = pickle.dumps((None, error))
+        pickle.loads(packed)
+    except Exception:  # of a class that takes other arguments than it was given
+        packed = pickle.dumps((None, RuntimeError(f"process 0: {type(error).__name__}: {error}")))
+    return packed
 
 
 def is_heard(error: Exception) -> bool:

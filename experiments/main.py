@@ -199,7 +199,8 @@ def main(argv: list[str]) -> None:
             console.note(f"{stop}; saved. The same command continues the run.")
         _end(128 + stop.signum)
     except Diverged as error:
-        command.complain(str(error))
+        if processes.is_first():
+            command.complain(str(error))
         _end(3)
     except Exception as error:
         words = command.words_of(error)
