@@ -103,7 +103,11 @@ def placed(leaf, where):
 def summed_bytes(text):
     """Bytes that a program sums over devices; of what a loop holds it would count one turn."""
     found = re.findall(r"= (.+?) (?:all-reduce|reduce-scatter)(?:-start)?\(", text)
-    return 4 * sum(math.prod(sizes(one)) for of in found for one in re.findall(r"f32\[(.*?)\]", of))
+    return 4 * sum(math.prod(one) for of in found for one in shapes_of(of))
+
+
+def shapes_of(text):
+    return [sizes(one) for one in re.findall(r"f32\[(.*?)\]", text)]
 
 
 def sizes(text):
@@ -129,7 +133,11 @@ def programs():
             "lora": compiled(split, 8, 8, scratch=deep, unroll=1, lora_rank=8),
         }.items()
     }
-    return {"sums": sums, "arrays": arrays}
+    # Attention in groups of heads, which a CPU takes of many or long texts.
+    long = {**SHAPE, "max_positions": 128}
+    text = compiled(data, 16, 128, scratch=long, weighting="constant")
+    moved = [one for of in re.findall(r"= (.+?) all-gather\(", text) for one in shapes_of(of)]
+    return {"sums": sums, "arrays": arrays, "moved": moved}
 
 
 def main(what):
@@ -155,8 +163,10 @@ def test_any_mesh_gives_the_trajectory_of_one_device_and_splits_its_state():
     assert found["data=4"]["bytes"] == expected["bytes"]
 
 
-def test_a_sketch_adds_little_to_what_is_summed_and_no_tree_is_gathered():
+def test_a_sketch_adds_little_to_what_is_summed_and_no_tree_or_text_is_gathered():
     found = in_a_process("programs")
+    # No heads of other devices' rows.
+    assert all(len(shape) < 3 for shape in found["moved"])
     sums = found["sums"]
     # One gradient tree is summed, and little besides.
     parameters = 50_000 * 1024 + 2 * 12 * 1024**2

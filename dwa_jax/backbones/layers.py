@@ -261,9 +261,13 @@ class Block(nn.Module):
 
     def in_rows(self, x: jax.Array) -> jax.Array:
         """Keeps x (B, ...) where its rows are, where a matrix might draw it elsewhere."""
+        return sharding.by_rows(x, self.mesh) if self.mesh and self.spread_over(x) > 1 else x
+
+    def spread_over(self, x: jax.Array) -> int:
+        """Returns over how many devices the rows of x (B, ...) are spread."""
         if self.mesh is None or self.is_initializing() or x.shape[0] % self.mesh.size:
-            return x
-        return sharding.by_rows(x, self.mesh)
+            return 1
+        return self.mesh.size
 
     def part(self, cls: Callable, *args: Any, **kwargs: Any) -> Any:
         numbers = self.config, self.dtype, self.param_dtype, self.lora_dropout
@@ -389,6 +393,7 @@ class Attention(Block):
             platform=self.platform,
             # One query a row is not worth it.
             lengths=lengths if positions is None else None,
+            devices=self.spread_over(x),
         )
         mixed = mixed.reshape(*asking.shape[:2], c.num_heads * c.head_dim)
         return self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
