@@ -29,7 +29,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from dwa_jax import partials, regular_files
+from dwa_jax import partials, processes, regular_files, sharding
 from dwa_jax.atomic_files import replacing
 from dwa_jax.messages import one_line
 from dwa_jax.training import TrainState
@@ -53,8 +53,8 @@ _SAMPLE = 8
 class Checkpoints:
     """A folder of checkpoints, each a train state and a small dict of progress.
 
-    The latest two stay, and those that either of them asks to keep. One process writes;
-    others may read.
+    The latest two stay, and those that either of them asks to keep. One run writes, each of its
+    processes its own devices' arrays; others may read.
     """
 
     def __init__(self, folder: str | Path):
@@ -93,21 +93,10 @@ class Checkpoints:
             "frozen": self._digest_frozen(state),
         }
         try:
-            if step in self._usable() and not self._inspect(step):
-                _write(final, content | {"files": _read(final)["files"]})
+            if processes.first(lambda: self._is_saved(step)):
+                processes.first(lambda: self._replace_progress(final, content))
             else:
-                regular_files.check_real_folder(self.folder)
-                self.folder.mkdir(parents=True, exist_ok=True)
-                with partials.partial_folder(final) as partial:
-                    arrays = ocp.args.StandardSave(_saved_part(state))
-                    with _quiet():
-                        self._orbax.save(partial / "state", args=arrays)
-                    _write(partial, content | {"files": _digests(partial)})
-                    self._remove(step)
-                    # Where something of another's has this name, it fails.
-                    os.rename(partial, final)
-            written = sorted({*self._steps(), step})
-            _replace_json(self.folder / "saved.json", {"step": step, "written": written})
+                self._save_arrays(state, final, content)
         except Exception as error:  # tensorstore raises ValueError for a full disk
             others = [other for other in self._usable() if other != step]
             rest = (
@@ -119,7 +108,40 @@ class Checkpoints:
             ) from error
         self._set_aside.discard(step)
         self._intact.add(step)
-        self._prune()
+        if processes.is_first():
+            self._prune()
+
+    def _is_saved(self, step):
+        return step in self._usable() and not self._inspect(step)
+
+    def _replace_progress(self, final, content):
+        _write(final, content | {"files": _read(final)["files"]})
+        self._note_saved(int(final.name))
+
+    def _save_arrays(self, state, final, content):
+        with contextlib.ExitStack() as held:
+
+            def begin():
+                regular_files.check_real_folder(self.folder)
+                self.folder.mkdir(parents=True, exist_ok=True)
+                return held.enter_context(partials.partial_folder(final))
+
+            def finish():
+                _write(partial, content | {"files": _digests(partial)})
+                self._remove(int(final.name))
+                # Where something of another's has this name, it fails.
+                os.rename(partial, final)
+                self._note_saved(int(final.name))
+
+            partial = processes.first(begin)
+            arrays = ocp.args.StandardSave(_saved_part(state))
+            with _quiet():
+                self._orbax.save(partial / "state", args=arrays)
+            processes.first(finish)
+
+    def _note_saved(self, step):
+        written = sorted({*self._steps(), step})
+        _replace_json(self.folder / "saved.json", {"step": step, "written": written})
 
     def latest(self) -> tuple[int | None, list[str]]:
         """Finds the latest checkpoint that is as it was written, and so are those it keeps.
@@ -130,6 +152,9 @@ class Checkpoints:
         Raises:
           ValueError: there were checkpoints and none is usable.
         """
+        return processes.first(self._find_latest)
+
+    def _find_latest(self):
         notes = []
         steps = self._steps()
         last = self._last_saved()
@@ -168,10 +193,7 @@ class Checkpoints:
             damaged, or a newer version wrote it.
         """
         where = f"the checkpoint of step {step} in {self.folder}"
-        wrong = self._inspect(step)
-        if wrong:
-            raise ValueError(f"{where} {wrong}")
-        content = _read(self.folder / str(step))
+        content = processes.first(lambda: self._read_intact(step, where))
         gone = {name: content["arrays"].pop(name, None) for name in _GONE}
         _check_arrays(where, content["arrays"], _describe(state))
         if content["frozen"] != self._digest_frozen(state):
@@ -199,6 +221,11 @@ class Checkpoints:
             like,
         )
         return TrainState(**tree, frozen=state.frozen), content["progress"]
+
+    def _read_intact(self, step, where):
+        if wrong := self._inspect(step):
+            raise ValueError(f"{where} {wrong}")
+        return _read(self.folder / str(step))
 
     def last_sizes(self, wanted: Callable[[str], bool]) -> set[int]:
         """Returns the last axis of the arrays whose paths are wanted, of the latest step.
@@ -314,7 +341,7 @@ class Checkpoints:
             found = hashlib.sha256()
             for leaf in jax.tree.leaves(state.frozen):
                 sample = leaf[tuple(slice(None, None, max(1, n // _SAMPLE)) for n in leaf.shape)]
-                found.update(np.asarray(sample).tobytes())
+                found.update(sharding.to_host(sample).tobytes())
             self._frozen = found.hexdigest()
         return self._frozen
 

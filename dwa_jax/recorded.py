@@ -26,11 +26,13 @@ class Norms(NamedTuple):
         gradient a task, which is the definition.
       columns: k of a sketch.
       key: of its signs, another one at every step.
+      spread: whether rows are spread over devices, so that what is summed over them travels.
     """
 
     kind: str
     columns: int = 16
     key: jax.Array | None = None
+    spread: bool = False
 
 
 def plan(
@@ -131,7 +133,13 @@ class Recorded(Whole):
             if way == "ghost":
                 products.append(records.ghost(record, rows))
                 continue
-            parts = records.features(record, way, drawn.get((record.site.name, record.layer)))
+            table = 0
+            if way == "rows" and self.norms.spread:
+                # The same inner products from fewer numbers, where the table has less rows.
+                rows_of_table = self.leaves[record.site.path].shape[-2]
+                table = rows_of_table if rows_of_table < record.site.tokens else 0
+            signs = drawn.get((record.site.name, record.layer))
+            parts = records.features(record, way, signs, table)
             for part in parts:
                 add(part)
             if way == "direct":

@@ -235,7 +235,7 @@ def features(record: Record, way: str, drawn: jax.Array | None, table: int = 0) 
       record: any.
       way: "direct", "sketch" or "rows".
       drawn: (O, k) signs of a sketch.
-      table: V, where an embedding is sketched over the whole table, so that parts add up;
+      table: V, where an embedding's gradient, or a sketch of it, is that of the whole table;
         0 takes the rows of this batch alone, and no sketch.
 
     Returns:

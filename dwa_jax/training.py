@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
-from dwa_jax import gradients, guard, heads, losses
+from dwa_jax import gradients, guard, heads, losses, sharding
 from dwa_jax.backbones import Trunk
 from dwa_jax.backbones.dropout import quick_key
 from dwa_jax.backbones.products import is_cpu
@@ -154,6 +155,24 @@ def init_state(
     )
 
 
+def placements(state: TrainState, mesh: Mesh) -> TrainState:
+    """Returns where each array of a state belongs: the trunk's and their moments may be split.
+
+    Args:
+      state: arrays or shapes.
+      mesh: from `sharding.make_mesh`.
+    """
+    found = sharding.everywhere(state, mesh)
+    return found._replace(
+        theta=sharding.parameter_shardings(state.theta, mesh),
+        frozen=sharding.parameter_shardings(state.frozen, mesh),
+        optimizers={
+            **found.optimizers,
+            "theta": sharding.parameter_shardings(state.optimizers["theta"], mesh),
+        },
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepOptions:
     """How a step is taken; a value out of its range is an error as soon as it is given.
@@ -221,7 +240,7 @@ def make_step(
     """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
 
     Args:
-      module: the backbone.
+      module: the backbone; with a mesh, the state is where `placements` puts it.
       tasks: the N tasks; one named "classification" provides the class losses.
       weighting: the method.
       optimizers: the three chains.
@@ -307,9 +326,16 @@ def make_step(
             uses_gramian=weighting.uses_gramian,
             gramian_rows=gramian_rows,
             microbatches=microbatches,
-            norms=gradients.Norms(options.gradient_norms, options.sketch_columns, signs),
+            norms=gradients.Norms(
+                options.gradient_norms, options.sketch_columns, signs, module.mesh is not None
+            ),
         )
         result = result._replace(theta=trunk.joined(result.theta, state.theta))
+        if module.mesh is not None:
+            # Before norms and moments are taken of it, each device of its own part.
+            where = sharding.parameter_shardings(result.theta, module.mesh)
+            kept = jax.lax.with_sharding_constraint(result.theta, where)
+            result = result._replace(theta=kept)
         decision = result.weighed
         penalty = jax.grad(
             lambda phi: sum(task.loss.penalty(phi[task.name]) * 1.0 for task in tasks)
@@ -354,6 +380,10 @@ def make_step(
             "gradient_norm": gradient_norm,
             "skipped": 1 - good.astype(jnp.int32),
         }
+        if module.mesh is not None:
+            where = placements(new_state, module.mesh)
+            new_state = jax.lax.with_sharding_constraint(new_state, where)
+            metrics = sharding.on_all(metrics, module.mesh)
         return new_state, metrics
 
     return jax.jit(step, donate_argnums=0)
@@ -497,7 +527,9 @@ def _predict_program(module, names, pooling, lora_scale, representation):
     def predict(theta, frozen, psi, batch):
         h = trunk(theta, frozen, batch, None)
         found = {name: heads.apply(psi[name], h, module.config) for name in names}
-        return found | ({"representation": _of_length_one(h)} if representation else {})
+        found |= {"representation": _of_length_one(h)} if representation else {}
+        # Whoever asks for them, on whichever process, has all of them.
+        return found if module.mesh is None else sharding.on_all(found, module.mesh)
 
     return predict
 

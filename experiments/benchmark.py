@@ -50,6 +50,7 @@ def parse(argv: list[str] | None = None):
     )
     add("--gpu", default="h200", help="of gpu_plan: h200, h100, a100, l40s, rtx4090, rtx3090ti")
     add("--tokens", type=int, default=512, help="of gpu_plan: a text's, as it is padded")
+    add("--devices", type=int, default=1, help="of gpu_plan: cards of one machine, see key mesh")
     add(
         "--change",
         action="append",
@@ -64,6 +65,8 @@ def parse(argv: list[str] | None = None):
         parser.error(f"--rounds={args.rounds} must be at least 1")
     if args.tokens < 1:
         parser.error(f"--tokens={args.tokens} must be at least 1")
+    if args.devices < 1:
+        parser.error(f"--devices={args.devices} must be at least 1")
     args.changes = dict(_change(parser, one) for one in args.change)
     return args
 
@@ -315,7 +318,8 @@ def gpu_plan_suite(args, console) -> list[dict]:
         request = {"kind": "gpu_plan", "config": path, "gpu": args.gpu, "tokens": args.tokens}
         # The plugin asks a driver for its versions unless it is JAX's second choice.
         found = worker.measure(
-            {**request, "changes": args.changes}, environment={"JAX_PLATFORMS": "cpu"}
+            {**request, "changes": args.changes, "devices": args.devices},
+            environment={"JAX_PLATFORMS": "cpu"},
         )
         results.append(found)
         console.note(f"{gpu_plan.title(found)}: compiled in {found['compile_seconds']:.0f} s")

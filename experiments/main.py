@@ -48,6 +48,21 @@ flags.DEFINE_string(
     "Folder for compiled programs; by default in the user's cache folder; off: none.",
     flag_values=FLAGS,
 )
+flags.DEFINE_string(
+    "coordinator",
+    "",
+    "HOST:PORT of process 0, where several processes train one run; each is given the same.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_integer("processes", 0, "How many processes there are.", flag_values=FLAGS)
+flags.DEFINE_integer("process_id", -1, "Which of them this one is, from 0.", flag_values=FLAGS)
+flags.DEFINE_integer(
+    "start_timeout",
+    120,
+    "Seconds until all processes must have come.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "traceback", False, "Shows where in the code an error was raised.", flag_values=FLAGS
 )
@@ -138,9 +153,10 @@ if __name__ == "__main__":
     REST = parse_flags(sys.argv)
     asked(REST)
 
-from dwa_jax import compilation_cache, host_memory
+from dwa_jax import compilation_cache, host_memory, processes
 from dwa_jax.finetune import cross_validation, interrupts, run_folder
 from dwa_jax.finetune.health import Diverged
+from dwa_jax.finetune.listener import Listener
 from experiments.terminal import overview, preview
 from experiments.terminal.console import Terminal
 
@@ -151,36 +167,62 @@ def main(argv: list[str]) -> None:
     """
     started = time.perf_counter()
     config, folder = asked(argv)
+    try:
+        processes.join(
+            FLAGS.coordinator,
+            FLAGS.processes,
+            FLAGS.process_id,
+            give_up=_give_up,
+            timeout=FLAGS.start_timeout,
+        )
+    except ValueError as error:
+        _fail(str(error))
     compilation_cache.enable(FLAGS.compilation_cache)
     console = Terminal()
+    if FLAGS.dry_run and not processes.is_first():
+        return
     try:
         if FLAGS.dry_run:
             config = preview.preview(config, console, sys.argv[1:])
             run_folder.differences(folder, run_folder.located(config))
             return
+        told = console if processes.is_first() else Listener()
         finished = cross_validation.is_complete(config, folder)
         trained = cross_validation.complete(
-            config, folder, listener=console, listen=interrupts.listen, started=started
+            config, folder, listener=told, listen=interrupts.listen, started=started
         )
-        if not finished:
+        if not finished and processes.is_first():
             overview.conclude(console, trained.summary, folder)
+        processes.end()
     except interrupts.Interrupted as stop:
-        console.note(f"{stop}; saved. The same command continues the run.")
+        if processes.is_first():
+            console.note(f"{stop}; saved. The same command continues the run.")
         _end(128 + stop.signum)
     except Diverged as error:
-        command.complain(str(error))
+        if processes.is_first():
+            command.complain(str(error))
         _end(3)
     except Exception as error:
         words = command.words_of(error)
         if words is None:
+            if processes.how_many() > 1:
+                # Most often another process is gone, and soon it is known which.
+                processes.wait_for_word()
             raise
         if FLAGS.traceback:
             traceback.print_exc()
-        command.complain(words)
+        if not processes.is_heard(error):
+            command.complain(words)
         _end(2)
 
 
+def _give_up(line):
+    command.complain(line)
+    os._exit(4)
+
+
 def _end(status):
+    processes.end()
     # Not sys.exit: nothing can end a compilation that is left on its thread, and what Orbax
     # left unfinished would have its say.
     for file in (sys.stdout, sys.stderr):

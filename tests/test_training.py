@@ -174,9 +174,20 @@ def test_two_devices_give_the_trajectory_of_one(scope, caplog):
     assert_close(results[0][0].psi, results[1][0].psi, rtol=1e-3, atol=1e-5)
 
 
-def test_rows_that_do_not_divide_over_the_devices_are_an_error():
-    with pytest.raises(ValueError, match="7 rows does not divide over 2 devices"):
-        sharding.shard_rows(batch(rows=7), sharding.data_mesh(jax.devices()[:2]))
+def test_rows_that_do_not_divide_over_the_devices_are_made_up_and_count_for_nothing():
+    mesh = sharding.data_mesh(jax.devices()[:2])
+    odd = batch(rows=7)
+    made = sharding.shard_rows(odd, mesh, 3)
+    for name, values in odd.items():
+        assert made[name].shape == (12, *values.shape[1:])
+        np.testing.assert_array_equal(made[name][:7], values)
+    assert not np.any(made["score_mask"][7:]) and not np.any(made["category_mask"][7:])
+    np.testing.assert_array_equal(np.sum(made["attention_mask"][7:], axis=1), 1)
+    results = []
+    for given in (odd, sharding.shard_rows(odd, mesh)):
+        state, step, _ = make()
+        results.append(train(sharding.replicate(state, mesh), step, [given]))
+    assert_close(results[0][1], results[1][1], rtol=1e-5)
 
 
 def test_frozen_leaves_stay_bit_identical_and_only_lora_and_heads_train():

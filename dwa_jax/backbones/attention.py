@@ -52,6 +52,7 @@ def attention(
     dropout_key: jax.Array | None = None,
     platform: str = "",
     lengths: Lengths | None = None,
+    devices: int = 1,
 ) -> jax.Array:
     """Scaled dot-product attention with grouped query heads.
 
@@ -65,6 +66,7 @@ def attention(
       platform: see `products.is_cpu`.
       lengths: what the mask says, where it can be said so; then a GPU's fused attention
         is taken where there is one for this dtype, width and rate.
+      devices: over which the rows are spread; divides B.
 
     Returns:
       (B, T, H, E). A query that may look nowhere gets the mean of the values, so
@@ -82,20 +84,28 @@ def attention(
     # Heads lead the contractions: both become plain batched matrix products.
     query = query.reshape(b, t, k, h // k, e).transpose(0, 2, 3, 1, 4)
     key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-    at_a_time = b * k
+    at_a_time = b // devices * k
     if is_cpu(platform):
-        at_a_time = _heads_at_a_time(b * k, h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize)
-    if at_a_time == b * k:
+        each = h // k * t * s * jnp.dtype(wide(query.dtype)).itemsize
+        at_a_time = _heads_at_a_time(b // devices * k, each)
+    if at_a_time == b // devices * k:
         # Memory is what a GPU lacks, and what its products wait for.
         kept = is_cpu(platform)
         mixed = _at_once(dropout_rate, kept, query, key, value, mask[:, None, None], dropout_key)
     else:
         # Every key/value head by itself, with its row's mask.
         mask = jnp.broadcast_to(mask[:, None], (b, k, *mask.shape[1:]))[:, :, None]
-        q, k_, v, mask = (x.reshape(-1, at_a_time, *x.shape[2:]) for x in (query, key, value, mask))
+        # Every device goes through groups of its own rows.
+        own = (devices,) if devices > 1 else ()
+        q, k_, v, mask = (
+            x.reshape(*own, -1, at_a_time, *x.shape[2:]) for x in (query, key, value, mask)
+        )
+        if own:
+            q, k_, v, mask = (x.swapaxes(0, 1) for x in (q, k_, v, mask))
         if dropout_key is not None:
             dropout_key = jax.random.split(dropout_key, q.shape[0])
-        mixed = _in_parts(dropout_rate, q, k_, v, mask, dropout_key).reshape(query.shape)
+        mixed = _in_parts(dropout_rate, q, k_, v, mask, dropout_key)
+        mixed = (mixed.swapaxes(0, 1) if own else mixed).reshape(query.shape)
     return mixed.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 

@@ -15,8 +15,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 
+from dwa_jax import sharding
 from dwa_jax.backbones import low_rank
 from dwa_jax.backbones.attention import Lengths, attention, wide
 from dwa_jax.backbones.config import BackboneConfig
@@ -49,6 +51,7 @@ def linear(
     dropout_rate: float = 0.0,
     dropout_key: jax.Array | None = None,
     platform: str = "",
+    may_merge: bool = True,
 ) -> jax.Array:
     """Computes x W + b, plus the low-rank update (dropout(x) U) V where there is one.
 
@@ -62,6 +65,7 @@ def linear(
       dropout_rate: rate on the update's input.
       dropout_key: PRNG key; None for rate 0.
       platform: see `products.is_cpu`.
+      may_merge: see `low_rank.multiply`.
 
     Returns:
       (..., O) in `dtype`. Source: Hu et al. 2021, "LoRA", section 4.1.
@@ -73,7 +77,8 @@ def linear(
         update = product(dropout(x, dropout_rate, dropout_key), u.astype(dtype), platform)
         y = product(x, kernel, platform) + product(update, v.astype(dtype), platform)
     else:
-        y = low_rank.multiply(x, kernel, u.astype(dtype), v.astype(dtype), platform)
+        u, v = u.astype(dtype), v.astype(dtype)
+        y = low_rank.multiply(x, kernel, u, v, platform, may_merge=may_merge)
     if bias is not None:
         y = y + _along_last(bias.astype(dtype), y)
     return y
@@ -205,13 +210,14 @@ _probed.defvjp(lambda y, probe: (y, None), lambda _, y_bar: (y_bar, y_bar))
 
 
 class Block(nn.Module):
-    """The fields every part of a trunk has."""
+    """The fields every part of a trunk has; `mesh` where it runs on several devices."""
 
     config: BackboneConfig
     dtype: DTypeLike = jnp.float32
     param_dtype: DTypeLike = jnp.float32
     lora_dropout: float = 0.0
     platform: str = ""
+    mesh: Mesh | None = None
 
     def matrix_init(self) -> Callable[..., jax.Array]:
         return nn.initializers.normal(self.config.initializer_range)
@@ -246,9 +252,26 @@ class Block(nn.Module):
             return y
         return _probed(y, self.get_variable("probes", kind))
 
+    def whole(self, matrix: jax.Array) -> jax.Array:
+        """Gathers a matrix that is split over devices, as what the trunk computes in."""
+        if self.mesh is None or self.is_initializing():
+            return matrix
+        # Cast first: in half precision half as many bytes travel.
+        return sharding.gathered(matrix.astype(self.dtype), self.mesh)
+
+    def in_rows(self, x: jax.Array) -> jax.Array:
+        """Keeps x (B, ...) where its rows are, where a matrix might draw it elsewhere."""
+        return sharding.by_rows(x, self.mesh) if self.mesh and self.spread_over(x) > 1 else x
+
+    def spread_over(self, x: jax.Array) -> int:
+        """Returns over how many devices the rows of x (B, ...) are spread."""
+        if self.mesh is None or self.is_initializing() or x.shape[0] % self.mesh.size:
+            return 1
+        return self.mesh.size
+
     def part(self, cls: Callable, *args: Any, **kwargs: Any) -> Any:
-        common = self.config, self.dtype, self.param_dtype, self.lora_dropout, self.platform
-        return cls(*common, *args, **kwargs)
+        numbers = self.config, self.dtype, self.param_dtype, self.lora_dropout
+        return cls(*numbers, self.platform, self.mesh, *args, **kwargs)
 
 
 class Linear(Block):
@@ -260,18 +283,18 @@ class Linear(Block):
     @nn.compact
     def __call__(self, x: jax.Array, deterministic: bool = True) -> jax.Array:
         shape = (x.shape[-1], self.features)
-        kernel = self.param("kernel", self.matrix_init(), shape, self.param_dtype)
+        kernel = self.whole(self.param("kernel", self.matrix_init(), shape, self.param_dtype))
         bias = None
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
         if not self.has_variable("lora", "u"):
-            y = linear(x, kernel, bias, dtype=self.dtype, platform=self.platform)
+            y = self.in_rows(linear(x, kernel, bias, dtype=self.dtype, platform=self.platform))
             return self.recorded("dense", y, x.astype(self.dtype))
-        u: jax.Array = self.get_variable("lora", "u")
-        v: jax.Array = self.get_variable("lora", "v")
+        u: jax.Array = self.whole(self.get_variable("lora", "u"))
+        v: jax.Array = self.whole(self.get_variable("lora", "v"))
         rate = 0.0 if deterministic else self.lora_dropout
         key = self.make_rng("dropout") if rate else None
-        return linear(
+        y = linear(
             x,
             kernel,
             bias,
@@ -281,7 +304,9 @@ class Linear(Block):
             dropout_rate=rate,
             dropout_key=key,
             platform=self.platform,
+            may_merge=self.mesh is None or not sharding.splits_parameters(self.mesh),
         )
+        return self.in_rows(y)
 
 
 class Embedding(Block):
@@ -294,7 +319,8 @@ class Embedding(Block):
         shape = (self.rows, self.config.hidden_size)
         table = self.param("embedding", self.matrix_init(), shape, self.param_dtype)
         # An id outside the table (a tokenizer of another model) becomes NaN, not a wrong row.
-        found = jnp.take(table, ids, axis=0, mode="fill").astype(self.dtype)
+        found = jnp.take(self.whole(table), ids, axis=0, mode="fill").astype(self.dtype)
+        found = self.in_rows(found)
         return self.recorded("embedding", found, ids)
 
 
@@ -367,6 +393,7 @@ class Attention(Block):
             platform=self.platform,
             # One query a row is not worth it.
             lengths=lengths if positions is None else None,
+            devices=self.spread_over(x),
         )
         mixed = mixed.reshape(*asking.shape[:2], c.num_heads * c.head_dim)
         return self.part(Linear, x.shape[-1], c.output_bias, name="output")(mixed, deterministic)
@@ -419,6 +446,11 @@ class Trunk(Block):
             # Inside a scan nothing can be merged across iterations anyway.
             merges = self.single or unroll == count
             layer = nn.remat(layer, prevent_cse=merges, static_argnums=(3,))
+        elif self.mesh is not None and sharding.splits_parameters(self.mesh):
+            # A loop would keep what a layer gathers for the way back: all of the weights.
+            layer = nn.remat(
+                layer, prevent_cse=False, static_argnums=(3,), policy=sharding.gathers_again
+            )
         if self.single:
             return self.part(layer)
         scanned = nn.scan(

@@ -85,7 +85,13 @@ def order_for(rows: int, num_in: int, num_out: int, rank: int, dtype: DTypeLike)
 
 
 def multiply(
-    x: jax.Array, kernel: jax.Array, u: jax.Array, v: jax.Array, platform: str = ""
+    x: jax.Array,
+    kernel: jax.Array,
+    u: jax.Array,
+    v: jax.Array,
+    platform: str = "",
+    *,
+    may_merge: bool = True,
 ) -> jax.Array:
     """Computes x (W + U V).
 
@@ -95,12 +101,14 @@ def multiply(
       u: (I, R).
       v: (R, O), already scaled; all four of one dtype.
       platform: see `products.is_cpu`.
+      may_merge: whether W + U V may be kept for the way back.
 
     Returns:
       (..., O).
     """
     num_in, num_out = kernel.shape
     order = order_for(x.size // num_in, num_in, num_out, u.shape[-1], x.dtype)
+    order = order._replace(merged=order.merged and may_merge)
     return _multiply(order, platform, x, kernel, u, v)
 
 

@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from dwa_jax import mesh_sizes
+
 # Far more than makes sense; a run that is read back may be a stranger's.
 _MANY = 10**9
 # Values of a key with several, characters of one of them, and of a text.
@@ -382,9 +384,15 @@ class Config:
     batch_size: int = _key(8, "Rows a step, over all devices.", least=1, most=10**6)
     microbatches: int = _key(
         1,
-        "Parts that a batch is worked through in; must divide the rows of a device.",
+        "Parts that a batch is worked through in.",
         least=1,
         most=10**6,
+        later="any",
+    )
+    mesh: str = _key(
+        "data=-1,fsdp=1",
+        'Devices by axis, -1 for what is left: "data" spreads rows alone, "fsdp" also splits '
+        "parameters and optimizer states; docs/scale.md.",
         later="any",
     )
     learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
@@ -483,6 +491,7 @@ class Config:
             # Defaults are in range, and to ask for some choices takes JAX.
             if value != field.default:
                 _check_range(field.name, value, field.metadata["key"])
+        object.__setattr__(self, "mesh", str(mesh_sizes.parse(self.mesh)))
         if self.protocol == "paper":
             self._follow_papers()
         _check_fractions(self.fractions)
@@ -635,7 +644,7 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 def _typed(name, value, kind):
     if kind is Scratch:
         return _scratch(value)
-    if name in _FILES or name == "labels":
+    if name in (*_FILES, "labels", "mesh"):
         value = _as_text(value)
     if kind is tuple:
         # JSON and people write lists.

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from scipy import special
 
-from dwa_jax import data, regular_files
+from dwa_jax import data, processes, regular_files
 from dwa_jax.finetune import loop, own_files, plots, predictions_file, run, run_folder, saved
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import divide, folds_of, read_rows
@@ -61,6 +61,11 @@ def complete(
         return run.finish(
             config, folder, given=given, listener=listener, listen=listen, started=started
         )
+    if processes.how_many() > 1:
+        raise ValueError(
+            f"folds={config.folds} are trained by one process, not by {processes.how_many()}; "
+            "several train one fold, fold=1, or 2, ..."
+        )
     listener, config = listener or Listener(), run_folder.located(config)
     if folder is not None and is_complete(config, folder):
 
@@ -80,7 +85,7 @@ def is_complete(config: Config, folder: Path) -> bool:
       OSError: one cannot be read.
     """
     if not config.folds or config.fold:
-        return run.is_over(config, folder)
+        return processes.first(lambda: run.is_over(config, folder))
     if not regular_files.check_regular(folder / "summary.json"):
         return False
     places = [run_folder.fold_folder(folder, fold) for fold in range(1, config.folds + 1)]

@@ -65,7 +65,7 @@ def describe(
         + memory.readable(
             memory.process_bytes(needs, on_host=setup.mesh.devices.flat[0].platform == "cpu")
         ),
-        "devices": f"{devices} x {setup.mesh.devices.flat[0].device_kind}",
+        "devices": f"{devices} x {setup.mesh.devices.flat[0].device_kind}" + _split_over(setup),
     }
 
 
@@ -89,6 +89,11 @@ def classes(config: Config, corpus: Corpus) -> list[str]:
     if missing := int((categories < 0).sum()):
         lines.append(f"{missing:,} rows without one")
     return lines
+
+
+def _split_over(setup):
+    parts = setup.mesh.shape["fsdp"]
+    return f", parameters split over {parts}" if parts > 1 else ""
 
 
 def _ways(config, train, model, setup):

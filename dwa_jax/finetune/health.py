@@ -6,6 +6,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from dwa_jax import processes
 from dwa_jax.finetune.listener import Listener
 from dwa_jax.finetune.writers import Log
 
@@ -15,6 +16,7 @@ _MOST_NOTES = 5
 _SHOUTS = 3
 # Steps whose outcome may be outstanding: far more than a device is ever behind.
 _MOST_PENDING = 100
+_SHARED_PENDING = 2
 
 
 class Diverged(Exception):
@@ -72,11 +74,16 @@ class Health:
         """
         self._pending.append((step, epoch, rows, values))
         while self._pending:
-            if not self._pending[0][3]["skipped"].is_ready() and (
-                len(self._pending) <= _MOST_PENDING
-            ):
+            if self._may_wait():
                 return
             self._judge(*self._pending.popleft())
+
+    def _may_wait(self):
+        # Several processes look at the same steps, or one of them would end alone.
+        if processes.how_many() > 1:
+            return len(self._pending) <= _SHARED_PENDING
+        ready = self._pending[0][3]["skipped"].is_ready()
+        return not ready and len(self._pending) <= _MOST_PENDING
 
     def settle(self) -> None:
         """Looks at every step, waiting where needed; before anything is saved.

@@ -7,11 +7,16 @@ listens.
 """
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import TypeVar
+
+from jax.experimental import multihost_utils
+
+from dwa_jax import processes
 
 T = TypeVar("T")
 
@@ -87,6 +92,19 @@ class SignalStop(Stop):
         return done.result()
 
 
+class SharedStop(Stop):
+    """Stops every process of a run at the same look, after SIGTERM to any of them."""
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def check(self) -> None:
+        """See `Stop.check`; to be called by all processes, in the same order."""
+        self._looks += 1
+        if multihost_utils.reached_preemption_sync_point(self._looks):
+            raise Interrupted(signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def ignore() -> Iterator[Stop]:
     """Yields a `Stop` that never stops: signals stay the caller's."""
@@ -95,7 +113,14 @@ def ignore() -> Iterator[Stop]:
 
 @contextlib.contextmanager
 def listen() -> Iterator[Stop]:
-    """Yields a `SignalStop` that hears the first signal; a second one ends the process at once."""
+    """Yields a `SignalStop` that hears the first signal; a second one ends the process at once.
+
+    Of several processes it is a `SharedStop`: JAX's runtime has heard SIGTERM from the start.
+    """
+    if processes.how_many() > 1:
+        with _shared() as shared:
+            yield shared
+        return
     stop, previous = SignalStop(), {}
 
     def handle(signum, frame):
@@ -109,6 +134,23 @@ def listen() -> Iterator[Stop]:
             previous[signum] = signal.signal(signum, handle)
     try:
         yield stop
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def _shared():
+    # Ctrl-C reaches one process or all of them; as SIGTERM it reaches all.
+    previous = {}
+    with contextlib.suppress(ValueError):
+        previous[signal.SIGINT] = signal.signal(
+            signal.SIGINT, lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+        )
+        # Behind the runtime's own, which it puts aside once it is set again.
+        previous[signal.SIGTERM] = signal.getsignal(signal.SIGTERM)
+    try:
+        yield SharedStop()
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)

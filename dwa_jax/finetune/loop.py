@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from dwa_jax import data, metrics, sharding, training
+from dwa_jax import data, metrics, processes, sharding, training
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints
 from dwa_jax.finetune import choices, in_flight
 from dwa_jax.finetune.config import Config
@@ -161,7 +161,8 @@ def predict_split(
         for name, values in found.items():
             if name not in outputs:
                 outputs[name] = np.full((num_rows, values.shape[1]), np.nan)
-            outputs[name][rows[rows >= 0]] = values[rows >= 0]
+            # Behind the batch's own rows there may be some that make up the devices' number.
+            outputs[name][rows[rows >= 0]] = values[: len(rows)][rows >= 0]
     score, category, probabilities = read_outputs(outputs, thresholds, clip_scores)
     missing = np.full(num_rows, np.nan)
     predictions = {
@@ -339,10 +340,9 @@ def train_loop(
                 clock.restart()
                 for batch in batches["train"].epoch(epoch, start=step + steps_per_epoch - end):
                     stop.check()
-                    tokens, padded = int(batch["attention_mask"].sum()), batch["input_ids"].size
-                    shape = batch["input_ids"].shape
-                    rows = batch.pop("row")
-                    placed = sharding.shard_rows(batch, setup.mesh)
+                    tokens, rows = int(batch["attention_mask"].sum()), batch.pop("row")
+                    placed = sharding.shard_rows(batch, setup.mesh, setup.options.microbatches)
+                    shape = placed["input_ids"].shape
                     if shape not in compiled:
                         # Ahead of the call, which finds it, while the state is still whole.
                         with bar.telling(f"compiling for {shape[0]} x {shape[1]} tokens"):
@@ -353,7 +353,7 @@ def train_loop(
                     step += 1
                     bar.advance()
                     health.follow(step, epoch + 1, rows, values)
-                    record = clock.count(tokens, padded, step, values)
+                    record = clock.count(tokens, placed["input_ids"].size, step, values)
                     if record is not None:
                         # Those before it first, so that the file's order is the steps'.
                         health.settle()
@@ -396,7 +396,12 @@ def _learns_by_squares(config):
 
 def _is_due(config, step, seconds):
     steps, minutes = config.checkpoint_every, config.checkpoint_minutes
-    return bool(steps and step % steps == 0) or bool(minutes and seconds >= 60 * minutes)
+    if steps and step % steps == 0:
+        return True
+    # Clocks differ, and asking at every step would cost.
+    if not minutes or (processes.how_many() > 1 and step % config.log_every):
+        return False
+    return processes.first(lambda: seconds >= 60 * minutes)
 
 
 def is_trained(config: Config, evaluated: int, best_epoch: int) -> bool:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from dwa_jax import training, trunk
+from dwa_jax import sharding, training, trunk
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.model import Model
 from dwa_jax.finetune.setup import Setup
@@ -57,7 +57,7 @@ def estimate(
         math.prod(site.probe) * jnp.dtype(site.dtype).itemsize for site in plan or ()
     )
     outputs //= setup.mesh.size
-    rows //= setup.mesh.size * config.microbatches
+    rows = -(-rows // (setup.mesh.size * config.microbatches))
     batch = {
         name: jax.ShapeDtypeStruct((rows, tokens), jnp.int32)
         for name in ("input_ids", "attention_mask")
@@ -71,9 +71,11 @@ def estimate(
     kept = saved(module)
     whole = saved(module.clone(remat=False)) if module.remat else kept
     return {
-        "parameters": _bytes((state.theta, state.frozen, state.psi, state.phi)),
-        "optimizer": _bytes(state.optimizers),
-        "gradients": copies * _bytes(state.theta) + _bytes(state.psi) + outputs,
+        "parameters": sharding.device_bytes((state.theta, state.frozen, state.psi, state.phi)),
+        "optimizer": sharding.device_bytes(state.optimizers),
+        "gradients": copies * sharding.device_bytes(state.theta)
+        + sharding.device_bytes(state.psi)
+        + outputs,
         "activations": round(kept + _WORKING * whole / max(module.config.num_layers, 1)),
     }
 
@@ -86,14 +88,10 @@ def records_of(
     Returns:
       What `training.plan_records` does.
     """
-    part = rows // config.microbatches
+    part = -(-rows // config.microbatches)
     return training.plan_records(
         model.module, setup.state, setup.tasks, setup.options, part, tokens
     )
-
-
-def _bytes(tree):
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @from_shapes

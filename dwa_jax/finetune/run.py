@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import data, heads, host_memory, lora, regular_files, sharding
+from dwa_jax import data, heads, host_memory, lora, processes, regular_files, sharding
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints, remove_all
 from dwa_jax.finetune import (
     bad_rows,
@@ -69,9 +69,11 @@ def finish(
       health.Diverged: too many updates in a row were left out.
     """
     started = time.perf_counter() if started is None else started
-    listener = listener or Listener()
+    if listener is None or not processes.is_first():
+        listener = Listener()
     config = run_folder.located(config)
-    if folder is not None and is_over(config, folder):
+    processes.agree("another configuration", config.to_dict())
+    if folder is not None and processes.first(lambda: is_over(config, folder)):
 
         def rows():
             return fingerprint(read_corpus(config, given) if corpus is None else corpus)
@@ -146,20 +148,27 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     chosen = check_choices(config)
     if folder is None and chosen:
         raise ValueError(f"writers={config.writers!r} need a folder to write in: folder=...")
-    begun = folder is not None and _begun(config, folder, held)
+    begun = folder is not None and processes.first(lambda: _begun(config, folder, held))
     if corpus is None:
         corpus = read_corpus(config, given)
     rows = fingerprint(corpus)  # before some that have no token are left out
-    model, batches, setup, notes = prepare(config, corpus, run_folder.lengths(folder, config))
+    processes.agree("other rows", rows)
+    lengths = processes.first(lambda: run_folder.lengths(folder, config))
+    model, batches, setup, notes = prepare(config, corpus, lengths)
+    processes.agree("another backbone", model.digests)
     if folder is not None:
-        if not begun:
-            # Only now: a mistake above leaves no folder.
-            folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(run_folder.lock(folder))
-        elif run_folder.is_unbegun(folder):
-            # Another tokenizer may have other files.
-            own_files.remove_own(folder, "tokenizer")
-        notes += run_folder.open_folder(folder, config, rows, model.digests)
+
+        def open_folder():
+            if not begun:
+                # Only now: a mistake above leaves no folder.
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(run_folder.lock(folder))
+            elif run_folder.is_unbegun(folder):
+                # Another tokenizer may have other files.
+                own_files.remove_own(folder, "tokenizer")
+            return run_folder.open_folder(folder, config, rows, model.digests)
+
+        notes += processes.first(open_folder)
     notes = [*corpus.notes, *notes]
     for note in notes:
         listener.note(f"note: {note}")
@@ -174,10 +183,18 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     listener.begin(told | ({"folder": str(folder)} if folder is not None else {}))
     checkpoints: Checkpoints | MemoryCheckpoints = MemoryCheckpoints()
     if folder is not None:
-        with own_files.placing(folder, adopt=True) as place:
-            saved.write_tokens_and_shape(place, model.tokenizer, model.module, model.pooling)
+
+        def write_beginnings():
+            with own_files.placing(folder, adopt=True) as place:
+                saved.write_tokens_and_shape(place, model.tokenizer, model.module, model.pooling)
+
+        processes.first(write_beginnings)
         checkpoints = Checkpoints(folder / "checkpoints")
-    log = writers.Log(folder, config.to_dict(), chosen, listener.note)
+    # One process writes; what the others note goes with them.
+    writes = processes.is_first()
+    log = writers.Log(
+        folder if writes else None, config.to_dict(), chosen if writes else {}, listener.note
+    )
     held.callback(log.close)
     host_memory.keep()
     before = time.perf_counter()
@@ -259,16 +276,23 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     summary = run_folder.plain(summary)
     found = _predicted(corpus, last, outputs)
     if folder is not None:
-        with own_files.placing(folder, adopt=True) as place:
-            predictions_file.write_predictions(place / "predictions.csv", found)
-            saved.write_weights(place, state.theta, state.psi)
-            references.write(place, reference)
-            plots.save(plots.draw(summary, records, found), place / "plots")
-        # Last: that it is there says that the run has ended.
-        with own_files.placing(folder, adopt=True) as place:
-            run_folder.write_json(place / "summary.json", summary)
-        if not config.keep_checkpoints:
-            remove_all(folder / "checkpoints")
+        weights = state.theta, state.psi
+        if processes.how_many() > 1:
+            weights = sharding.to_host(weights)
+
+        def write_results():
+            with own_files.placing(folder, adopt=True) as place:
+                predictions_file.write_predictions(place / "predictions.csv", found)
+                saved.write_weights(place, *weights)
+                references.write(place, reference)
+                plots.save(plots.draw(summary, records, found), place / "plots")
+            # Last: that it is there says that the run has ended.
+            with own_files.placing(folder, adopt=True) as place:
+                run_folder.write_json(place / "summary.json", summary)
+            if not config.keep_checkpoints:
+                remove_all(folder / "checkpoints")
+
+        processes.first(write_results)
     log.conclude(summary, int(state.step))
     return saved.Trained(
         config=config,
@@ -416,7 +440,7 @@ def check_step(setup: Setup, batches: data.Batches) -> None:
     batch = next(batches.epoch(0))
     del batch["row"]
     # Placed as the loop places it, which need not trace it again.
-    placed = sharding.shard_rows(batch, setup.mesh)
+    placed = sharding.shard_rows(batch, setup.mesh, setup.options.microbatches)
     try:
         jax.eval_shape(setup.step, setup.state, placed)
     except TypeError as error:

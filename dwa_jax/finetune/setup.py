@@ -316,18 +316,9 @@ def make_setup(
       lengths: from `run_folder.lengths`, where the run was extended.
 
     Raises:
-      ValueError: an option is out of range, or batches do not divide over the devices.
+      ValueError: an option is out of range, or the mesh is not one of the devices here.
     """
-    mesh = sharding.data_mesh()
-    for name, parts in (
-        ("batch_size", mesh.size * config.microbatches),
-        ("eval_batch_size", mesh.size),
-    ):
-        if (rows := getattr(config, name)) % parts:
-            raise ValueError(
-                f"{name}={rows} must be a multiple of {parts} "
-                f"({mesh.size} devices, {config.microbatches} microbatches)"
-            )
+    mesh = sharding.make_mesh(config.mesh)
     counts = np.bincount(
         corpus.categories["train"][corpus.categories["train"] >= 0], minlength=config.num_classes
     )
@@ -340,6 +331,10 @@ def make_setup(
     theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
     model.params = None
+    if sharding.splits_parameters(mesh):
+        # Before there are moments, which then are split from the start.
+        theta = sharding.put(theta, sharding.parameter_shardings(theta, mesh))
+        frozen = sharding.put(frozen, sharding.parameter_shardings(frozen, mesh))
     proportions = counts / max(int(counts.sum()), 1)
     settings = model.module.config
     # What is best to say of a text that nothing is known of; one more of each class, so that
@@ -358,7 +353,9 @@ def make_setup(
         state = state._replace(psi={**state.psi, **begun})
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     options = step_options(config, **common)
-    step = _step(model.module, tuple(tasks), method, optimizers, options)
-    predict = training.make_predict(model.module, tasks, representation=True, **common)
-    state = sharding.replicate(state, mesh)
+    # One device's program has nothing to say of others.
+    module = model.module.clone(mesh=mesh) if mesh.size > 1 else model.module
+    step = _step(module, tuple(tasks), method, optimizers, options)
+    predict = training.make_predict(module, tasks, representation=True, **common)
+    state = sharding.put(state, training.placements(state, mesh))
     return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)

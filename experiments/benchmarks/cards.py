@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.experimental import topologies
 from jax.sharding import Mesh
+
+from dwa_jax import sharding
 
 GIB = 2**30
 
@@ -33,6 +34,7 @@ class Card(NamedTuple):
       single: likewise of float32 as TF32, which XLA takes unless a precision is set.
       full: likewise of float32 with all of its digits.
       whole: operations a second on integers.
+      link: bytes a second to other cards of one machine, each way: NVLink's, or PCI Express 4.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Card(NamedTuple):
     single: float
     full: float
     whole: float
+    link: float = 32e9
 
     def usable(self, fraction: float = 0.75) -> float:
         """Bytes that JAX takes for itself at its start, by default three quarters."""
@@ -80,21 +83,25 @@ runtime_version {{ major: 13 minor: 0 patch: 0 }}
 device_description_str: "{self.title}"
 """
 
-    def mesh(self) -> Mesh:
-        """One such device, which is not there, for `jax.jit(...).lower` to compile for.
+    def mesh(self, devices: int = 1, sizes: str = "") -> Mesh:
+        """Such devices, which are not there, for `jax.jit(...).lower` to compile for.
+
+        Args:
+          devices: of one machine.
+          sizes: of the mesh, see `sharding.make_mesh`.
 
         Raises:
-          ValueError: the compiler is not installed.
+          ValueError: the compiler is not installed, or the sizes do not make up the devices.
         """
         try:
             topology = topologies.get_topology_desc(
-                self.title, "cuda", target_config=self.target(), topology="1x1x1"
+                self.title, "cuda", target_config=self.target(), topology=f"1x1x{devices}"
             )
         except (RuntimeError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
             raise ValueError(
                 f"compiling for a GPU needs NVIDIA's wheels: pip install -e '.[gpu_plan]' ({error})"
             ) from None
-        return Mesh(np.array(topology.devices), ("data",))
+        return sharding.make_mesh(sizes, topology.devices)
 
 
 _HOPPER: dict[str, Any] = {
@@ -109,6 +116,7 @@ _HOPPER: dict[str, Any] = {
     "single": 495e12,
     "full": 67e12,
     "whole": 16.7e12,
+    "link": 450e9,
 }
 _AMPERE: dict[str, Any] = {"capability": (8, 6), "shared": 102400, "block": 101376, "threads": 1536}
 _ADA: dict[str, Any] = {**_AMPERE, "capability": (8, 9), "cache": 75497472}
@@ -131,6 +139,7 @@ CARDS = {
         single=156e12,
         full=19.5e12,
         whole=9.7e12,
+        link=300e9,
     ),
     "l40s": Card(
         "L40S",

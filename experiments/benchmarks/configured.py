@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from dwa_jax import backbones, heads, training, trunk
 from dwa_jax.finetune.config import Config
@@ -41,7 +42,10 @@ def computed(function: Callable, *given: Any) -> Any:
 
 
 def configured_run(
-    config: Config, platform: str = "", evaluate: Callable = jax.eval_shape
+    config: Config,
+    platform: str = "",
+    evaluate: Callable = jax.eval_shape,
+    mesh: Mesh | None = None,
 ) -> ConfiguredRun:
     """Makes the step of a configuration as a run of it would.
 
@@ -49,6 +53,7 @@ def configured_run(
       config: whose backbone is "scratch" or one that `shapes.published` knows.
       platform: what the step is compiled for; "" is JAX's default.
       evaluate: makes the state, of shapes alone by default; `computed` draws it.
+      mesh: whose devices it runs on; None is one.
 
     Raises:
       ValueError: the backbone's shape is not known here, or an option is out of range.
@@ -70,6 +75,8 @@ def configured_run(
         return first_state(config, settings, theta, frozen, tasks, method, optimizers, key)
 
     state = evaluate(first, key, params, adapter)
+    if mesh is not None and mesh.size > 1:
+        module = module.clone(mesh=mesh)
     pooling = config.pooling or heads.default_pooling(settings)
     step = training.make_step(
         module, tasks, method, optimizers, step_options(config, pooling, scale)

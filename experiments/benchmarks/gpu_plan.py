@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from dwa_jax import sharding, training
 from dwa_jax.finetune.config import Config
 from experiments.benchmarks.cards import CARDS, GIB, Card, holding
 from experiments.benchmarks.configured import abstract_batch, configured_run
-from experiments.benchmarks.program import Kernel, read_program
+from experiments.benchmarks.program import COLLECTIVES, Kernel, read_program
 from experiments.terminal import usage
 
 # A small kernel's least time.
@@ -45,6 +46,7 @@ def measure_plan(
     gpu: str,
     tokens: int,
     changes: dict[str, Any],
+    devices: int = 1,
 ) -> dict:
     """Compiles a configuration's step for a GPU and says what it needs.
 
@@ -53,33 +55,34 @@ def measure_plan(
       gpu: one of `cards.CARDS`.
       tokens: T.
       changes: of the configuration's keys.
+      devices: of one machine, whose mesh the configuration says.
 
     Returns:
-      See `plan_of`.
+      See `plan_of`; of one device.
 
     Raises:
       ValueError: the configuration cannot be, or the compiler is not installed.
     """
     chosen = load_config(config, changes)
     card = CARDS[gpu]
-    mesh = card.mesh()
-    run = configured_run(chosen, "gpu")
-    rows = chosen.batch_size
-    state = _placed(run.state, mesh)
-    batch = _placed(abstract_batch(rows, tokens), mesh, "data")
+    mesh = card.mesh(devices, chosen.mesh)
+    run = configured_run(chosen, "gpu", mesh=mesh)
+    parts = devices * chosen.microbatches
+    rows = -(-chosen.batch_size // parts) * parts
+    state = jax.tree.map(_placed, run.state, training.placements(run.state, mesh))
+    spread = NamedSharding(mesh, PartitionSpec(sharding.AXES))
+    batch = {name: _placed(leaf, spread) for name, leaf in abstract_batch(rows, tokens).items()}
     started = time.perf_counter()
     compiled = run.step.lower(state, batch).compile()
     seconds = time.perf_counter() - started
     found = plan_of(compiled.as_text(), compiled.memory_analysis(), card)
     where = {"config": Path(config).stem, "gpu": gpu, "rows": rows, "tokens": tokens}
+    where["devices"] = f"{devices}, {chosen.mesh}" if devices > 1 else "1"
     return {**where, "changes": changes, **found, "compile_seconds": seconds}
 
 
-def _placed(tree, mesh: Mesh, *axes: str):
-    sharding = NamedSharding(mesh, PartitionSpec(*axes))
-    return jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
-    )
+def _placed(leaf, where):
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where)
 
 
 def plan_of(text: str, memory: Any, card: Card) -> dict:
@@ -96,7 +99,8 @@ def plan_of(text: str, memory: Any, card: Card) -> dict:
       hold it at JAX's default fraction; "products", {dtype: TFLOP}; "not_half", the shares of
       the largest others by where they come from; "fused_attention", calls; "kernels",
       "milliseconds", the bound; "by_kind", {kind: milliseconds}; "copies", the share of it that
-      only moves numbers; "host", what the host has a part in.
+      only moves numbers; "host", what the host has a part in; "exchanged_gib", what the device
+      exchanges with others, "exchange_milliseconds", the least time of that.
     """
     program = read_program(text)
     given, left = memory.argument_size_in_bytes, memory.output_size_in_bytes
@@ -105,7 +109,13 @@ def plan_of(text: str, memory: Any, card: Card) -> dict:
     products: dict[str, float] = collections.defaultdict(float)
     wide: dict[str, float] = collections.defaultdict(float)
     kinds: dict[str, float] = collections.defaultdict(float)
+    exchanged = 0.0
     for kernel in program.kernels:
+        if kernel.kind in COLLECTIVES:
+            # A sum is scattered and gathered; of the others the larger side travels.
+            sides = kernel.read, kernel.written
+            exchanged += kernel.times * (sum(sides) if kernel.kind == "all-reduce" else max(sides))
+            continue
         kinds[kernel.kind] += 1000 * kernel.times * least_seconds(kernel, card)
         if kernel.flops:
             products[kernel.dtype] += kernel.times * kernel.flops / 1e12
@@ -127,6 +137,8 @@ def plan_of(text: str, memory: Any, card: Card) -> dict:
         "by_kind": _sorted(kinds),
         "copies": kinds["move"] / time_of_all if time_of_all else 0.0,
         "host": program.notes,
+        "exchanged_gib": exchanged / GIB,
+        "exchange_milliseconds": 1000 * exchanged / card.link,
     }
 
 
@@ -147,7 +159,9 @@ def least_seconds(kernel: Kernel, card: Card) -> float:
 
 def title(found: dict) -> str:
     """Says what a plan is of."""
-    return f"{found['config']}, {found['rows']} x {found['tokens']} tokens"
+    devices = found.get("devices", "1")
+    over = f", devices: {devices}" if devices != "1" else ""
+    return f"{found['config']}, {found['rows']} x {found['tokens']} tokens{over}"
 
 
 def words(found: dict) -> str:
@@ -162,6 +176,14 @@ def words(found: dict) -> str:
             shares,
             fused,
             f"fits {', '.join(found['fits']) or 'none of the cards'}",
+            *(
+                [
+                    f"exchanges {found['exchanged_gib']:.1f} GiB, at least "
+                    f"{found['exchange_milliseconds']:.0f} ms"
+                ]
+                if found["exchanged_gib"]
+                else []
+            ),
             *([] if found["donated"] else ["state not updated in place"]),
             *([host] if host else []),
         ]

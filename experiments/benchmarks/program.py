@@ -69,6 +69,8 @@ _FREE = {
     *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
     *("opt-barrier", "partition-id", "replica-id"),
 }
+# What moves numbers between devices.
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 # What moves numbers and computes none; in a fusion, beside indices.
 _MOVES = {
     *_FREE,
@@ -167,6 +169,10 @@ def _kernel(computations, instructions, own, called):
     elif one.opcode == "dot":
         flops, dtype = _product(instructions, own)
         kind = "product"
+    elif one.opcode.removesuffix("-start") in COLLECTIVES:
+        kind = one.opcode.removesuffix("-start")
+        # What begins one has its operand among its results.
+        written -= read if kind == "all-gather" and one.opcode != kind else 0
     place = re.search(r'op_name="([^"]*)"', one.line)
     return Kernel(kind, 1, flops, dtype, read, written, integers, place[1] if place else "")
 

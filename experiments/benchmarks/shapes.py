@@ -64,6 +64,8 @@ _PUBLISHED = {
     "HuggingFaceTB/SmolLM2-135M-Instruct": _decoder("llama", 49152, 576, 30, 9, 3, 1536)
     | _SMOLLM2
     | {"max_position_embeddings": 8192},
+    "meta-llama/Llama-2-7b-hf": _decoder("llama", 32000, 4096, 32, 32, 32, 11008)
+    | {"rms_norm_eps": 1e-5},
     "sentence-transformers/all-MiniLM-L6-v2": _SHAPES["minilm"] | _DROPOUT,
 }
 

@@ -20,6 +20,11 @@ _OPTIONS = {
     "--config=FILE": "a configuration, which is needed",
     "--config.KEY=VALUE": "changes one of its keys",
     "--workdir=DIR": "folder of the run; by default runs/NAME of the configuration",
+    "--coordinator=HOST:PORT": "of process 0, where several processes train one run; SLURM, Open "
+    "MPI and Kubernetes say it themselves",
+    "--processes=N": "how many there are",
+    "--process_id=I": "which of them this one is, from 0",
+    "--start_timeout=SECONDS": "until all of them must have come, by default 120",
     "--dry_run": "prints what the data come to, and neither trains nor writes anything",
     "--compilation_cache=DIR": "where compiled programs are kept for the next start; by default in "
     "the user's cache folder, off keeps none",

@@ -19,8 +19,8 @@ def both(monkeypatch, function, cached_bytes):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("heads_at_a_time", [1, 2])
-def test_value_and_gradients_are_those_of_one_piece(monkeypatch, causal, heads_at_a_time):
+@pytest.mark.parametrize(("heads_at_a_time", "devices"), [(1, 1), (2, 1), (1, 2)])
+def test_value_and_gradients_are_those_of_one_piece(monkeypatch, causal, heads_at_a_time, devices):
     rng = np.random.default_rng(0)
     query = jnp.asarray(rng.normal(size=(2, 5, 6, 8)), jnp.float32)
     key, value = (jnp.asarray(rng.normal(size=(2, 7, 2, 8)), jnp.float32) for _ in range(2))
@@ -29,7 +29,7 @@ def test_value_and_gradients_are_those_of_one_piece(monkeypatch, causal, heads_a
 
     def gradients():
         def total(*parts):
-            mixed = module.attention(*parts, jnp.asarray(mask))
+            mixed = module.attention(*parts, jnp.asarray(mask), devices=devices)
             return jnp.sum(jnp.sin(mixed) * jnp.arange(mixed.size).reshape(mixed.shape)), mixed
 
         (_, mixed), found = jax.value_and_grad(total, argnums=(0, 1, 2), has_aux=True)(

@@ -105,6 +105,7 @@ def test_a_kernel_takes_as_long_as_what_it_has_most_of():
     [
         (["--change=dtype"], "--change=dtype must be KEY=VALUE"),
         (["--tokens=0"], "--tokens=0 must be at least 1"),
+        (["--devices=0"], "--devices=0 must be at least 1"),
     ],
 )
 def test_mistakes_on_the_command_line_end_in_a_line(given, said, capsys):
@@ -187,3 +188,38 @@ def test_the_plan_of_a_small_decoder(monkeypatch):
     assert found["fused_attention"] == 2 * 3
     # Heads, losses and the Gramian alone.
     assert found["products"].get("f32", 0) < 0.01 * found["products"]["bf16"]
+
+
+def test_what_is_exchanged_is_counted_as_often_as_its_loop_turns():
+    text = """HloModule step
+
+%body (p: (s32[], bf16[8,4])) -> (s32[], bf16[8,4]) {
+  %p = (s32[], bf16[8,4]) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = bf16[8,4]{1,0} get-tuple-element(%p), index=1
+  %begun = (bf16[8,4]{1,0}, bf16[32,4]{1,0}) all-gather-start(%x), dimensions={0}
+  %whole = bf16[32,4]{1,0} all-gather-done(%begun)
+  ROOT %out = (s32[], bf16[8,4]) tuple(%i, %x)
+}
+
+ENTRY %main (a: (s32[], bf16[8,4]), g: f32[32,4], n: f32[]) -> f32[8,4] {
+  %a = (s32[], bf16[8,4]) parameter(0)
+  %g = f32[32,4]{1,0} parameter(1)
+  %n = f32[] parameter(2)
+  %loop = (s32[], bf16[8,4]) while(%a), condition=%c, body=%body, TURNS
+  %sum = f32[] all-reduce(%n), to_apply=%add
+  ROOT %part = f32[8,4]{1,0} reduce-scatter(%g), dimensions={0}, to_apply=%add
+}
+"""
+    text = text.replace("TURNS", 'backend_config={"known_trip_count":{"n":"3"}}')
+    memory = types.SimpleNamespace(
+        argument_size_in_bytes=0,
+        output_size_in_bytes=0,
+        alias_size_in_bytes=0,
+        temp_size_in_bytes=0,
+    )
+    found = gpu_plan.plan_of(text, memory, cards.CARDS["h100"])
+    exchanged = 3 * 2 * 32 * 4 + 2 * 4 + 4 * 32 * 4
+    assert found["exchanged_gib"] == pytest.approx(exchanged / 2**30)
+    assert found["exchange_milliseconds"] == pytest.approx(1000 * exchanged / 450e9)
+    assert "exchanges" in gpu_plan.words(found)

@@ -24,7 +24,7 @@ OTHER = {
     **{"scratch": Scratch(width=64), "lora_dropout": 0.5, "num_classes": 3},
     **{"category_names": tuple("abcde"), "extension_schedule": "restart", "fold": 2},
     **{"protocol": "paper", "coverage": 0.8, "intervals": "by_length"},
-    "adam_mean_dtype": "bfloat16",
+    **{"adam_mean_dtype": "bfloat16", "mesh": "data=-1,fsdp=2"},
 }
 
 

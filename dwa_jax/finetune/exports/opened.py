@@ -109,8 +109,7 @@ def _ours(run, texts, normalize):
     )
     ids = data.encode(run.tokenizer, texts, run.max_tokens, normalize).ids
     mesh = sharding.data_mesh()
-    count = len(ids) + -len(ids) % mesh.size
-    batch = data.pad_rows(ids, count, max(map(len, ids)), run.tokenizer.pad_token_id)
+    batch = data.pad_rows(ids, len(ids), max(map(len, ids)), run.tokenizer.pad_token_id)
     predict = training.make_predict(
         module, run.tasks, pooling=run.pooling, lora_scale=run.lora_scale
     )

@@ -1,0 +1,249 @@
+"""Several processes as one run, on JAX's own runtime: how they begin, agree and end.
+
+Every process runs the same program on the same rows. What only one may do, or what two could see
+differently (a folder, a clock), process 0 does, and the others hear of it through the store of
+JAX's coordination service. Alone, a process asks nobody.
+"""
+
+import contextlib
+import itertools
+import os
+import pickle
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+
+# Nothing public says who takes part, or holds the store.
+from jax._src import distributed
+
+T = TypeVar("T")
+
+# Seconds until all have come; without a sign of life until one counts as lost; for an end together.
+START, SILENT, END = 120, 20, 10
+# Milliseconds that process 0 may take for what the others wait for: it may draw, or copy.
+_PATIENCE = 7 * 24 * 3600 * 1000
+# What tells that a process is one of several, as JAX's own detection reads it.
+_SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
+_COUNTS = {"SLURM_NTASKS": _SLURM, "OMPI_COMM_WORLD_SIZE": ("OMPI_MCA_orte_hnp_uri",)}
+_numbers = itertools.count()
+_ending = threading.Event()
+# Where each process says that it is alive, and the seconds between two times.
+_ALIVE, _BEAT = "dwa_jax/alive", 2
+
+
+def how_many() -> int:
+    """Returns how many processes the run has."""
+    return distributed.global_state.num_processes
+
+
+def index() -> int:
+    """Returns which of them this is."""
+    return distributed.global_state.process_id
+
+
+def is_first() -> bool:
+    """Says whether this process is the one that writes."""
+    return index() == 0
+
+
+def _client() -> Any:
+    return distributed.global_state.client
+
+
+def join(
+    coordinator: str = "",
+    processes: int = 0,
+    process_id: int = -1,
+    *,
+    give_up: Callable[[str], Any],
+    timeout: float = START,
+    silent: int = SILENT,
+) -> None:
+    """Joins the other processes, where there are others; before anything touches a device.
+
+    They are named, or the environment says so: SLURM's `srun`, Open MPI's `mpirun`, a Job of
+    Kubernetes with an index (with the package `kubernetes`), or JAX_COORDINATOR_ADDRESS.
+
+    Args:
+      coordinator: HOST:PORT of process 0, where its port is free; "" asks the environment.
+      processes: how many there are.
+      process_id: which of them this is.
+      give_up: ends the program with this line: not all came, or one was lost. Called from a
+        thread of its own.
+      timeout: seconds until all must have come.
+      silent: seconds without a sign of life after which a process counts as lost.
+
+    Raises:
+      ValueError: the three do not fit together.
+    """
+    named = {
+        "--coordinator": coordinator != "",
+        "--processes": processes != 0,
+        "--process_id": process_id != -1,
+    }
+    if not any(named.values()):
+        if not _is_one_of_several():
+            return
+        given: dict[str, Any] = {}
+    else:
+        if not all(named.values()):
+            missing = ", ".join(name for name, there in named.items() if not there)
+            raise ValueError(f"{', '.join(named)} belong together; {missing} is missing")
+        if not re.fullmatch(r"\S+:\d{1,5}", coordinator):
+            raise ValueError(f"--coordinator={coordinator!r:.80} must be HOST:PORT of process 0")
+        if processes < 1 or not 0 <= process_id < processes:
+            raise ValueError(
+                f"--process_id={process_id} must be one of 0 to {max(processes, 1) - 1}, "
+                f"of --processes={processes}"
+            )
+        given = {
+            "coordinator_address": coordinator,
+            "num_processes": processes,
+            "process_id": process_id,
+        }
+    place = f" at {coordinator}" if coordinator else ""
+
+    def too_late():
+        if index():
+            reason = f"reached no process 0{place} within {timeout:g} s: is it running there, "
+            reason += "with the same --processes, and can this machine reach it?"
+        else:
+            reason = f"waited{place} for {timeout:g} s, and not all of the others have come"
+        give_up(f"process {index()} {reason}")
+
+    # JAX's own end, where someone is missing, is the abort of the process.
+    watch = threading.Timer(timeout, too_late)
+    watch.daemon = True
+    watch.start()
+    try:
+        jax.distributed.initialize(
+            **given,
+            initialization_timeout=int(timeout) + 60,
+            heartbeat_timeout_seconds=3 * silent,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"this process cannot join the others: {error}") from None
+    finally:
+        watch.cancel()
+    if how_many() > 1:
+        where = f"{socket.gethostname()}, pid {os.getpid()}"
+        _client().key_value_set(f"dwa_jax/where/{index()}", where)
+        threading.Thread(target=_watch, args=(give_up, silent), daemon=True).start()
+
+
+def _is_one_of_several():
+    if "JAX_COORDINATOR_ADDRESS" in os.environ:
+        return True
+    for size, others in _COUNTS.items():
+        if os.environ.get(size, "1") != "1" and all(name in os.environ for name in others):
+            return True
+    return "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ
+
+
+def _watch(give_up, silent):
+    # JAX's runtime, too, ends a run of which one is lost, later and in a page of words of its own.
+    client, places = _client(), {}
+    for other in range(how_many()):
+        places[other] = client.blocking_key_value_get(f"dwa_jax/where/{other}", _PATIENCE)
+    beats: dict[str, tuple[str, float]] = {}
+    for beat in itertools.count():
+        with contextlib.suppress(RuntimeError):  # process 0 is gone, or this one ends
+            client.key_value_set(f"{_ALIVE}/{index()}", str(beat), allow_overwrite=True)
+            for name, heard in client.key_value_dir_get(_ALIVE):
+                if beats.get(name, ("", 0.0))[0] != heard:
+                    beats[name] = heard, time.monotonic()
+        if _ending.wait(_BEAT):
+            return
+        for name, (_, since) in beats.items():
+            if time.monotonic() - since > silent:
+                one = int(name.rpartition("/")[2])
+                give_up(
+                    f"process {one} of {how_many()} ({places[one]}) is lost: no sign of life for "
+                    f"{silent} s; this one ends as well. The same commands continue the run"
+                )
+
+
+def wait_for_word(silent: int = SILENT) -> None:
+    """Waits, after a collective failed, until it is known who is lost, which ends the program."""
+    time.sleep(2 * silent)
+
+
+def first(function: Callable[[], T]) -> T:
+    """Runs something on process 0 alone; every process returns what it returned.
+
+    To be called by all, in the same order.
+
+    Args:
+      function: returns what can be pickled, and little.
+
+    Raises:
+      Exception: whatever it raises there, on every process.
+    """
+    if how_many() == 1:
+        return function()
+    name, client = f"dwa_jax/said/{next(_numbers)}", _client()
+    if is_first():
+        try:
+            result = function()
+        except Exception as error:
+            client.key_value_set_bytes(name, _packed(error))
+            raise
+        client.key_value_set_bytes(name, pickle.dumps((result, None)))
+        return result
+    # Of this run's own process 0, and of nobody else.
+    result, raised = pickle.loads(client.blocking_key_value_get_bytes(name, _PATIENCE))
+    if raised is not None:
+        raised.heard = True
+        raise raised
+    return result
+
+
+def _packed(error):
+    try:
+        packed = pickle.dumps((None, error))
+        pickle.loads(packed)
+    except Exception:  # of a class that takes other arguments than it was given
+        packed = pickle.dumps((None, RuntimeError(f"process 0: {type(error).__name__}: {error}")))
+    return packed
+
+
+def is_heard(error: Exception) -> bool:
+    """Says whether an error is process 0's, which tells of it itself."""
+    return getattr(error, "heard", False)
+
+
+def agree(what: str, value: Any) -> None:
+    """Checks that every process has what process 0 has.
+
+    Args:
+      what: its name, for the message.
+      value: compares, can be pickled.
+
+    Raises:
+      ValueError: this one has another.
+    """
+    if first(lambda: value) != value:
+        raise ValueError(
+            f"process {index()} has {what} than process 0: every process takes the same command "
+            "and the same files"
+        )
+
+
+def end() -> None:
+    """Takes leave of the others, within seconds, before a process ends early."""
+    if how_many() == 1:
+        return
+    _ending.set()
+    leave = threading.Thread(target=_leave, daemon=True)
+    leave.start()
+    leave.join(END)
+
+
+def _leave():
+    with contextlib.suppress(Exception):
+        jax.distributed.shutdown()
