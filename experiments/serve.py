@@ -126,6 +126,10 @@ def _serve_at(taken, args):
         predictor, most_waiting=limits.waiting, abstain=args.abstain, on_batch=meters.batch
     )
     meters.watch(batcher)
+    # Nothing is promised yet and nothing is to be cleared away: an exception from within a
+    # compilation could end worse than the signal itself.
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
     programs = batcher.warm_up()
     log.write("warm", programs=programs)
     answers = Answers(batcher, limits, meters, log)
