@@ -150,17 +150,18 @@ def _watch(give_up, silent):
     client, places = _client(), {}
     for other in range(how_many()):
         places[other] = client.blocking_key_value_get(f"dwa_jax/where/{other}", _PATIENCE)
-    beats: dict[str, tuple[str, float]] = {}
+    # Silence is counted in beats of this process's own, which may be stopped for a while itself.
+    beats: dict[str, tuple[str, int]] = {}
     for beat in itertools.count():
         with contextlib.suppress(RuntimeError):  # process 0 is gone, or this one ends
             client.key_value_set(f"{_ALIVE}/{index()}", str(beat), allow_overwrite=True)
             for name, heard in client.key_value_dir_get(_ALIVE):
-                if beats.get(name, ("", 0.0))[0] != heard:
-                    beats[name] = heard, time.monotonic()
+                last, missed = beats.get(name, ("", 0))
+                beats[name] = heard, missed + 1 if heard == last else 0
         if _ending.wait(_BEAT):
             return
-        for name, (_, since) in beats.items():
-            if time.monotonic() - since > silent:
+        for name, (_, missed) in beats.items():
+            if missed * _BEAT >= silent:
                 one = int(name.rpartition("/")[2])
                 give_up(
                     f"process {one} of {how_many()} ({places[one]}) is lost: no sign of life for "
