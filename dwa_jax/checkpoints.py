@@ -124,7 +124,7 @@ class Checkpoints:
             def begin():
                 regular_files.check_real_folder(self.folder)
                 self.folder.mkdir(parents=True, exist_ok=True)
-                return held.enter_context(partials.partial_folder(final))
+                return str(held.enter_context(partials.partial_folder(final)))
 
             def finish():
                 _write(partial, content | {"files": _digests(partial)})
@@ -133,7 +133,7 @@ class Checkpoints:
                 os.rename(partial, final)
                 self._note_saved(int(final.name))
 
-            partial = processes.first(begin)
+            partial = Path(processes.first(begin))
             arrays = ocp.args.StandardSave(_saved_part(state))
             with _quiet():
                 self._orbax.save(partial / "state", args=arrays)
@@ -152,7 +152,8 @@ class Checkpoints:
         Raises:
           ValueError: there were checkpoints and none is usable.
         """
-        return processes.first(self._find_latest)
+        step, notes = processes.first(self._find_latest)
+        return step, notes
 
     def _find_latest(self):
         notes = []

@@ -7,8 +7,8 @@ JAX's coordination service. Alone, a process asks nobody.
 
 import contextlib
 import itertools
+import json
 import os
-import pickle
 import re
 import socket
 import threading
@@ -32,6 +32,8 @@ _SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID"
 _COUNTS = {"SLURM_NTASKS": _SLURM, "OMPI_COMM_WORLD_SIZE": ("OMPI_MCA_orte_hnp_uri",)}
 _numbers = itertools.count()
 _ending = threading.Event()
+# What a user can mend.
+_ERRORS: tuple[type[Exception], ...] = (ValueError, OSError)
 # Where each process says that it is alive, and the seconds between two times.
 _ALIVE, _BEAT = "dwa_jax/alive", 2
 
@@ -150,17 +152,18 @@ def _watch(give_up, silent):
     client, places = _client(), {}
     for other in range(how_many()):
         places[other] = client.blocking_key_value_get(f"dwa_jax/where/{other}", _PATIENCE)
-    beats: dict[str, tuple[str, float]] = {}
+    # Silence is counted in beats of this process's own, which may be stopped for a while itself.
+    beats: dict[str, tuple[str, int]] = {}
     for beat in itertools.count():
         with contextlib.suppress(RuntimeError):  # process 0 is gone, or this one ends
             client.key_value_set(f"{_ALIVE}/{index()}", str(beat), allow_overwrite=True)
             for name, heard in client.key_value_dir_get(_ALIVE):
-                if beats.get(name, ("", 0.0))[0] != heard:
-                    beats[name] = heard, time.monotonic()
+                last, missed = beats.get(name, ("", 0))
+                beats[name] = heard, missed + 1 if heard == last else 0
         if _ending.wait(_BEAT):
             return
-        for name, (_, since) in beats.items():
-            if time.monotonic() - since > silent:
+        for name, (_, missed) in beats.items():
+            if missed * _BEAT >= silent:
                 one = int(name.rpartition("/")[2])
                 give_up(
                     f"process {one} of {how_many()} ({places[one]}) is lost: no sign of life for "
@@ -179,10 +182,11 @@ def first(function: Callable[[], T]) -> T:
     To be called by all, in the same order.
 
     Args:
-      function: returns what can be pickled, and little.
+      function: returns what JSON holds, and little; elsewhere tuples become lists.
 
     Raises:
-      Exception: whatever it raises there, on every process.
+      Exception: on every process, what it raises on process 0; elsewhere a ValueError or an
+        OSError in its words, or else a RuntimeError.
     """
     if how_many() == 1:
         return function()
@@ -191,25 +195,18 @@ def first(function: Callable[[], T]) -> T:
         try:
             result = function()
         except Exception as error:
-            client.key_value_set_bytes(name, _packed(error))
+            kind = next((kind for kind in _ERRORS if isinstance(error, kind)), RuntimeError)
+            client.key_value_set(name, json.dumps([None, kind.__name__, str(error)]))
             raise
-        client.key_value_set_bytes(name, pickle.dumps((result, None)))
+        client.key_value_set(name, json.dumps([result, "", ""]))
         return result
-    # Of this run's own process 0, and of nobody else.
-    result, raised = pickle.loads(client.blocking_key_value_get_bytes(name, _PATIENCE))
-    if raised is not None:
+    result, kind, words = json.loads(client.blocking_key_value_get(name, _PATIENCE))
+    if kind:
+        known = {one.__name__: one for one in _ERRORS}
+        raised: Any = known.get(kind, RuntimeError)(words)
         raised.heard = True
         raise raised
     return result
-
-
-def _packed(error):
-    try:
-        packed = pickle.dumps((None, error))
-        pickle.loads(packed)
-    except Exception:  # of a class that takes other arguments than it was given
-        packed = pickle.dumps((None, RuntimeError(f"process 0: {type(error).__name__}: {error}")))
-    return packed
 
 
 def is_heard(error: Exception) -> bool:
@@ -222,12 +219,13 @@ def agree(what: str, value: Any) -> None:
 
     Args:
       what: its name, for the message.
-      value: compares, can be pickled.
+      value: of what JSON holds.
 
     Raises:
       ValueError: this one has another.
     """
-    if first(lambda: value) != value:
+    own = json.dumps(value, sort_keys=True)
+    if first(lambda: own) != own:
         raise ValueError(
             f"process {index()} has {what} than process 0: every process takes the same command "
             "and the same files"

@@ -153,7 +153,8 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         corpus = read_corpus(config, given)
     rows = fingerprint(corpus)  # before some that have no token are left out
     processes.agree("other rows", rows)
-    lengths = processes.first(lambda: run_folder.lengths(folder, config))
+    known = processes.first(lambda: run_folder.lengths(folder, config))
+    lengths = [run_folder.Length(*one) for one in known]
     model, batches, setup, notes = prepare(config, corpus, lengths)
     processes.agree("another backbone", model.digests)
     if folder is not None:

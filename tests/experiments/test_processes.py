@@ -33,11 +33,25 @@ KEYS = {
 }
 
 
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def none_is_left_behind():
+    """Ends what a test that failed has started."""
+    yield
+    while STARTED:
+        process = STARTED.pop()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
 def start(folder, devices, *flags, environment=None, **keys):
     """Starts the program on so many CPU devices."""
     flags_of_xla = os.environ.get("XLA_FLAGS", "")
     settings = [f"--config.{key}={value}" for key, value in {**KEYS, **keys}.items()]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "experiments.main", "--config=configs/demo.py"]
         + [f"--workdir={folder}", *settings, *flags],
         cwd=ROOT,
@@ -51,6 +65,8 @@ def start(folder, devices, *flags, environment=None, **keys):
         stderr=subprocess.STDOUT,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def start_two(folder, **keys):
@@ -73,7 +89,7 @@ def start_tasks(folder, **keys):
     return [start(folder, 2, environment=task, **keys) for task in tasks]
 
 
-def ended(process, timeout=120):
+def ended(process, timeout=240):
     """Returns its status and what it said."""
     try:
         said, _ = process.communicate(timeout=timeout)
@@ -88,7 +104,7 @@ def steps(folder):
 
 
 def wait_for_step(folder, step, processes):
-    ends = time.monotonic() + 120
+    ends = time.monotonic() + 240
     while not (folder / "metrics.jsonl").exists() or len(steps(folder)) < step:
         assert all(one.poll() is None for one in processes), [ended(one) for one in processes]
         assert time.monotonic() < ends
