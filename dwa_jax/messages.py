@@ -45,6 +45,8 @@ def one_line(error: BaseException, limit: int = 200) -> str:
     Returns:
       One line of printable characters.
     """
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     text = " ".join(without_advice(str(error)).split())
     return printable(bounded(text or type(error).__name__, limit))
 

@@ -87,7 +87,7 @@ def encodable(text: str, encoding: str | None) -> str:
 # What another library's message may advise: to switch off what protects the reader.
 _ADVICE = re.compile(
     r"trust_remote_code|weights_only|allow_pickle|allow_dangerous|unsafe|verify\s*=\s*False"
-    r"|ssl_verify|insecure|ignore_mismatched|disable_(?:ssl|checks?)|TORCH_FORCE",
+    r"|ssl_verify|insecure|ignore_mismatched|disable_(?:ssl|checks?)|TORCH_FORCE|set_int_max",
     re.IGNORECASE,
 )
 

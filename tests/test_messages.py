@@ -1,5 +1,7 @@
 """What a message repeats of a stranger's file harms neither a terminal nor a log."""
 
+import json
+
 import pytest
 
 from dwa_jax.messages import one_line, quoted, shown
@@ -28,6 +30,14 @@ def test_a_quoted_value_is_bounded_before_it_is_written_out():
     assert quoted(nested) == "<list>"
     while nested:  # or the interpreter would do so recursively
         nested = nested[0]
+
+
+def test_what_python_advises_is_not_repeated_and_depth_is_said():
+    with pytest.raises(ValueError, match="set_int_max") as caught:
+        json.loads("9" * 5000)
+    said = one_line(caught.value)
+    assert "5000 digits" in said and "set_int" not in said
+    assert one_line(RecursionError("maximum recursion depth")) == "it is nested too deeply"
 
 
 def test_an_error_is_one_line_and_never_none():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import warnings
@@ -38,6 +39,8 @@ _ABOUT = re.compile(r"(.*config|.*template|special_tokens_map|added_tokens)\.(js
 _VOCABULARY = re.compile(r"tokenizer|vocab|merges|spiece|sentencepiece|tekken|bpe")
 _MAX_ABOUT, _MAX_VOCABULARY = 10_000_000, 64_000_000
 
+# How many times longer a tokenizer may make a text before it looks for tokens.
+_MOST_GROWTH = 64
 # Classes that are what tokenizer.json says and nothing else.
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
 
@@ -106,6 +109,7 @@ def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
                 " spares the attempts to connect)"
             )
         raise ValueError(f"no tokenizer from {name!r}: {advice}: {one_line(error)}") from None
+    _check_growth(tokenizer, name)
     vocabulary = tokenizer.get_vocab()
     # A folder without tokenizer files but with a config.json gives an empty one, in silence.
     if set(vocabulary) <= set(tokenizer.all_special_tokens):
@@ -219,6 +223,36 @@ def _check_names_no_file(path):
         inside = found if isinstance(found, list) and key == "init_inputs" else [found]
         if any(isinstance(value, str) for value in inside):
             raise ValueError(f"{path}: {key} names a file, which a tokenizer is not read from")
+
+
+def _check_growth(tokenizer, name):
+    # A few replacements of a letter by ten, one after the other, make gigabytes of a line.
+    inner = getattr(tokenizer, "backend_tokenizer", None)
+    growth = 1.0
+    for part in (inner.normalizer, inner.pre_tokenizer) if inner else ():
+        if part is not None:
+            growth *= _growth(json.loads(part.__getstate__()))
+    if growth > _MOST_GROWTH:
+        raise ValueError(
+            f"the tokenizer of {name!r} replaces what texts hold by up to {growth:,.0f} times as"
+            f" much, and no model's by more than {_MOST_GROWTH}"
+        )
+
+
+def _growth(part):
+    """Returns how many times longer a text can be after a step, as tokenizer.json writes it."""
+    if isinstance(part, list):
+        return math.prod(map(_growth, part))
+    if not isinstance(part, dict):
+        return 1.0
+    if part.get("type") == "Prepend":
+        return 1.0 + len(part["prepend"])
+    if part.get("type") == "Replace":
+        # What a regular expression finds may be nothing, between any two letters.
+        found = part["pattern"].get("String", "")
+        content = len(part["content"])
+        return max(1.0, content / len(found)) if found else 1.0 + content
+    return math.prod(map(_growth, part.values()))
 
 
 def normalize_tweet(text: str) -> str:

@@ -29,6 +29,7 @@ import numpy as np
 from dwa_jax import regular_files
 from dwa_jax.atomic_files import is_partial, replacing
 from dwa_jax.finetune.config import Config, flatten_keys, later, without_gone
+from dwa_jax.messages import one_line
 
 _PACKAGES = (
     "dwa_jax",
@@ -98,10 +99,9 @@ def read_object(path: Path) -> dict:
     try:
         value = json.loads(regular_files.read_text(path, _MOST_JSON), parse_constant=_refuse)
     except (ValueError, RecursionError) as error:
-        words = str(error)
-        raise ValueError(
-            words if words.startswith(str(path)) else f"{path} is damaged: {words}"
-        ) from None
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path} is damaged: {one_line(error, 300)}") from None
     if not isinstance(value, dict):
         raise ValueError(f"{path} is damaged: it holds no object")
     return value

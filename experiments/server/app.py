@@ -123,24 +123,22 @@ class Answers:
 
     async def _lines(self, body) -> AsyncIterator[bytes]:
         lines = bodies.text_lines(body, self._limits)
-        number = 0
         while part := list(itertools.islice(lines, _LINES)):
-            yield await self._line_answers(part, number)
-            number += len(part)
+            yield await self._line_answers(part)
 
-    async def _line_answers(self, part, number):
-        texts = [line for line in part if isinstance(line, str)]
+    async def _line_answers(self, part):
+        texts = [line for _, line in part if isinstance(line, str)]
         try:
             found = iter(await self._answered(predicted_when_there_is_room(self._batcher, texts)))
         except Problem as problem:
             found = iter([problem] * len(texts))
         answers = []
-        for place, line in enumerate(part):
+        for number, line in part:
             answer = next(found) if isinstance(line, str) else line
             if answer is None:
                 answer = bodies.wordless("text")
             if isinstance(answer, Problem):
-                answers.append(answer.as_json() | {"line": number + place})
+                answers.append(answer.as_json() | {"line": number})
             else:
                 answers.append(prediction_as_json(answer))
         return b"".join(json.dumps(answer).encode() + b"\n" for answer in answers)

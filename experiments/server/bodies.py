@@ -99,21 +99,21 @@ def one_text(body: bytes, limits: Limits) -> str:
     return _checked(_only_key(_parsed(body), "text"), limits, "text")
 
 
-def text_lines(body: bytes, limits: Limits) -> Iterator[str | Problem]:
-    """Yields the text of each line {"text": "..."}, or what is wrong with that line.
+def text_lines(body: bytes, limits: Limits) -> Iterator[tuple[int, str | Problem]]:
+    """Yields (number, text) of each line {"text": "..."}, or what is wrong with that line.
 
-    Empty lines are left out.
+    Empty lines are left out, and counted.
     """
-    start = 0
+    start, number = 0, -1
     while start < len(body):
         end = body.find(b"\n", start)
         end = len(body) if end < 0 else end
-        line, start = body[start:end].strip(), end + 1
+        line, start, number = body[start:end].strip(), end + 1, number + 1
         if line:
             try:
-                yield one_text(line, limits)
+                yield number, one_text(line, limits)
             except Problem as problem:
-                yield problem
+                yield number, problem
 
 
 def wordless(field: str) -> Problem:

@@ -54,7 +54,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*args, **options)
         self._coming: asyncio.TimerHandle | None = None
         self._leaving: asyncio.TimerHandle | None = None
-        self._head = 0
+        self._head = self._fields = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes the connection, or says that there are too many."""
@@ -90,9 +90,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self.cycle.keep_alive = False
         return True
 
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._fields = 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Takes what is asked for, or a piece of it."""
+        self._fields += len(url)
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a field of the head."""
+        self._fields += len(name) + len(value) + 4
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Begins to answer."""
         self._head = 0
+        # A head that came in one piece with what follows.
+        if self._fields > _HEAD:
+            self._refuse(Problem(431, f"the head has more than {_HEAD:,} bytes"))
+            return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

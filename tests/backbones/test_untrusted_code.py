@@ -68,6 +68,35 @@ def save_tokenizer(folder):
     ).save_pretrained(folder)
 
 
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ([("Replace", "o", "oo")] * 6, None),
+        ([("Replace", "o", "oooooooooo")] * 8, "by up to 100,000,000 times as much"),
+        ([("Replace", "o", "x" * 10**6)], "by up to 1,000,000 times"),
+        ([("Regex", "a*", "x" * 100)], "by up to 101 times"),
+        ([("Regex", r"\s+", " ")] * 3 + [("Replace", "``", '"')], None),
+    ],
+)
+def test_a_tokenizer_that_makes_much_of_little_is_refused(tmp_path, steps, words):
+    save_tokenizer(tmp_path)
+    normalizers = [
+        tokenizers.normalizers.Replace(
+            found if kind == "Replace" else tokenizers.Regex(found), content
+        )
+        for kind, found, content in steps
+    ]
+    path = tmp_path / "tokenizer.json"
+    inner = tokenizers.Tokenizer.from_file(str(path))
+    inner.normalizer = tokenizers.normalizers.Sequence(normalizers)
+    inner.save(str(path))
+    if words is None:
+        assert load_tokenizer(tmp_path)("euro")["input_ids"]
+        return
+    with pytest.raises(ValueError, match=words):
+        load_tokenizer(tmp_path)
+
+
 def change_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 

@@ -85,6 +85,23 @@ def test_lines_are_answered_by_lines_and_a_bad_one_keeps_its_place(there):
     assert [i for i, one in enumerate(found) if "error" in one] == [3, 5, 70]
     assert found[3]["line"] == 3 and found[70]["error"]["field"] == "text"
     assert found[149]["score"] == pytest.approx(score_of("text 149"), abs=1e-7)
+    # An empty line gives none, and the body's next ones keep their numbers.
+    _, _, answer = call(there, "POST", "/predict", '{"text": "a"}\n\n \n{\n{"text": "b"}', NDJSON)
+    found = list(map(json.loads, answer.splitlines()))
+    assert len(found) == 3 and found[1]["line"] == 3 and "score" in found[2]
+
+
+@pytest.mark.parametrize(("size", "status"), [(20_000, 200), (33_000, 431), (60_000, 431)])
+def test_a_head_is_bounded_also_where_it_comes_in_one_piece(there, size, status):
+    given = f"GET /health HTTP/1.1\r\nHost: a\r\nX-Long: {'x' * size}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", there.port)) as connection:
+        connection.sendall(given)
+        assert int(connection.recv(1000).split()[1]) == status
+    many = "".join(f"X-{i}: {'y' * 20}\r\n" for i in range(size // 28))
+    with socket.create_connection(("127.0.0.1", there.port)) as connection:
+        connection.sendall(f"GET /health HTTP/1.1\r\nHost: a\r\n{many}\r\n".encode())
+        assert int(connection.recv(1000).split()[1]) == status
+    assert call(there, "GET", "/health")[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -93,6 +110,7 @@ def test_lines_are_answered_by_lines_and_a_bad_one_keeps_its_place(there):
         ("{", 400, None, "no JSON"),
         ("[" * 9000, 400, None, "nested too deeply"),
         (b"\xff", 400, None, "no JSON"),
+        ('{"texts": [' + "9" * 5000 + "]}", 400, None, "integer string conversion: value has"),
         ([], 422, None, 'an object with the key "texts"'),
         ({"text": "a"}, 422, "text", "'text' is no key of it"),
         ({"texts": "a"}, 422, "texts", "a list of strings"),
