@@ -5,13 +5,14 @@ Nothing is padded here: padding belongs to the batch a row ends up in.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import math
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,7 +41,7 @@ _VOCABULARY = re.compile(r"tokenizer|vocab|merges|spiece|sentencepiece|tekken|bp
 _MAX_ABOUT, _MAX_VOCABULARY = 10_000_000, 64_000_000
 
 # How many times longer a tokenizer may make a text before it looks for tokens.
-_MOST_GROWTH = 64
+_MOST_GROWTH = 1000
 # Classes that are what tokenizer.json says and nothing else.
 _GENERIC = ("PreTrainedTokenizer", "TokenizersBackend")
 
@@ -76,6 +77,20 @@ class Encoded(NamedTuple):
         return np.array([len(row) for row in self.ids], dtype=np.int64)
 
 
+@contextlib.contextmanager
+def _panics_told() -> Iterator[None]:
+    # What goes wrong in the tokenizers' Rust is no Exception: nothing else would tell of it.
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"the tokenizer breaks off: {one_line(error)}; its tokenizer.json is damaged"
+        ) from None
+
+
+@_panics_told()
 def load_tokenizer(path_or_id: str | Path) -> PreTrainedTokenizerBase:
     """Loads a backbone's tokenizer, with a pad token.
 
@@ -247,6 +262,11 @@ def _growth(part):
         return 1.0
     if part.get("type") == "Prepend":
         return 1.0 + len(part["prepend"])
+    if part.get("type") == "Precompiled":
+        # A trie behind its size, then what it replaces characters by, each with a 0 behind it.
+        packed = base64.b64decode(part["precompiled_charsmap"])
+        replaced = packed[4 + int.from_bytes(packed[:4], "little") :]
+        return 1.0 + max(map(len, replaced.split(b"\0")))
     if part.get("type") == "Replace":
         # What a regular expression finds may be nothing, between any two letters.
         found = part["pattern"].get("String", "")
@@ -268,6 +288,7 @@ def normalize_tweet(text: str) -> str:
     return _LINK.sub("http", _USER.sub("@user", text))
 
 
+@_panics_told()
 def encode(
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],

@@ -74,7 +74,7 @@ def save_tokenizer(folder):
         ([("Replace", "o", "oo")] * 6, None),
         ([("Replace", "o", "oooooooooo")] * 8, "by up to 100,000,000 times as much"),
         ([("Replace", "o", "x" * 10**6)], "by up to 1,000,000 times"),
-        ([("Regex", "a*", "x" * 100)], "by up to 101 times"),
+        ([("Regex", "a*", "x" * 1000)], "by up to 1,001 times"),
         ([("Regex", r"\s+", " ")] * 3 + [("Replace", "``", '"')], None),
     ],
 )
@@ -94,6 +94,35 @@ def test_a_tokenizer_that_makes_much_of_little_is_refused(tmp_path, steps, words
         assert load_tokenizer(tmp_path)("euro")["input_ids"]
         return
     with pytest.raises(ValueError, match=words):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("longest", "refused"), [(18, False), (5000, True)])
+def test_a_table_of_replacements_is_read_for_its_longest(tmp_path, longest, refused):
+    save_tokenizer(tmp_path)
+    # SentencePiece's: a trie behind its size, then each replacement with a 0 behind it.
+    table = (1024).to_bytes(4, "little") + bytes(1024) + b"abc\0" + b"x" * longest + b"\0"
+    path = tmp_path / "tokenizer.json"
+    inner = tokenizers.Tokenizer.from_file(str(path))
+    inner.normalizer = tokenizers.normalizers.Precompiled(table)
+    inner.save(str(path))
+    if refused:
+        with pytest.raises(ValueError, match="by up to 5,001 times"):
+            load_tokenizer(tmp_path)
+    else:
+        assert load_tokenizer(tmp_path).get_vocab()["euro"] == 2
+
+
+def test_a_tokenizer_that_breaks_off_ends_in_a_line(tmp_path, capfd):
+    save_tokenizer(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    inner = tokenizers.Tokenizer.from_file(str(path))
+    # Of one unit, beyond which the first character leads.
+    inner.normalizer = tokenizers.normalizers.Precompiled(
+        (4).to_bytes(4, "little") + bytes(4) + b"abc\0"
+    )
+    inner.save(str(path))
+    with pytest.raises(ValueError, match="breaks off: .*; its tokenizer.json is damaged"):
         load_tokenizer(tmp_path)
 
 
