@@ -9,9 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 
 from dwa_jax import host_memory
-from experiments.benchmarks.timing import Contender
+from experiments.benchmarks.timing import Contender, prepare_contender
 
 
 class Process:
@@ -26,7 +27,7 @@ class Process:
         """Starts it and waits until it has compiled.
 
         Args:
-          **request: what `steps` takes.
+          **request: what `make_run` takes.
 
         Raises:
           ValueError: it failed; says with what.
@@ -70,8 +71,10 @@ class Process:
         self._errors.close()
 
 
-def steps(shape: str, rank: int, rows: int, tokens: int, dtype: str, method: str, mode: str):
-    """Prepares a contender.
+def make_run(
+    shape: str, rank: int, rows: int, tokens: int, dtype: str, method: str, mode: str
+) -> Callable[[], None]:
+    """Makes what takes a contender's steps, one a call, and waits for each.
 
     Args:
       shape: one of `shapes.names()`.
@@ -84,18 +87,15 @@ def steps(shape: str, rank: int, rows: int, tokens: int, dtype: str, method: str
     """
     import jax.numpy as jnp
 
-    from experiments.benchmarks import ours, timing
+    from experiments.benchmarks import ours
 
     model = ours.make_model(shape, rank, jnp.dtype(dtype))
     batch = ours.make_batch(shape, rows, tokens)
     if mode == "ours":
-        run = ours.Runner(model, ours.METHODS[method], batch).run
-    else:
-        from experiments.benchmarks import peers
+        return ours.Runner(model, ours.METHODS[method], batch).run
+    from experiments.benchmarks import peers
 
-        run = peers.Peer(model, ours.peer_state(model, method), batch, method, mode).run
-    host_memory.keep()
-    return timing.prepare_contender(run)
+    return peers.Peer(model, ours.peer_state(model, method), batch, method, mode).run
 
 
 def main() -> None:
@@ -103,7 +103,9 @@ def main() -> None:
     # What libraries print does not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    contender = steps(**json.loads(sys.argv[1]))
+    run = make_run(**json.loads(sys.argv[1]))
+    host_memory.keep()
+    contender = prepare_contender(run)
     answers.write(f"{contender.compile_seconds}\n")
     answers.flush()
     for _ in sys.stdin:

@@ -103,20 +103,16 @@ def contender_step(
       {"ms", "low_ms", "high_ms", "compile_seconds"}, and of ours "utilisation" of the rate of
       large products.
     """
-    from experiments.benchmarks import cost, ours
+    from experiments.benchmarks import alone, cost, ours
 
-    model = ours.make_model(shape, rank, jnp.dtype(dtype))
-    batch = ours.make_batch(shape, rows, tokens)
-    if method in ours.METHODS:
-        found = _timed(ours.Runner(model, ours.METHODS[method], batch).run)
-        flops = cost.step_flops(model, ours.METHODS[method], rows, tokens)
-        rate = cost.matrix_rate(jnp.dtype(dtype))
-        return {**found, "utilisation": flops / (found["ms"] / 1000) / rate}
-    from experiments.benchmarks import peers
-
-    name = method.removeprefix("PyTorch ")
-    state = ours.peer_state(model, name)
-    return _timed(peers.Peer(model, state, batch, name, mode).run)
+    if method not in ours.METHODS:
+        name = method.removeprefix("PyTorch ")
+        return _timed(alone.make_run(shape, rank, rows, tokens, dtype, name, mode))
+    found = _timed(alone.make_run(shape, rank, rows, tokens, dtype, method, "ours"))
+    model = ours.make_model(shape, rank, jnp.dtype(dtype), evaluate=jax.eval_shape)
+    flops = cost.step_flops(model, ours.METHODS[method], rows, tokens)
+    rate = cost.matrix_rate(jnp.dtype(dtype))
+    return {**found, "utilisation": flops / (found["ms"] / 1000) / rate}
 
 
 def repeats(config: str, changes: dict, tokens: int) -> dict:

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import backbones
+from dwa_jax import backbones, lora
 from dwa_jax.finetune.exports import pieces
 from dwa_jax.finetune.exports.form import ExportForm
 from dwa_jax.finetune.saved import Trained
@@ -67,7 +67,8 @@ def write(run: Trained, folder: Path) -> None:
         )
         program.save(folder / FLOAT)
         onnx.checker.check_model(folder / FLOAT)
-        large = sum(leaf.nbytes for leaf in jax.tree.leaves((run.theta, run.frozen))) > _ONE_FILE
+        # Of float32, whatever the run computes in.
+        large = 4 * lora.count((run.theta, run.frozen)) > _ONE_FILE
         quantize_dynamic(
             folder / FLOAT,
             folder / QUANTIZED,
