@@ -76,11 +76,7 @@ class Sweep:
                 raise ValueError(f"ends_of: {method!r} cannot follow {other!r}")
 
     def runs(self) -> "list[Run]":
-        """Returns every run that is settled, all methods of the first seed first.
-
-        Seeds are outermost: two runs that share a compiled program are then far enough
-        apart for the second to find it in the compilation cache.
-        """
+        """Returns every run that is settled, all methods of the first seed first."""
         return [
             self.run(dataset, backbone, method, seed)
             for seed in self.seeds
@@ -162,9 +158,14 @@ class Run:
     @property
     def id(self) -> str:
         """Its folder below the cells': by what runs, so that sweeps share what they share."""
+        return f"{self.program}/seed{self.seed}"
+
+    @property
+    def program(self) -> str:
+        """What it is but for its seed, and so what it compiles: its folder's parent."""
         text = json.dumps([self.config, dict(self.keys)], sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:10]
-        return f"{slug(self.dataset)}/{slug(self.backbone)}/{digest}/seed{self.seed}"
+        return f"{slug(self.dataset)}/{slug(self.backbone)}/{digest}"
 
     def command(
         self, places: Mapping[str, str], weights: Mapping[str, str], folder: Path

@@ -1,19 +1,25 @@
-"""Runs the cells of a sweep as processes of the main program, several at a time.
+"""Runs the cells of a sweep by the main program, several at a time.
 
 A folder that holds a summary is finished and is not run again; one that was interrupted
-continues; one that fails is left with its last words and does not stop the others.
+continues; one that fails is left with its last words and does not stop the others. Runs that
+differ in their seed alone follow each other in one process, see `in_turn`.
 """
 
+import contextlib
+import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dwa_jax import regular_files
 from dwa_jax.atomic_files import replacing
+from experiments.sweeps import in_turn
 from experiments.sweeps.plan import Run
 
 # One core a run, whatever the number of workers: sums then always run in one order.
@@ -71,58 +77,126 @@ def run_all(
     if todo:
         say(f"{total - len(todo)} of {total} runs are finished; {len(todo)} to go")
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    active: dict[int, tuple[Run, subprocess.Popen, float]] = {}
+    slots = [
+        _Slot(cores[i % len(cores)] if cores and workers > 1 else None) for i in range(workers)
+    ]
     done = total - len(todo)
     try:
-        while todo or active:
-            for slot in range(workers):
-                if slot not in active and todo:
-                    run = todo.pop(0)
-                    core = cores[slot % len(cores)] if cores and workers > 1 else None
+        while todo or any(slot.run for slot in slots):
+            for slot in slots:
+                if slot.run is None and todo:
+                    run = _next(todo, slot, slots)
+                    todo.remove(run)
                     arguments = run.command(places, weights or {}, folder)
                     if keep_checkpoints:
                         arguments.append("--config.keep_checkpoints=True")
-                    process = _start(arguments, folder / run.id, core)
-                    active[slot] = (run, process, time.perf_counter())
-            time.sleep(0.2)
-            for slot, (run, process, started) in list(active.items()):
-                if process.poll() is None:
-                    continue
-                del active[slot]
+                    slot.start(run, arguments, folder / run.id)
+            for slot, status in _ended(slots):
+                run, slot.run = slot.run, None
                 done += 1
-                state = _conclude(folder / run.id, process.returncode, keep_checkpoints)
-                seconds = time.perf_counter() - started
+                state = _conclude(folder / run.id, status, keep_checkpoints)
+                seconds = time.perf_counter() - slot.started
                 name = f"{run.dataset}, {run.backbone}, {run.method}, seed {run.seed}"
                 say(f"[{done}/{total}] {name}: {state} ({seconds:.0f} s)")
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C, and what SIGTERM is turned into
-        for _, process, _ in active.values():
-            process.send_signal(signal.SIGINT)
-        for _, process, _ in active.values():
-            process.wait()
-        raise
+    finally:  # Ctrl-C, and what SIGTERM is turned into, too: a run saves a checkpoint first
+        for slot in slots:
+            slot.send_away()
+        for slot in slots:
+            slot.end()
     return {run.id: state_of(folder / run.id) for run in runs}
 
 
-def _start(arguments: Sequence[str], folder: Path, core: int | None) -> subprocess.Popen:
-    folder.parent.mkdir(parents=True, exist_ok=True)
+def _next(todo, slot, slots):
+    # As the process's last one if there is any, or else like none that is under way: two
+    # processes would compile the same at once.
+    for run in todo:
+        if slot.last is not None and run.program == slot.last:
+            return run
+    under_way = {other.last for other in slots if other.run}
+    return next((run for run in todo if run.program not in under_way), todo[0])
+
+
+class _Slot:
+    """One process at a time, on one core, with one run at a time.
+
+    Attributes:
+      run: under way, or None.
+      started: when it began.
+      last: `Run.program` of the last one.
+    """
+
+    def __init__(self, core):
+        self._core = core
+        self._process: Any = None  # a Popen with pipes
+        self.run, self.started, self.last = None, 0.0, None
+
+    def start(self, run, arguments, folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        failed = folder.parent / f"{folder.name}.{FAILED}"
+        if regular_files.check_regular(failed):
+            failed.unlink()
+        # The next method's memory is its own: it is one of the report's columns.
+        if self._process is None or run.program != self.last:
+            self.end()
+            self._process = _begin(self._core)
+        self.run, self.started, self.last = run, time.perf_counter(), run.program
+        _, module, *rest = arguments
+        log = str(folder.parent / f"{folder.name}.{LOG}")
+        request = {"module": module, "arguments": rest, "log": log}
+        with contextlib.suppress(BrokenPipeError):  # it is gone, and `status` will say so
+            self._process.stdin.write(f"{json.dumps(request)}\n".encode())
+            self._process.stdin.flush()
+
+    @property
+    def answers(self):
+        return self._process.stdout
+
+    def status(self):
+        # What the run ended with: an answer, or else the process's own end.
+        if line := self.answers.readline():
+            return int(line)
+        status = self._process.wait()
+        self.end()
+        return status
+
+    def send_away(self):
+        if self.run is not None and self._process is not None:
+            self._process.send_signal(signal.SIGINT)
+
+    def end(self):
+        if self._process is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+            self._process.wait()
+            self._process.stdout.close()
+            self._process = None
+
+
+def _begin(core):
     environment = dict(os.environ)
     environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {_ONE_THREAD}".strip()
-    failed = folder.parent / f"{folder.name}.{FAILED}"
-    if regular_files.check_regular(failed):
-        failed.unlink()
-    with regular_files.open_to_append(folder.parent / f"{folder.name}.{LOG}") as log:
-        process = subprocess.Popen(
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            # Ctrl-C reaches the sweep alone, which passes it on once.
-            start_new_session=True,
-        )
+    process = subprocess.Popen(
+        [sys.executable, "-m", in_turn.__name__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        # Ctrl-C reaches the sweep alone, which passes it on once.
+        start_new_session=True,
+    )
     if core is not None:
         os.sched_setaffinity(process.pid, {core})
     return process
+
+
+def _ended(slots):
+    # (slot, status) of those whose run ended; waits for one.
+    with selectors.DefaultSelector() as waiting:
+        for slot in slots:
+            if slot.run is not None:
+                waiting.register(slot.answers, selectors.EVENT_READ, slot)
+        ready = [key.data for key, _ in waiting.select()]
+    return [(slot, slot.status()) for slot in ready]
 
 
 def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:

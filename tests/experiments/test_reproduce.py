@@ -244,9 +244,11 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     before = packed.read_bytes()
     assert archive.pack(tmp_path / "nothing", packed) == 2 and packed.read_bytes() == before
 
-    # The same numbers come out again.
+    # The same numbers come out again, also after another seed in the same process.
     again = here.narrowed(methods=["constant"])
-    runner.run_all(again.runs(), PLACES, tmp_path / "second", say=lambda line: None)
+    before = here.narrowed(methods=["constant"], seeds=["1"])
+    runs = [*before.runs(), *again.runs()]
+    runner.run_all(runs, PLACES, tmp_path / "second", say=lambda line: None)
     first, _ = collect.collect(again, folder, command="c", papers=[])
     second, _ = collect.collect(again, tmp_path / "second", command="c", papers=[])
     assert json.dumps(first) == json.dumps(second)
