@@ -3,9 +3,7 @@
 A library does not switch this for a program that imports it; a program does, with `enable`.
 """
 
-import hashlib
 import os
-import platform
 import stat
 import sys
 import warnings
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import jax
+
+from dwa_jax import machine
 
 # Bytes of one kind of machine's programs; those that were not used for longest go first.
 MOST_BYTES = 2**30
@@ -45,7 +45,9 @@ def enable(place: str = "") -> Path | None:
     if place == "off":
         return None
     try:
-        folder = (Path(place).expanduser() if place else _default()) / _machine()
+        base = Path(place).expanduser() if place else _default()
+        # A home may be shared by machines, and JAX's key does not tell them apart.
+        folder = base / f"compiled-{machine.kind()}"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not _is_ours(folder):
             return None
@@ -68,20 +70,6 @@ def _default():
         return Path(base) / "dwa_jax"
     home = Path.home()
     return (home / "Library/Caches" if sys.platform == "darwin" else home / ".cache") / "dwa_jax"
-
-
-def _machine():
-    # A home may be shared by machines; a program for a CPU is compiled for its instructions and
-    # for the cores that the process may use, and JAX's key holds neither.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    kind = [platform.machine(), platform.processor(), str(cores)]
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        lines = []
-    for key in ("model name", "flags", "Features"):
-        kind += [line for line in lines if line.startswith(key)][:1]
-    return f"compiled-{hashlib.sha256(chr(0).join(kind).encode()).hexdigest()[:16]}"
 
 
 def _is_ours(folder):

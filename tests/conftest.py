@@ -9,6 +9,8 @@ import types
 
 import pytest
 
+from tests import compiled
+
 _FLAGS = (
     "--xla_force_host_platform_device_count=2",
     # Most of a test's time is compilation of programs that run once.
@@ -31,16 +33,19 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Equal programs of different tests, and of the processes that tests start, compile once.
-    _CACHE = tempfile.TemporaryDirectory(prefix="dwa_jax_tests_")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-    os.environ["HF_DATASETS_CACHE"] = os.path.join(_CACHE.name, "datasets")
+    _TEMPORARY = tempfile.TemporaryDirectory(prefix="dwa_jax_tests_")
+    os.environ["HF_DATASETS_CACHE"] = os.path.join(_TEMPORARY.name, "datasets")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 
 def pytest_configure(config):
     """Keeps files in the order below; xdist would put those of few tests last, however slow."""
     config.option.loadscopereorder = False
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        # Equal programs of different tests, of the processes that they start, and of the next
+        # time compile once.
+        place = compiled.place(config) or os.path.join(_TEMPORARY.name, "compiled")
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(place)
 
 
 def pytest_collection_modifyitems(items):
