@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from experiments.sweeps import papers
+from experiments.sweeps import launchers, papers
 from experiments.sweeps.plan import Sweep, slug
 from experiments.terminal.command import Parser, check_first, run
 
@@ -28,7 +28,25 @@ def parser() -> Parser:
         "--workdir", default="runs/sweeps", help="of all sweeps' runs and their reports"
     )
     found.add_argument("--data", default="../shared/data", help="folder with the datasets' files")
-    found.add_argument("--workers", type=int, default=1, help="runs at a time, each on one core")
+    found.add_argument(
+        "--workers", type=int, default=1, help="runs at a time, each on one core, or jobs"
+    )
+    found.add_argument(
+        "--launcher",
+        choices=launchers.LAUNCHERS,
+        default=launchers.PROCESSES,
+        help="processes of this program, or jobs: of this machine, or of SLURM",
+    )
+    found.add_argument(
+        "--job",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="what a job asks for: timeout_min=90, gpus_per_node=1, slurm_partition=gpu, ...",
+    )
+    found.add_argument(
+        "--runs_per_job", type=int, default=1, help="seeds of one method, one after the other"
+    )
     found.add_argument(
         "--weights",
         metavar="BACKBONE=FOLDER",
@@ -152,8 +170,10 @@ def requested(arguments: list[str]):
       ValueError: the command line or the sweep is wrong.
     """
     options = parser().parse_args(arguments)
-    if options.workers < 1:
-        raise ValueError(f"--workers={options.workers} must be at least 1")
+    for name in ("workers", "runs_per_job"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name}={getattr(options, name)} must be at least 1")
+    options.job = launchers.check(options.launcher, options.job)
     path, sweep = chosen(options)
     return options, path, sweep, find_weights(options.weights, sweep)
 
@@ -182,6 +202,9 @@ def command(arguments: list[str]) -> str:
             "--data",
             "--traceback",
             "--archive",
+            "--launcher",
+            "--job",
+            "--runs_per_job",
         ):
             kept.append(argument)
     return " ".join(["python -m experiments.reproduce", *kept])
@@ -222,14 +245,18 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
                 streams.write(source, root / "streams", sweep.seeds, **making)
 
         def run_all(runs):
-            runner.run_all(
-                runs,
-                places,
-                cells,
-                weights=local,
-                workers=options.workers,
-                keep_checkpoints=options.keep_checkpoints,
-                say=console.note,
+            common = {
+                "weights": local,
+                "workers": options.workers,
+                "keep_checkpoints": options.keep_checkpoints,
+                "say": console.note,
+            }
+            if options.launcher == launchers.PROCESSES:
+                runner.run_all(runs, places, cells, **common)
+                return
+            asked = {"launcher": options.launcher, "job": options.job}
+            launchers.run_all(
+                runs, places, cells, **asked, runs_per_job=options.runs_per_job, **common
             )
 
         try:

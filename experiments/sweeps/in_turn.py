@@ -7,13 +7,17 @@ run's time they are the larger part. What a run writes is the same, bit for bit.
 
 Reads a request a line from standard input, {"module": ..., "arguments": [...], "log": FILE}, and
 answers each on standard output with the program's exit status. Where a program ends the process,
-that ends with its status and gives no answer.
+that ends with its status and gives no answer. Where whoever asks is gone, or closes standard
+input, a program under way is ended as by Ctrl-C.
 """
 
 import json
 import os
+import queue
 import runpy
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -30,11 +34,24 @@ def serve(requests: int, answers: int) -> None:
       requests: descriptor to read from.
       answers: descriptor to write to.
     """
-    with open(requests, encoding="utf-8") as lines:
-        for line in lines:
-            request = json.loads(line)
-            status = run(request["module"], request["arguments"], Path(request["log"]))
-            os.write(answers, f"{status}\n".encode())
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    asked = threading.Event()
+
+    def read():
+        with open(requests, encoding="utf-8") as file:
+            for line in file:
+                asked.set()
+                lines.put(line)
+        if asked.is_set():
+            os.kill(os.getpid(), signal.SIGINT)
+        lines.put("")
+
+    threading.Thread(target=read, daemon=True).start()
+    while line := lines.get():
+        request = json.loads(line)
+        status = run(request["module"], request["arguments"], Path(request["log"]))
+        asked.clear()
+        os.write(answers, f"{status}\n".encode())
 
 
 def run(module: str, arguments: Sequence[str], log: Path) -> int:

@@ -9,10 +9,10 @@ import contextlib
 import json
 import os
 import selectors
-import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,12 +98,22 @@ def run_all(
                 seconds = time.perf_counter() - slot.started
                 name = f"{run.dataset}, {run.backbone}, {run.method}, seed {run.seed}"
                 say(f"[{done}/{total}] {name}: {state} ({seconds:.0f} s)")
-    finally:  # Ctrl-C, and what SIGTERM is turned into, too: a run saves a checkpoint first
-        for slot in slots:
-            slot.send_away()
-        for slot in slots:
-            slot.end()
+    finally:  # Ctrl-C, and what SIGTERM is turned into, too
+        end_all(slots)
     return {run.id: state_of(folder / run.id) for run in runs}
+
+
+def end_all(slots: "Iterable[_Slot] | None" = None) -> None:
+    """Ends processes; runs under way save a checkpoint first.
+
+    Args:
+      slots: of these; by default all that there are.
+    """
+    slots = list(_SLOTS if slots is None else slots)
+    for slot in slots:
+        slot.close()
+    for slot in slots:
+        slot.end()
 
 
 def _next(todo, slot, slots):
@@ -114,6 +124,9 @@ def _next(todo, slot, slots):
             return run
     under_way = {other.last for other in slots if other.run}
     return next((run for run in todo if run.program not in under_way), todo[0])
+
+
+_SLOTS: "weakref.WeakSet[_Slot]" = weakref.WeakSet()
 
 
 class _Slot:
@@ -129,6 +142,7 @@ class _Slot:
         self._core = core
         self._process: Any = None  # a Popen with pipes
         self.run, self.started, self.last = None, 0.0, None
+        _SLOTS.add(self)
 
     def start(self, run, arguments, folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -159,14 +173,15 @@ class _Slot:
         self.end()
         return status
 
-    def send_away(self):
-        if self.run is not None and self._process is not None:
-            self._process.send_signal(signal.SIGINT)
-
-    def end(self):
+    def close(self):
+        # Which ends the process, and its run as Ctrl-C would.
         if self._process is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.close()
+
+    def end(self):
+        if self._process is not None:
+            self.close()
             self._process.wait()
             self._process.stdout.close()
             self._process = None
@@ -210,6 +225,12 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
         return "finished"
     lines = log.read_text("utf-8", errors="replace").strip().splitlines()
     last = lines[-1] if lines else "no output"
-    with replacing(folder.parent / f"{folder.name}.{FAILED}") as partial:
-        partial.write_text(f"exit status {returncode}: {last}\n", "utf-8")
+    write_failure(folder, f"exit status {returncode}: {last}")
     return f"failed: {last}"
+
+
+def write_failure(folder: Path, words: str) -> None:
+    """Notes why a run failed, which `error_of` returns."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(folder.parent / f"{folder.name}.{FAILED}") as partial:
+        partial.write_text(f"{words}\n", "utf-8")

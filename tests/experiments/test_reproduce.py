@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import reproduce
-from experiments.sweeps import archive, collect, papers, runner, streams
+from experiments.sweeps import archive, collect, launchers, papers, runner, streams
 from experiments.sweeps.plan import Sweep, slug
 from experiments.terminal import command
 
@@ -244,14 +244,26 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     before = packed.read_bytes()
     assert archive.pack(tmp_path / "nothing", packed) == 2 and packed.read_bytes() == before
 
-    # The same numbers come out again, also after another seed in the same process.
+    # The same numbers come out again, also of a job, and after another seed in its process.
     again = here.narrowed(methods=["constant"])
     before = here.narrowed(methods=["constant"], seeds=["1"])
-    runs = [*before.runs(), *again.runs()]
-    runner.run_all(runs, PLACES, tmp_path / "second", say=lambda line: None)
+    second = tmp_path / "second"
+    launchers.run_all(
+        [*before.runs(), *again.runs()],
+        PLACES,
+        second / "cells",
+        launcher=launchers.LOCAL,
+        job={},
+        runs_per_job=2,
+        say=said.append,
+    )
+    assert [line.rpartition(" (job")[0] for line in said[1:]] == [
+        f"[{i + 1}/2] fx, scratch, constant, seed {seed}: finished" for i, seed in enumerate((1, 0))
+    ]
+    assert len(list((second / "jobs").glob("*/*_result.pkl"))) == 1
     first, _ = collect.collect(again, folder, command="c", papers=[])
-    second, _ = collect.collect(again, tmp_path / "second", command="c", papers=[])
-    assert json.dumps(first) == json.dumps(second)
+    other, _ = collect.collect(again, second / "cells", command="c", papers=[])
+    assert json.dumps(first) == json.dumps(other)
 
 
 def archive_of(path, members):
