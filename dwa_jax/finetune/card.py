@@ -104,6 +104,9 @@ def _closeness(run, opened):
             f"within {opened.difference:.1e} on {opened.texts} texts (scores and probabilities)"
         )
         claim += "." if run.config.dtype == "float32" else ", computed in float32."
+        if opened.near is not None:
+            sentence = opened.near.sentence()
+            claim += f" {sentence[0].upper()}{sentence[1:]}."
     if run.config.dtype != "float32":
         claim += (
             f" The run computed in {run.config.dtype}, this is float32: what it predicted itself "

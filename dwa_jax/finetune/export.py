@@ -73,6 +73,8 @@ def export(
             f"opened with {opened.package}: on {opened.texts} texts it differs from the run by at "
             f"most {opened.difference:.1e}"
         )
+        if opened.near is not None:
+            note(opened.near.sentence())
     elif note is not None and check:
         note(f"not opened: {' and '.join(get(form).packages)} are not installed here")
     return output

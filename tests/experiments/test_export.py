@@ -15,6 +15,7 @@ import pytest
 from dwa_jax import backbones
 from dwa_jax.finetune import card, saved
 from dwa_jax.finetune.exports import opened, to_onnx
+from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.predictor import Predictor
 from experiments import export
 from experiments.terminal import command
@@ -198,10 +199,20 @@ def test_onnxruntime_gives_our_predictions(runs, ours, family, tmp_path, monkeyp
     check(found["regression"], found["classification"], ours(family))
     # Of 8 bits: another file, with other numbers, and near.
     near = to_onnx.outputs(run, out, TEXTS, to_onnx.QUANTIZED)
+    score = ours(family).score
     near = near["regression"][:, 0]
     assert (near != found["regression"][:, 0]).all()
-    assert np.corrcoef(near, ours(family).score)[0, 1] > 0.9
+    assert np.corrcoef(near, score)[0, 1] > 0.9
     check_the_card(out, run, monkeypatch)
+    if family == "distilbert":
+        # How near is told where the run's own predictions are known.
+        told, far = [], np.abs(near - score)
+        predicted = SplitPredictions(TEXTS, score, score, *[ours(family).category] * 2, None)
+        known = saved.Trained(**{**vars(run), "predictions": predicted})
+        export.export(known, "onnx", tmp_path / "again", note=told.append)
+        start = f"on {len(TEXTS)} texts of the run, model_int8.onnx's scores differ by "
+        assert told[1].startswith(f"{start}{far.mean():.3f} on average and {far.max():.3f} at most")
+        assert told[1][2:] in (tmp_path / "again" / "README.md").read_text()
 
 
 def test_without_what_makes_a_graph_a_line_says_what_to_install(runs, tmp_path, monkeypatch):

@@ -18,6 +18,8 @@ class ExportForm(NamedTuple):
       write: (run, empty folder) -> None.
       outputs: (run, folder, N texts) -> {task: (N, outputs)}, by the package and no line of ours.
       opening: run -> the card's lines on how to open it.
+      near: ("FILE", the same as `outputs` by it) of a file whose numbers are near the run's and
+        not the same, or None.
     """
 
     packages: tuple[str, ...]
@@ -25,3 +27,4 @@ class ExportForm(NamedTuple):
     write: Callable[[Trained, Path], None]
     outputs: Callable[[Trained, Path, Sequence[str]], dict[str, np.ndarray]]
     opening: Callable[[Trained], list[str]]
+    near: tuple[str, Callable[[Trained, Path, Sequence[str]], dict[str, np.ndarray]]] | None = None

@@ -29,6 +29,41 @@ _TEXTS = 8
 _USUAL = ("EUR/USD jumps after ECB", "Pound slips", "the dollar falls against the yen, again")
 
 
+# Of a file that is near the run and not the same, there is more to tell than whether it is right.
+_MORE_TEXTS = 64
+
+
+class Near(NamedTuple):
+    """How near a file is to the run whose numbers it does not have.
+
+    Attributes:
+      file: its name.
+      texts: how many were compared.
+      score_mean: mean absolute difference of scores; None without regression.
+      score_most: the largest.
+      same: share of the texts whose category is the same.
+    """
+
+    file: str
+    texts: int
+    score_mean: float | None
+    score_most: float | None
+    same: float
+
+    def sentence(self) -> str:
+        """Says it."""
+        scores = (
+            ""
+            if self.score_mean is None
+            else f"scores differ by {self.score_mean:.3f} on average and {self.score_most:.3f} at "
+            "most, and "
+        )
+        return (
+            f"on {self.texts} texts of the run, {self.file}'s {scores}{self.same:.1%} of the "
+            "categories are the same"
+        )
+
+
 class Opened(NamedTuple):
     """What came of opening an export.
 
@@ -36,11 +71,13 @@ class Opened(NamedTuple):
       package: what opened it, with its version.
       texts: how many were compared.
       difference: the largest, of scores and probabilities.
+      near: of a file that has other numbers, where there is one.
     """
 
     package: str
     texts: int
     difference: float
+    near: Near | None = None
 
 
 def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | None:
@@ -87,7 +124,30 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
             f"{len(texts)} texts, more than {TOLERANCE:g}; it is removed again, which check=False "
             "leaves out"
         )
-    return Opened(name, len(texts), difference)
+    return Opened(name, len(texts), difference, _how_near(run, form, folder, normalize))
+
+
+def _how_near(run, form, folder, normalize):
+    if form.near is None or run.predictions is None:
+        return None
+    file, outputs = form.near
+    known = run.predictions
+    places = np.unique(np.linspace(0, len(known.texts) - 1, _MORE_TEXTS).round().astype(int))
+    texts = [known.texts[place] for place in places]
+    texts = list(map(normalize, texts)) if normalize else texts
+    with _quietly(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = outputs(run, folder, texts)
+    score, category, _ = read_outputs(found, run.thresholds, run.config.clip_scores)
+    far = None if score is None else np.abs(score - known.predicted_scores[places])
+    same = float(np.mean(category == known.predicted_categories[places]))
+    return Near(
+        file,
+        len(places),
+        None if far is None else float(far.mean()),
+        None if far is None else float(far.max()),
+        same,
+    )
 
 
 def _installed(package):

@@ -211,4 +211,10 @@ def opening(run: Trained) -> list[str]:
     ]
 
 
-FORM = ExportForm(("onnxruntime",), refusal, write, outputs, opening)
+def _quantized_outputs(run, folder, texts):
+    return outputs(run, folder, texts, QUANTIZED)
+
+
+FORM = ExportForm(
+    ("onnxruntime",), refusal, write, outputs, opening, (QUANTIZED, _quantized_outputs)
+)
