@@ -3,16 +3,13 @@
 A library does not switch this for a program that imports it; a program does, with `enable`.
 """
 
-import os
-import stat
-import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from dwa_jax import machine
+from dwa_jax import cache_folders, machine
 
 # Bytes of one kind of machine's programs; those that were not used for longest go first.
 MOST_BYTES = 2**30
@@ -44,15 +41,13 @@ def enable(place: str = "") -> Path | None:
         return Path(config.jax_compilation_cache_dir)
     if place == "off":
         return None
+    # A home may be shared by machines, and JAX's key does not tell them apart.
+    folder = cache_folders.own_folder(place, f"compiled-{machine.kind()}")
+    if folder is None:
+        return None
     try:
-        base = Path(place).expanduser() if place else _default()
-        # A home may be shared by machines, and JAX's key does not tell them apart.
-        folder = base / f"compiled-{machine.kind()}"
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not _is_ours(folder):
-            return None
         _mend(folder)
-    except (OSError, RuntimeError):  # no home, a full or read-only disk
+    except OSError:
         return None
     for option, value in (
         ("jax_compilation_cache_dir", str(folder)),
@@ -63,23 +58,6 @@ def enable(place: str = "") -> Path | None:
     # A program that cannot be read is compiled, one that cannot be written will be again.
     warnings.filterwarnings("ignore", message=".*persistent compilation cache")
     return folder
-
-
-def _default():
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base) / "dwa_jax"
-    home = Path.home()
-    return (home / "Library/Caches" if sys.platform == "darwin" else home / ".cache") / "dwa_jax"
-
-
-def _is_ours(folder):
-    # What lies there is run.
-    found = folder.stat()
-    return (
-        found.st_uid == os.geteuid()
-        and not found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        and os.access(folder, os.R_OK | os.W_OK | os.X_OK)
-    )
 
 
 def _mend(folder):

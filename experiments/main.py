@@ -49,6 +49,12 @@ flags.DEFINE_string(
     flag_values=FLAGS,
 )
 flags.DEFINE_string(
+    "token_cache",
+    "",
+    "Folder for the token ids of many texts; by default in the user's cache folder; off: none.",
+    flag_values=FLAGS,
+)
+flags.DEFINE_string(
     "coordinator",
     "",
     "HOST:PORT of process 0, where several processes train one run; each is given the same.",
@@ -154,7 +160,7 @@ if __name__ == "__main__":
     asked(REST)
 
 from dwa_jax import compilation_cache, host_memory, processes
-from dwa_jax.finetune import cross_validation, interrupts, run_folder
+from dwa_jax.finetune import cross_validation, interrupts, run_folder, token_cache
 from dwa_jax.finetune.health import Diverged
 from dwa_jax.finetune.listener import Listener
 from experiments.terminal import overview, preview
@@ -178,6 +184,7 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         _fail(str(error))
     compilation_cache.enable(FLAGS.compilation_cache)
+    token_cache.enable(FLAGS.token_cache)
     console = Terminal()
     if FLAGS.dry_run and not processes.is_first():
         return

@@ -12,6 +12,7 @@ from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
 from dwa_jax.data.scored_texts import read
 from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, normalize_text, split
+from dwa_jax.data.token_rows import TokenRows
 from dwa_jax.data.tokens import (
     Encoded,
     count_unknown,
@@ -29,6 +30,7 @@ __all__ = [
     "Encoded",
     "LeftOut",
     "Rows",
+    "TokenRows",
     "bucket_lengths",
     "check_disjoint",
     "count_shared",

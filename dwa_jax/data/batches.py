@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from dwa_jax.data.token_rows import TokenRows
+
 
 def bucket_lengths(
     lengths: Sequence[int] | np.ndarray, max_buckets: int, multiple: int = 1
@@ -105,7 +107,7 @@ class Batches:
     attention on the first position alone, so that pooling stays defined.
 
     Args:
-        ids: N arrays of token ids, each (length,) with at least one token.
+        ids: N rows of token ids, each (length,) with at least one token.
         scores: (N,) floats, nan where missing.
         categories: (N,) integers, -1 where missing.
         batch_size: B.
@@ -147,7 +149,8 @@ class Batches:
         self._buckets = np.asarray(buckets, dtype=np.int64)
         if self._buckets.size == 0 or np.any(np.diff(self._buckets) <= 0) or self._buckets[0] < 1:
             raise ValueError(f"buckets are ascending lengths, got {tuple(buckets)}")
-        self._lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        rows = TokenRows.of(ids)
+        self._lengths = rows.lengths
         shortest, longest = int(self._lengths.argmin()), int(self._lengths.argmax())
         if self._lengths[shortest] == 0:
             raise ValueError(f"row {shortest} has no token")
@@ -164,8 +167,8 @@ class Batches:
         self._has_score, self._has_category = ~np.isnan(scores), categories >= 0
         self._scores = np.where(self._has_score, scores, 0.0).astype(np.float32)
         self._categories = np.where(self._has_category, categories, 0).astype(np.int32)
-        self._tokens = np.concatenate([np.asarray(row, dtype=np.int32) for row in ids])
-        self._starts = np.cumsum(self._lengths) - self._lengths
+        self._ids = rows
+        self._tokens, self._starts = rows.tokens, rows.starts[:-1]
         self._bucket_of = np.searchsorted(self._buckets, self._lengths)
         self._batch_size, self._seed, self._pad_id = batch_size, seed, pad_id
         self._shuffle = shuffle
@@ -180,9 +183,9 @@ class Batches:
         return self._lengths.copy()
 
     @property
-    def ids(self) -> list[np.ndarray]:
-        """N arrays of token ids, each (length,)."""
-        return np.split(self._tokens, self._starts[1:])
+    def ids(self) -> TokenRows:
+        """N rows of token ids, each (length,)."""
+        return self._ids
 
     @property
     def shapes(self) -> list[tuple[int, int]]:

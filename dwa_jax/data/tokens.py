@@ -20,6 +20,7 @@ import numpy as np
 
 from dwa_jax.data import cells
 from dwa_jax.data.rows import DataError
+from dwa_jax.data.token_rows import TokenRows
 from dwa_jax.messages import one_line, quoted
 
 if TYPE_CHECKING:
@@ -54,14 +55,14 @@ class Encoded(NamedTuple):
     """Token ids of N texts.
 
     Args:
-        ids: N int32 arrays, each (length of the text,), special tokens included; a text without
+        ids: N rows of int32, each (length of the text,), special tokens included; a text without
             a token of its own has the special ones alone.
         truncated: (N,) booleans, True where a text was longer than the limit and lost its end.
         wordless: (N,) booleans, True where a text has no token, see `encode`.
         unknown: (N,) int64, tokens of a text that stand for what the vocabulary lacks.
     """
 
-    ids: list[np.ndarray]
+    ids: TokenRows
     truncated: np.ndarray
     wordless: np.ndarray
     unknown: np.ndarray
@@ -74,7 +75,7 @@ class Encoded(NamedTuple):
     @property
     def lengths(self) -> np.ndarray:
         """(N,) int64, tokens a text."""
-        return np.array([len(row) for row in self.ids], dtype=np.int64)
+        return self.ids.lengths
 
 
 @contextlib.contextmanager
@@ -322,7 +323,7 @@ def encode(
     least = tokenizer.num_special_tokens_to_add() + 1
     if max_length < least:
         raise ValueError(f"max_length is at least {least} for this tokenizer, got {max_length}")
-    ids: list[np.ndarray] = []
+    parts: list[TokenRows] = []
     truncated = np.zeros(len(texts), bool)
     wordless = np.zeros(len(texts), bool)
     for start in range(0, len(texts), _CHUNK):
@@ -350,7 +351,8 @@ def encode(
                     file, number = origin[start + i] if origin else ("texts", start + i)
                     raise DataError(f"{file}, row {number}: {no_token(chunk[i])}; remove the row")
                 wordless[start + i] = True
-            ids.append(np.asarray(row, dtype=np.int32))
+        parts.append(TokenRows.of(rows))
+    ids = TokenRows.joined(parts)
     return Encoded(ids, truncated, wordless, count_unknown(tokenizer, ids))
 
 
@@ -364,8 +366,7 @@ def count_unknown(tokenizer: PreTrainedTokenizerBase, ids: Sequence[np.ndarray])
     Returns:
         (N,) int64; zeros where the tokenizer knows every byte.
     """
-    unknown = _unknown_id(tokenizer)
-    return np.array([np.count_nonzero(row == unknown) for row in ids], np.int64)
+    return TokenRows.of(ids).counts(_unknown_id(tokenizer))
 
 
 def no_token(text: str) -> str:

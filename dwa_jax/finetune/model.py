@@ -254,7 +254,7 @@ def check_ids(ids: Sequence[np.ndarray], vocab_size: int) -> None:
     Raises:
       ValueError: an id is beyond them.
     """
-    highest = max((int(row.max()) for row in ids if len(row)), default=0)
+    highest = int(data.TokenRows.of(ids).tokens.max(initial=0))
     if highest >= vocab_size:
         raise ValueError(
             f"the tokenizer gives id {highest}, the model knows {vocab_size} tokens: "

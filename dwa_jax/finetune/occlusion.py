@@ -43,7 +43,7 @@ def explain(predictor: Predictor, texts: Sequence[str], whole: Predictions) -> l
             encoded = predictor.tokens([rest], allow_wordless=True)
             if not encoded.wordless[0]:
                 place[row, i] = len(ids)
-                ids += encoded.ids
+                ids += list(encoded.ids)
     without = predictor.each(predictor.predict_ids(ids))
     for row, found in enumerate(predictor.each(whole)):
         for i, entry in enumerate(explained[row]):

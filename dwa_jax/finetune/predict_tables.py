@@ -177,7 +177,7 @@ def _usable(predictor, name, chunk, bad):
             break
     left = set(kept)
     good = [i for i in np.flatnonzero(~encoded.wordless).tolist() if usable[i] in left]
-    encoded = data.Encoded([encoded.ids[i] for i in good], *(x[good] for x in encoded[1:]))
+    encoded = data.Encoded(encoded.ids.take(np.array(good, int)), *(x[good] for x in encoded[1:]))
     return kept, [usable[i] for i in good], [texts[i] for i in good], encoded
 
 

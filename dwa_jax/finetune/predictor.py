@@ -430,7 +430,7 @@ class Predictor:
 
     def encode(
         self, texts: Sequence[str], origin: Sequence[tuple[str, int]] | None = None
-    ) -> list[np.ndarray]:
+    ) -> data.TokenRows:
         """Turns texts into token ids as the run did; see `data.encode`."""
         return self.tokens(texts, origin).ids
 

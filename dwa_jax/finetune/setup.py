@@ -11,7 +11,7 @@ import numpy as np
 
 from dwa_jax import data, losses, sharding, training, trunk, weighting
 from dwa_jax.backbones import FAMILIES, BackboneConfig
-from dwa_jax.finetune import choices
+from dwa_jax.finetune import choices, token_cache
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus, leave_out
 from dwa_jax.finetune.model import Model, check_ids
@@ -45,7 +45,7 @@ def make_batches(
     for split, rows in corpus.rows.items():
         if not len(rows):
             continue
-        encoded = data.encode(
+        encoded = token_cache.encode(
             model.tokenizer, rows.texts, limit, normalize, rows.origin, allow_wordless=skip
         )
         if encoded.num_truncated:
@@ -59,15 +59,17 @@ def make_batches(
                 f"({lacking / len(rows):.1%}) are unknown to the tokenizer"
             )
         check_ids(encoded.ids, model.module.config.vocab_size)
-        ids[split] = [encoded.ids[i] for i in np.flatnonzero(~encoded.wordless)]
+        ids[split] = encoded.ids
+        if encoded.wordless.any():
+            ids[split] = encoded.ids.take(np.flatnonzero(~encoded.wordless))
         wordless[split] = encoded.wordless
     if any(mask.any() for mask in wordless.values()):
         leave_out(config, corpus, wordless)
     batches = {}
     for split, of in ids.items():
-        if not of:
+        if not len(of):
             continue
-        lengths = np.array([len(row) for row in of])
+        lengths = of.lengths
         buckets = data.bucket_lengths(lengths, config.max_buckets, config.pad_to_multiple_of)
         if split == "train":
             known = buckets

@@ -124,7 +124,8 @@ def run_all(
             under_way += zip(jobs.submit(executor, work, begun), begun, strict=True)
             time.sleep(_LOOK_AGAIN)
             over = [(one, part) for one, part in under_way if one.done()]
-            under_way = [pair for pair in under_way if pair not in over]
+            ended = {one.job_id for one, _ in over}
+            under_way = [pair for pair in under_way if pair[0].job_id not in ended]
             for one, part in over:
                 for run in part:
                     done += 1

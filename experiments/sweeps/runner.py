@@ -86,7 +86,8 @@ def run_all(
             for slot in slots:
                 if slot.run is None and todo:
                     run = _next(todo, slot, slots)
-                    todo.remove(run)
+                    # By what runs: candidates of one method are equal by their names.
+                    todo = [other for other in todo if other.id != run.id]
                     arguments = run.command(places, weights or {}, folder)
                     if keep_checkpoints:
                         arguments.append("--config.keep_checkpoints=True")

@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from experiments.sweeps import in_turn
+from experiments.sweeps import in_turn, runner
+from experiments.sweeps.plan import Run
 
 PROGRAMS = {
     "fine": "import sys; print('said', *sys.argv[1:]); print('told', file=sys.stderr)",
@@ -65,3 +66,28 @@ def test_between_two_a_signal_ends_it(process, tmp_path):
     assert answer(process, tmp_path, "fine") == "0\n"
     process.send_signal(signal.SIGINT)
     assert process.wait(10) == 128 + signal.SIGINT
+
+
+def test_every_run_is_run_once_and_seeds_of_one_follow_each_other(tmp_path, monkeypatch):
+    began = []
+
+    class AtOnce(runner._Slot):
+        def start(self, run, arguments, folder):
+            began.append((run.keys["rate"], run.seed))
+            folder.mkdir(parents=True)
+            (folder / runner.SUMMARY).write_text("{}")
+            self.run, self.last = run, run.program
+
+    monkeypatch.setattr(runner, "_Slot", AtOnce)
+    monkeypatch.setattr(
+        runner, "_ended", lambda slots: [(slot, 0) for slot in slots if slot.run is not None]
+    )
+    # Candidates of one method have one name.
+    runs = [
+        Run("fx", "scratch", "dwa", seed, {"rate": rate}, "configs/base.py")
+        for seed in (0, 1)
+        for rate in (1, 2, 3)
+    ]
+    states = runner.run_all(runs, {}, tmp_path, workers=2, say=lambda line: None)
+    assert set(states.values()) == {"finished"} and len(states) == 6
+    assert began == [(1, 0), (2, 0), (1, 1), (2, 1), (3, 0), (3, 1)]

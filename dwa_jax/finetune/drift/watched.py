@@ -92,7 +92,7 @@ def watch(
     good = np.flatnonzero(~encoded.wordless)
     if not len(good):
         raise ValueError("none of the texts has a token that this tokenizer knows")
-    ids = [encoded.ids[i] for i in good]
+    ids = encoded.ids.take(good)
     later = model.observe(ids, part.scores[good], np.asarray(categories)[drawn][good])
     distances = far.distances(later.representations)
     tasks = [task.name for task in run.tasks]

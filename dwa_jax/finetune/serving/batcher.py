@@ -20,7 +20,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dwa_jax.data import Encoded
+from dwa_jax.data import Encoded, TokenRows
 from dwa_jax.finetune.predictor import Prediction, Predictor
 from dwa_jax.finetune.serving.warm_shapes import choose_batch, overhead_in_tokens, warm_shapes
 
@@ -250,7 +250,7 @@ class Batcher:
     def _compute(self, batch):
         began = time.perf_counter()
         encoded = Encoded(
-            [row.ids for row in batch],
+            TokenRows.of([row.ids for row in batch]),
             np.array([row.truncated for row in batch]),
             np.zeros(len(batch), bool),
             np.array([row.unknown for row in batch], np.int64),

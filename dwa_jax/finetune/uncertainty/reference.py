@@ -83,10 +83,10 @@ def gather(
     for split in _SPLITS:
         rows, ids = corpus.rows[split], batches[split].ids
         drawn = np.sort(np.random.default_rng(config.seed).permutation(len(ids))[:MOST])
-        chosen = [ids[row] for row in drawn]
+        chosen = ids.take(drawn)
         # In the shapes of the validation rows, which are compiled.
         buckets = [length for _, length in batches["validation"].shapes]
-        longest = max(map(len, chosen))
+        longest = int(chosen.lengths.max())
         if longest > buckets[-1]:
             buckets.append(longest)
         scores, categories = rows.scores[drawn], corpus.categories[split][drawn]
