@@ -135,9 +135,9 @@ class Sweep:
         return replace(self, backbones=backbones)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One cell of a sweep.
+    """One cell of a sweep; equal to another one where the same runs, whatever it is called.
 
     Attributes:
       dataset: its name.
@@ -152,8 +152,14 @@ class Run:
     backbone: str
     method: str
     seed: int
-    keys: Mapping[str, Any] = field(compare=False)
-    config: str = field(compare=False)
+    keys: Mapping[str, Any]
+    config: str
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
 
     @property
     def id(self) -> str:

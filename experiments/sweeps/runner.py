@@ -86,8 +86,7 @@ def run_all(
             for slot in slots:
                 if slot.run is None and todo:
                     run = _next(todo, slot, slots)
-                    # By what runs: candidates of one method are equal by their names.
-                    todo = [other for other in todo if other.id != run.id]
+                    todo.remove(run)
                     arguments = run.command(places, weights or {}, folder)
                     if keep_checkpoints:
                         arguments.append("--config.keep_checkpoints=True")
