@@ -13,6 +13,8 @@ from experiments.sweeps import appendix, lookup, papers
 from experiments.sweeps.comparison import PRIMARY
 
 _BEGIN, _END = "<!-- results of {}: made by experiments.reproduce --readme -->", "<!-- end -->"
+# A classification of a smaller share of the weight than this is hardly learned.
+_HARDLY = 0.01
 # Metrics that describe: what they are called, and whether lower is better.
 _DESCRIBED = {
     "balanced_mse": ("The MSE averaged over the common classes", True),
@@ -27,7 +29,8 @@ def write(results: dict) -> str:
       results: of a sweep, see `collect.collect`.
     """
     parts = [_setting(results), _table(results)]
-    bullets = [*_of_dwa(results), *_settled(results), *_described(results), *_ended(results)]
+    bullets = [*_of_dwa(results), *_settled(results), *_described(results)]
+    bullets += [*_ended(results), *_without_classes(results)]
     return "\n\n".join([*parts, "\n".join(f"* {bullet}" for bullet in bullets)]) + "\n"
 
 
@@ -182,5 +185,34 @@ def _ended(results):
             bullets.append(
                 f"The classification's share of the weight, first and last, on {cell}: "
                 f"{'; '.join(ended)}."
+            )
+    return bullets
+
+
+def _without_classes(results):
+    """Methods that all but gave the classification up: their error is that of regression alone."""
+    bullets = []
+    for dataset, backbone in lookup.cells(results):
+        given_up, accuracies = [], []
+        for method in results["sweep"]["methods"]:
+            runs = lookup.finished(results, dataset, backbone, method)
+            shares = [(run.get("weights") or {}).get("end", {}) for run in runs]
+            share = mean([one.get("share_classification") for one in shares])
+            if share is not None and share < _HARDLY:
+                given_up.append(method)
+                accuracies.append(mean(lookup.values(runs, "test", "accuracy")))
+        runs = lookup.finished(results, dataset, backbone, results["sweep"]["baseline"])
+        usual = mean(lookup.values(runs, "test", "accuracy"))
+        known = [accuracy for accuracy in accuracies if accuracy is not None]
+        if known and usual is not None:
+            cell = lookup.where(results, dataset, backbone)
+            ends = dict.fromkeys(fixed(one, 2) for one in (min(known), max(known)))
+            tuned = any(one.get("dataset") == dataset for one in results.get("tuned") or ())
+            why = " The learning rates were chosen by validation MSE, which asks for no class."
+            bullets.append(
+                f"On {cell}, {', '.join(given_up)} ended with less than {100 * _HARDLY:g} % of the "
+                f"weight on the classification, whose accuracy is {' to '.join(ends)} there, "
+                f"beside {fixed(usual, 2)} of {results['sweep']['baseline']}: their MSE is one of "
+                f"regression alone.{why if tuned else ''}"
             )
     return bullets

@@ -50,6 +50,20 @@ def test_sentences_follow_the_numbers():
     assert text.count("**") == 2 * len(found["sweep"]["datasets"])
 
 
+def test_what_gave_the_classification_up_is_named():
+    found = copy.deepcopy(results(claims.names(README)[0]))
+    for run in found["runs"]:
+        if run["status"] != "finished":
+            continue
+        ended = 0.001 if run["method"] == "gradnorm" else 0.5
+        run["weights"] = {when: {"share_classification": ended} for when in ("start", "end")}
+        run["test"]["accuracy"] = ended
+    (line,) = {line for line in claims.write(found).splitlines() if "regression alone." in line}
+    dataset = found["sweep"]["datasets"][0]
+    assert line.startswith(f"* On {dataset}, gradnorm ended with less than 1 % of the weight on")
+    assert "whose accuracy is 0.00 there, beside 0.50 of constant .25/.75" in line
+
+
 def test_a_file_without_marks_is_refused(tmp_path):
     path = tmp_path / "README.md"
     with pytest.raises(ValueError, match=r"README.md: there is no such file"):
