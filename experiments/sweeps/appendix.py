@@ -93,8 +93,8 @@ def reading(results: dict) -> list:
         "method; balanced MSE is the mean of the MSE of those classes.",
         "Precision and F1 in the papers' columns are means over classes weighted by their rows, "
         "and like accuracy there on each method's own labels; best epochs are those of validation.",
-        "Seconds and memory were taken while runs shared a machine, and a method's seeds a process, "
-        "where the first compiles and the later ones find memory in use. They show the order of "
+        "Seconds and memory were taken while runs shared a machine, a method's seeds a process: "
+        "the first compiles, the later ones find memory in use. They show the order of "
         "magnitude, not a benchmark.",
     ]
     return [Heading(2, "How to read this"), Bullets(items)]
