@@ -184,7 +184,7 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         _fail(str(error))
     compilation_cache.enable(FLAGS.compilation_cache)
-    token_cache.enable(FLAGS.token_cache)
+    token_cache.enable_token_cache(FLAGS.token_cache)
     console = Terminal()
     if FLAGS.dry_run and not processes.is_first():
         return

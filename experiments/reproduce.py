@@ -173,7 +173,7 @@ def requested(arguments: list[str]):
     for name in ("workers", "runs_per_job"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name}={getattr(options, name)} must be at least 1")
-    options.job = launchers.check(options.launcher, options.job)
+    options.job = launchers.read_options(options.launcher, options.job)
     path, sweep = chosen(options)
     return options, path, sweep, find_weights(options.weights, sweep)
 
@@ -255,7 +255,7 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
                 runner.run_all(runs, places, cells, **common)
                 return
             asked = {"launcher": options.launcher, "job": options.job}
-            launchers.run_all(
+            launchers.submit_all(
                 runs, places, cells, **asked, runs_per_job=options.runs_per_job, **common
             )
 

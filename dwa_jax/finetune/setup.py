@@ -45,7 +45,7 @@ def make_batches(
     for split, rows in corpus.rows.items():
         if not len(rows):
             continue
-        encoded = token_cache.encode(
+        encoded = token_cache.encode_once(
             model.tokenizer, rows.texts, limit, normalize, rows.origin, allow_wordless=skip
         )
         if encoded.num_truncated:

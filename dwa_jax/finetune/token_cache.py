@@ -1,8 +1,8 @@
 """Token ids of large splits kept on disk from one process to the next, and mapped into memory.
 
-A library does not switch this for a program that imports it; a program does, with `enable`. What
-is kept is found by the texts themselves, the tokenizer and the limit; so it never goes stale, and
-processes of one machine share the pages that they read.
+A library does not switch this for a program that imports it; a program does, with
+`enable_token_cache`. What is kept is found by the texts themselves, the tokenizer and the limit; so
+it never goes stale, and processes of one machine share the pages that they read.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ _FOLDER, _LOCK = "tokens", ".lock"
 _place: list[Path] = []
 
 
-def enable(place: str = "") -> Path | None:
+def enable_token_cache(place: str = "") -> Path | None:
     """Keeps what this process tokenizes, and takes what an earlier one tokenized.
 
     Never raises: without a folder that can be used, texts are tokenized.
@@ -50,7 +50,7 @@ def enable(place: str = "") -> Path | None:
     return _place[0] if _place else None
 
 
-def encode(
+def encode_once(
     tokenizer: Any,
     texts: Sequence[str],
     max_length: int,

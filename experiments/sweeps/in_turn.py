@@ -27,7 +27,7 @@ from dwa_jax import regular_files
 from experiments.terminal import ending
 
 
-def serve(requests: int, answers: int) -> None:
+def answer_requests(requests: int, answers: int) -> None:
     """Answers requests until there are no more.
 
     Args:
@@ -49,12 +49,12 @@ def serve(requests: int, answers: int) -> None:
     threading.Thread(target=read, daemon=True).start()
     while line := lines.get():
         request = json.loads(line)
-        status = run(request["module"], request["arguments"], Path(request["log"]))
+        status = run_program(request["module"], request["arguments"], Path(request["log"]))
         asked.clear()
         os.write(answers, f"{status}\n".encode())
 
 
-def run(module: str, arguments: Sequence[str], log: Path) -> int:
+def run_program(module: str, arguments: Sequence[str], log: Path) -> int:
     """Runs one program, all of whose output is appended to a file; returns its exit status."""
     _forget_peak()
     with regular_files.open_to_append(log) as file:
@@ -91,7 +91,7 @@ def main() -> None:
     requests, answers = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
-    serve(requests, answers)
+    answer_requests(requests, answers)
 
 
 if __name__ == "__main__":

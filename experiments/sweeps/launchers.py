@@ -24,7 +24,7 @@ _MINUTES = 24 * 60
 _LOOK_AGAIN, _PATIENCE = 0.5, 60  # seconds
 
 
-def check(launcher: str, options: Sequence[str]) -> dict[str, Any]:
+def read_options(launcher: str, options: Sequence[str]) -> dict[str, Any]:
     """Reads what jobs ask of a scheduler, and looks whether they can be submitted from here.
 
     Args:
@@ -61,7 +61,7 @@ def _value(text):
         return text
 
 
-def run_all(
+def submit_all(
     runs: Iterable[Run],
     places: Mapping[str, str],
     folder: Path,
@@ -81,7 +81,7 @@ def run_all(
       places: what {data} and the like stand for.
       folder: of the cells; what jobs print is beside it, in `jobs`.
       launcher: LOCAL or SLURM.
-      job: from `check`.
+      job: from `read_options`.
       runs_per_job: at most; only those that differ in their seed alone share a job, in which the
         later ones find their programs compiled.
       weights: folders with the weights of some backbones.

@@ -51,8 +51,8 @@ def sweep():
 
 def run_all(folder, **options):
     said = []
-    job = launchers.check("slurm", options.pop("job", []))
-    launchers.run_all(
+    job = launchers.read_options("slurm", options.pop("job", []))
+    launchers.submit_all(
         sweep().runs(), {}, folder, launcher="slurm", job=job, say=said.append, **options
     )
     return said
@@ -107,8 +107,8 @@ def test_mistakes_are_told_before_anything_runs(arguments, words, monkeypatch):
 def test_without_submitit_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(launchers.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install dwa_jax\[jobs\]"):
-        launchers.check("local", [])
-    assert launchers.check("processes", []) == {}
+        launchers.read_options("local", [])
+    assert launchers.read_options("processes", []) == {}
 
 
 def test_only_seeds_of_one_method_share_a_job():

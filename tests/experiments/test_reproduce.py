@@ -248,7 +248,7 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     again = here.narrowed(methods=["constant"])
     before = here.narrowed(methods=["constant"], seeds=["1"])
     second = tmp_path / "second"
-    launchers.run_all(
+    launchers.submit_all(
         [*before.runs(), *again.runs()],
         PLACES,
         second / "cells",

@@ -22,9 +22,9 @@ def tokenizer():
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     monkeypatch.setattr(token_cache, "LEAST_TEXTS", 1)
-    folder = token_cache.enable(str(tmp_path / "cache"))
+    folder = token_cache.enable_token_cache(str(tmp_path / "cache"))
     yield folder
-    assert token_cache.enable("off") is None
+    assert token_cache.enable_token_cache("off") is None
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def calls(monkeypatch):
 
 
 def encode(tokenizer, texts=TEXTS, limit=8, normalize=None, skip=False):
-    return token_cache.encode(tokenizer, texts, limit, normalize, WHERE, allow_wordless=skip)
+    return token_cache.encode_once(tokenizer, texts, limit, normalize, WHERE, allow_wordless=skip)
 
 
 def same(one, other):
@@ -129,11 +129,11 @@ def test_the_oldest_goes_first(kept, tokenizer, monkeypatch):
 def test_few_texts_are_not_kept_nor_any_before_it_is_enabled(kept, tokenizer, monkeypatch):
     monkeypatch.setattr(token_cache, "LEAST_TEXTS", 13)
     encode(tokenizer)
-    token_cache.enable("off")
+    token_cache.enable_token_cache("off")
     monkeypatch.setattr(token_cache, "LEAST_TEXTS", 1)
     encode(tokenizer)
     assert not list(kept.iterdir())
     # Where there is no folder, texts are tokenized.
     (kept.parent / "file").write_text("")
-    assert token_cache.enable(str(kept.parent / "file")) is None
+    assert token_cache.enable_token_cache(str(kept.parent / "file")) is None
     assert len(encode(tokenizer).ids) == len(TEXTS)
