@@ -58,8 +58,9 @@ def test_what_gave_the_classification_up_is_named():
         ended = 0.001 if run["method"] == "gradnorm" else 0.5
         run["weights"] = {when: {"share_classification": ended} for when in ("start", "end")}
         run["test"]["accuracy"] = ended
-    (line,) = {line for line in claims.write(found).splitlines() if "regression alone." in line}
-    dataset = found["sweep"]["datasets"][0]
+    lines = [line for line in claims.write(found).splitlines() if "regression alone." in line]
+    dataset, line = found["sweep"]["datasets"][0], lines[0]
+    assert len(lines) == len(found["sweep"]["datasets"])
     assert line.startswith(f"* On {dataset}, gradnorm ended with less than 1 % of the weight on")
     assert "whose accuracy is 0.00 there, beside 0.50 of constant .25/.75" in line
 
