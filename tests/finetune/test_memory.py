@@ -74,4 +74,5 @@ def test_a_process_holds_what_it_has_and_what_a_step_brings(monkeypatch):
     assert elsewhere == 10**9 + 21 + 600 * 2**20
     assert memory.process_bytes(needs, on_host=True) == elsewhere + 4300
     monkeypatch.undo()
-    assert 2**26 < memory._held() <= memory.peak()["process_bytes"]
+    # The kernel counts the two apart, and some pages late.
+    assert 2**26 < memory._held() <= memory.peak()["process_bytes"] + 2**24
