@@ -168,7 +168,6 @@ class Batches:
         self._scores = np.where(self._has_score, scores, 0.0).astype(np.float32)
         self._categories = np.where(self._has_category, categories, 0).astype(np.int32)
         self._ids = rows
-        self._tokens, self._starts = rows.tokens, rows.starts[:-1]
         self._bucket_of = np.searchsorted(self._buckets, self._lengths)
         self._batch_size, self._seed, self._pad_id = batch_size, seed, pad_id
         self._shuffle = shuffle
@@ -269,8 +268,8 @@ class Batches:
         positions = np.arange(length)
         real = positions < column(self._lengths[rows], np.int64)[:, None]
         # Positions past a row's end would read its neighbour, or run off the end: masked below.
-        where = column(self._starts[rows], np.int64)[:, None] + positions
-        tokens = self._tokens[np.minimum(where, len(self._tokens) - 1)]
+        where = column(self._ids.starts[rows], np.int64)[:, None] + positions
+        tokens = self._ids.tokens[np.minimum(where, len(self._ids.tokens) - 1)]
         attention_mask = real.astype(np.int32)
         attention_mask[len(rows) :, 0] = 1
         return {

@@ -30,7 +30,7 @@ class TokenRows(Sequence):
             return rows
         rows = list(rows)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        starts = _starts(lengths)
         if all(isinstance(row, np.ndarray) for row in rows):
             tokens = np.concatenate([np.zeros(0, np.int32), *rows]).astype(np.int32, copy=False)
         else:
@@ -43,7 +43,7 @@ class TokenRows(Sequence):
         """Puts rows behind each other."""
         lengths = np.concatenate([np.zeros(0, np.int64), *(part.lengths for part in parts)])
         tokens = np.concatenate([np.zeros(0, np.int32), *(part.tokens for part in parts)])
-        return cls(tokens, np.concatenate([[0], np.cumsum(lengths)]))
+        return cls(tokens, _starts(lengths))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -74,7 +74,7 @@ class TokenRows(Sequence):
     def take(self, rows: np.ndarray) -> TokenRows:
         """Returns the rows at (M,) `rows`, in that order."""
         lengths = self.lengths[rows]
-        starts = np.concatenate([[0], np.cumsum(lengths)])
+        starts = _starts(lengths)
         # Of each id the place where it comes from: its row's start, and how far it is behind it.
         places = np.repeat(self.starts[:-1][rows] - starts[:-1], lengths) + np.arange(starts[-1])
         return TokenRows(self.tokens[places], starts)
@@ -83,3 +83,7 @@ class TokenRows(Sequence):
         """Returns (N,) int64, how often an id occurs in each row."""
         found = np.flatnonzero(self.tokens == token)
         return np.diff(np.searchsorted(found, self.starts)).astype(np.int64)
+
+
+def _starts(lengths):
+    return np.concatenate([[0], np.cumsum(lengths)])

@@ -75,8 +75,7 @@ def encode_once(
         origin,
         allow_wordless=allow_wordless,
     )
-    about = _about(tokenizer)
-    if not _place or len(texts) < LEAST_TEXTS or about is None:
+    if not _place or len(texts) < LEAST_TEXTS or (about := _about(tokenizer)) is None:
         return make()
     name = _name(texts, [about, max_length, normalize is not None, allow_wordless])
     folder = _place[0] / name

@@ -172,11 +172,7 @@ def _ended(results):
         ended = []
         for method in results["sweep"]["methods"]:
             runs = lookup.finished(results, dataset, backbone, method)
-            weights = [run["weights"] for run in runs if run.get("weights")]
-            start, share = (
-                mean([one[when].get("share_classification") for one in weights])
-                for when in ("start", "end")
-            )
+            start, share = (_share(runs, when) for when in ("start", "end"))
             # What is constant has its weight in its name.
             if share is not None and start != share:
                 ended.append(f"{method} {fixed(start, 3)} to {fixed(share, 3)}")
@@ -189,6 +185,12 @@ def _ended(results):
     return bullets
 
 
+def _share(runs, when):
+    """The classification's mean share of the weight at the "start" or "end"; None if unknown."""
+    weights = [run["weights"] for run in runs if run.get("weights")]
+    return mean([one[when].get("share_classification") for one in weights])
+
+
 def _without_classes(results):
     """Methods that all but gave the classification up: their error is that of regression alone."""
     bullets = []
@@ -196,8 +198,7 @@ def _without_classes(results):
         given_up, accuracies = [], []
         for method in results["sweep"]["methods"]:
             runs = lookup.finished(results, dataset, backbone, method)
-            shares = [(run.get("weights") or {}).get("end", {}) for run in runs]
-            share = mean([one.get("share_classification") for one in shares])
+            share = _share(runs, "end")
             if share is not None and share < _HARDLY:
                 given_up.append(method)
                 accuracies.append(mean(lookup.values(runs, "test", "accuracy")))

@@ -94,8 +94,7 @@ def submit_all(
       KeyboardInterrupt: Ctrl-C; jobs were told to end, and save a checkpoint first.
       SystemExit: SIGTERM, likewise.
     """
-    runs = list({run.id: run for run in runs}.values())
-    todo = [run for run in runs if runner.state_of(folder / run.id) != "finished"]
+    runs, todo = runner.left_to_run(runs, folder)
     if not todo:
         return
     parts = _parts(todo, runs_per_job)
@@ -123,15 +122,12 @@ def submit_all(
             begun, waiting = waiting[:room], waiting[room:]
             under_way += zip(jobs.submit(executor, work, begun), begun, strict=True)
             time.sleep(_LOOK_AGAIN)
-            over = [(one, part) for one, part in under_way if one.done()]
-            ended = {one.job_id for one, _ in over}
-            under_way = [pair for pair in under_way if pair[0].job_id not in ended]
-            for one, part in over:
+            for one, part in [pair for pair in under_way if pair[0].done()]:
+                under_way.remove((one, part))
                 for run in part:
                     done += 1
                     state = _conclude(folder / run.id, one)
-                    name = f"{run.dataset}, {run.backbone}, {run.method}, seed {run.seed}"
-                    say(f"[{done}/{len(runs)}] {name}: {state} (job {one.job_id})")
+                    say(f"[{done}/{len(runs)}] {run.title}: {state} (job {one.job_id})")
     finally:
         for one, _ in under_way:
             one.cancel()

@@ -167,6 +167,11 @@ class Run:
         return f"{self.program}/seed{self.seed}"
 
     @property
+    def title(self) -> str:
+        """What a reader calls it."""
+        return f"{self.dataset}, {self.backbone}, {self.method}, seed {self.seed}"
+
+    @property
     def program(self) -> str:
         """What it is but for its seed, and so what it compiles: its folder's parent."""
         text = json.dumps([self.config, dict(self.keys)], sort_keys=True)

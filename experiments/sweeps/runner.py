@@ -27,18 +27,23 @@ _ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1
 SUMMARY, FAILED, LOG = "summary.json", "failed.txt", "console.txt"
 
 
+def _beside(folder, name):
+    # Beside a run's folder, which holds what the run itself writes and nothing else.
+    return folder.parent / f"{folder.name}.{name}"
+
+
 def state_of(folder: Path) -> str:
     """Returns "finished", "failed", "started" or "missing"."""
     if (folder / SUMMARY).exists():
         return "finished"
-    if (folder.parent / f"{folder.name}.{FAILED}").exists():
+    if _beside(folder, FAILED).exists():
         return "failed"
     return "started" if folder.exists() else "missing"
 
 
 def error_of(folder: Path) -> str | None:
     """Returns the last words of a failed run."""
-    path = folder.parent / f"{folder.name}.{FAILED}"
+    path = _beside(folder, FAILED)
     return path.read_text("utf-8").strip() if path.exists() else None
 
 
@@ -70,9 +75,7 @@ def run_all(
       KeyboardInterrupt: Ctrl-C; the runs under way saved a checkpoint first.
       SystemExit: SIGTERM, likewise.
     """
-    # Two methods of a sweep may be one and the same run.
-    runs = list({run.id: run for run in runs}.values())
-    todo = [run for run in runs if state_of(folder / run.id) != "finished"]
+    runs, todo = left_to_run(runs, folder)
     total = len(runs)
     if todo:
         say(f"{total - len(todo)} of {total} runs are finished; {len(todo)} to go")
@@ -96,11 +99,21 @@ def run_all(
                 done += 1
                 state = _conclude(folder / run.id, status, keep_checkpoints)
                 seconds = time.perf_counter() - slot.started
-                name = f"{run.dataset}, {run.backbone}, {run.method}, seed {run.seed}"
-                say(f"[{done}/{total}] {name}: {state} ({seconds:.0f} s)")
+                say(f"[{done}/{total}] {run.title}: {state} ({seconds:.0f} s)")
     finally:  # Ctrl-C, and what SIGTERM is turned into, too
         end_all(slots)
     return {run.id: state_of(folder / run.id) for run in runs}
+
+
+def left_to_run(runs: Iterable[Run], folder: Path) -> tuple[list[Run], list[Run]]:
+    """Returns the runs, each once, and those of them that have not finished.
+
+    Args:
+      runs: two methods of a sweep may be one and the same run.
+      folder: of the cells.
+    """
+    runs = list(dict.fromkeys(runs))
+    return runs, [run for run in runs if state_of(folder / run.id) != "finished"]
 
 
 def end_all(slots: "Iterable[_Slot] | None" = None) -> None:
@@ -146,7 +159,7 @@ class _Slot:
 
     def start(self, run, arguments, folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
-        failed = folder.parent / f"{folder.name}.{FAILED}"
+        failed = _beside(folder, FAILED)
         if regular_files.check_regular(failed):
             failed.unlink()
         # The next method's memory is its own: it is one of the report's columns.
@@ -155,7 +168,7 @@ class _Slot:
             self._process = _begin(self._core)
         self.run, self.started, self.last = run, time.perf_counter(), run.program
         _, module, *rest = arguments
-        log = str(folder.parent / f"{folder.name}.{LOG}")
+        log = str(_beside(folder, LOG))
         request = {"module": module, "arguments": rest, "log": log}
         with contextlib.suppress(BrokenPipeError):  # it is gone, and `status` will say so
             self._process.stdin.write(f"{json.dumps(request)}\n".encode())
@@ -215,7 +228,7 @@ def _ended(slots):
 
 
 def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
-    log = folder.parent / f"{folder.name}.{LOG}"
+    log = _beside(folder, LOG)
     if returncode == 0 and (folder / SUMMARY).exists():
         log.unlink(missing_ok=True)
         if not keep_checkpoints:
@@ -232,5 +245,5 @@ def _conclude(folder: Path, returncode: int, keep_checkpoints: bool) -> str:
 def write_failure(folder: Path, words: str) -> None:
     """Notes why a run failed, which `error_of` returns."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(folder.parent / f"{folder.name}.{FAILED}") as partial:
+    with replacing(_beside(folder, FAILED)) as partial:
         partial.write_text(f"{words}\n", "utf-8")

@@ -5,6 +5,7 @@ Axes: N texts, T tokens, K categories.
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -55,13 +56,11 @@ class Near(NamedTuple):
         scores = (
             ""
             if self.score_mean is None
-            else f"scores differ by {self.score_mean:.3f} on average and {self.score_most:.3f} at "
-            "most, and "
+            else f"{self.file}'s scores differ by {self.score_mean:.3f} on average and "
+            f"{self.score_most:.3f} at most, and "
         )
-        return (
-            f"on {self.texts} texts of the run, {self.file}'s {scores}{self.same:.1%} of the "
-            "categories are the same"
-        )
+        of = "the categories" if scores else f"{self.file}'s categories"
+        return f"on {self.texts} texts of the run, {scores}{self.same:.1%} of {of} are the same"
 
 
 class Opened(NamedTuple):
@@ -100,17 +99,21 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
     name = f"{package} {importlib.metadata.version(package)}"
     texts = _some_texts(run)
     normalize = data.normalize_tweet if run.config.normalize_tweets else None
-    try:
-        with _quietly(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            given = [normalize(text) for text in texts] if normalize else texts
-            theirs = read_outputs(form.outputs(run, folder, given), run.thresholds)
-    except Exception as error:  # whatever another library raises
-        words = one_line(error, 300)
-        raise ValueError(
-            f"{name} cannot open what was written, which is removed again: {words}; "
-            "check=False leaves that out"
-        ) from error
+
+    def opened(outputs, texts):
+        try:
+            with _quietly(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                given = [normalize(text) for text in texts] if normalize else texts
+                return outputs(run, folder, given)
+        except Exception as error:  # whatever another library raises
+            words = one_line(error, 300)
+            raise ValueError(
+                f"{name} cannot open what was written, which is removed again: {words}; "
+                "check=False leaves that out"
+            ) from error
+
+    theirs = read_outputs(opened(form.outputs, texts), run.thresholds)
     ours = read_outputs(_ours(run, texts, normalize), run.thresholds)
     # Categories follow from them.
     pairs = [(ours[i], theirs[i]) for i in (0, 2) if ours[i] is not None]
@@ -124,20 +127,17 @@ def open_and_compare(run: Trained, form: ExportForm, folder: Path) -> Opened | N
             f"{len(texts)} texts, more than {TOLERANCE:g}; it is removed again, which check=False "
             "leaves out"
         )
-    return Opened(name, len(texts), difference, _how_near(run, form, folder, normalize))
+    near = None
+    if form.near is not None and run.predictions is not None:
+        file, outputs = form.near
+        near = _how_near(run, file, functools.partial(opened, outputs))
+    return Opened(name, len(texts), difference, near)
 
 
-def _how_near(run, form, folder, normalize):
-    if form.near is None or run.predictions is None:
-        return None
-    file, outputs = form.near
+def _how_near(run, file, opened):
     known = run.predictions
     places = np.unique(np.linspace(0, len(known.texts) - 1, _MORE_TEXTS).round().astype(int))
-    texts = [known.texts[place] for place in places]
-    texts = list(map(normalize, texts)) if normalize else texts
-    with _quietly(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = outputs(run, folder, texts)
+    found = opened([known.texts[place] for place in places])
     score, category, _ = read_outputs(found, run.thresholds, run.config.clip_scores)
     far = None if score is None else np.abs(score - known.predicted_scores[places])
     same = float(np.mean(category == known.predicted_categories[places]))

@@ -8,6 +8,7 @@ Axes: N texts, T tokens, D width, K categories.
 """
 
 import contextlib
+import functools
 import inspect
 import io
 import logging
@@ -211,10 +212,11 @@ def opening(run: Trained) -> list[str]:
     ]
 
 
-def _quantized_outputs(run, folder, texts):
-    return outputs(run, folder, texts, QUANTIZED)
-
-
 FORM = ExportForm(
-    ("onnxruntime",), refusal, write, outputs, opening, (QUANTIZED, _quantized_outputs)
+    ("onnxruntime",),
+    refusal,
+    write,
+    outputs,
+    opening,
+    (QUANTIZED, functools.partial(outputs, file=QUANTIZED)),
 )
