@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from scipy import special
 
 from dwa_jax import data, processes, regular_files
 from dwa_jax.finetune import loop, own_files, plots, predictions_file, run, run_folder, saved
@@ -295,6 +294,8 @@ def over_folds(values: Sequence[float | None], test_over_train: float) -> dict[s
     mean = float(known.mean()) if count else None
     if mean is None or count < 2:
         return {"mean": mean, "standard_deviation": None, "low": None, "high": None}
+    from scipy import special  # a quarter of a second at every program's start
+
     deviation = float(known.std(ddof=1))
     quantile = float(special.stdtrit(count - 1, (1 + _CONFIDENCE) / 2))
     reach = quantile * deviation * math.sqrt(1 / count + test_over_train)

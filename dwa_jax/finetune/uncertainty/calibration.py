@@ -7,7 +7,6 @@ Neural Networks".
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, special
 
 # Guo et al.'s number.
 BINS = 15
@@ -101,6 +100,8 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
       probabilities: (N, K) of the logits as they are.
       temperature: above 1 makes them less sure, below 1 surer.
     """
+    from scipy import special  # a quarter of a second, which few runs need
+
     logits = np.log(np.maximum(probabilities, _TINY))
     return special.softmax(logits / temperature, axis=1)
 
@@ -115,6 +116,8 @@ def fit_temperature(probabilities: np.ndarray, categories: np.ndarray) -> float 
     Returns:
       The temperature, between 0.05 and 20; None where no row has a category.
     """
+    from scipy import optimize, special
+
     rows = np.flatnonzero((categories >= 0) & np.isfinite(probabilities).all(axis=1))
     if not rows.size:
         return None
