@@ -116,6 +116,8 @@ class Batches:
         pad_id: the token id that fills rows up.
         shuffle: false serves the rows in their own order in every epoch, as a stream; each
             batch is then as long as its longest row's bucket.
+        rows_of: (V,) int32, what batches have instead of each token id: its row in a word table
+            that was cut down. None leaves ids as they are.
 
     Raises:
         ValueError: there are no rows, the columns differ in length, a row is empty or longer
@@ -133,6 +135,7 @@ class Batches:
         seed: int,
         pad_id: int,
         shuffle: bool = True,
+        rows_of: np.ndarray | None = None,
     ):
         if not len(ids) == len(scores) == len(categories):
             raise ValueError(
@@ -171,6 +174,7 @@ class Batches:
         self._bucket_of = np.searchsorted(self._buckets, self._lengths)
         self._batch_size, self._seed, self._pad_id = batch_size, seed, pad_id
         self._shuffle = shuffle
+        self.rows_of = rows_of
 
     def __len__(self) -> int:
         """Batches an epoch: ceil(N / B)."""
@@ -270,10 +274,13 @@ class Batches:
         # Positions past a row's end would read its neighbour, or run off the end: masked below.
         where = column(self._ids.starts[rows], np.int64)[:, None] + positions
         tokens = self._ids.tokens[np.minimum(where, len(self._ids.tokens) - 1)]
+        tokens = np.where(real, tokens, self._pad_id)
+        if self.rows_of is not None:
+            tokens = self.rows_of[tokens]
         attention_mask = real.astype(np.int32)
         attention_mask[len(rows) :, 0] = 1
         return {
-            "input_ids": np.where(real, tokens, self._pad_id).astype(np.int32),
+            "input_ids": tokens.astype(np.int32),
             "attention_mask": attention_mask,
             "score": column(self._scores[rows], np.float32),
             "score_mask": column(self._has_score[rows], np.float32),

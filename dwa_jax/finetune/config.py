@@ -172,6 +172,12 @@ class Config:
     freeze: tuple = _key(
         (), "Regular expressions over parameter paths that do not train (without LoRA)."
     )
+    trim_vocabulary: bool = _key(
+        True,
+        "Where a large word table trains, only the rows of tokens that the run's texts have: the "
+        "same numbers but for rounding, for less memory and time. Other rows stay as they are "
+        "instead of shrinking by weight decay.",
+    )
 
     # LoRA; rank 0 trains the whole trunk
     lora_rank: int = _key(0, "Rank of the factors.", least=0, most=65_536)

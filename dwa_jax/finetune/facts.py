@@ -44,12 +44,14 @@ def describe(
         what = "a LoRA adapter"
     elif config.freeze and not config.lora_rank:
         what = "part of the trunk"
+    words = model.vocabulary
+    rows = f"\n{len(words.kept):,} of the word table's {len(words.rows):,} rows" if words else ""
     count, devices = sum(trained.values()), setup.mesh.size
     return {
         "model": f"{settings.family}, {settings.num_layers} layers of {settings.hidden_size}, "
         f"{config.dtype}; {config.backbone}",
         "trained": f"{count:,} of {total:,} parameters ({count / total:.1%}): {what}, heads, "
-        "weighting",
+        f"weighting{rows}",
         "weighting": f"{config.weighting}, {config.preset}; Gramian over {config.gradient_scope}"
         + _ways(config, train, model, setup),
         "rows": ", ".join(f"{split} {len(part):,}" for split, part in corpus.rows.items()),

@@ -14,6 +14,7 @@ from dwa_jax.backbones import files
 from dwa_jax.finetune import inherited, run_folder
 from dwa_jax.finetune.config import Config, Scratch
 from dwa_jax.finetune.corpus import Corpus
+from dwa_jax.finetune.vocabulary import Vocabulary
 
 
 @dataclass
@@ -28,6 +29,7 @@ class Model:
       adapter: fresh or given LoRA factors.
       heads: {task: parameters} of the tasks whose head the backbone brings.
       digests: {key of the configuration: digest of the weights that it names}.
+      vocabulary: what the word table is cut down to while the run works; None: all of it.
     """
 
     module: Any
@@ -37,6 +39,12 @@ class Model:
     adapter: lora.Lora | None
     heads: dict[str, dict] = field(default_factory=dict)
     digests: dict[str, str] = field(default_factory=dict)
+    vocabulary: Vocabulary | None = None
+
+    @property
+    def trimmed_module(self) -> Any:
+        """The trunk that takes what is left of the word table."""
+        return self.module if self.vocabulary is None else self.vocabulary.module
 
     @property
     def lora_scale(self) -> float:

@@ -179,6 +179,8 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         "weighting and losses": lora.count(setup.state.phi),
     }
     total = lora.count(setup.state.frozen) + sum(trained.values())
+    if model.vocabulary is not None:
+        total += model.vocabulary.left_out
     needs = memory.estimate(config, model, setup, batches["train"].shapes)
     told = facts.describe(config, corpus, batches["train"], model, setup, trained, total, needs)
     listener.begin(told | ({"folder": str(folder)} if folder is not None else {}))
@@ -275,6 +277,8 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
         "notes": notes,
     }
     summary = run_folder.plain(summary)
+    if model.vocabulary is not None:
+        state = state._replace(theta=model.vocabulary.restored(state.theta))
     found = _predicted(corpus, last, outputs)
     if folder is not None:
         weights = state.theta, state.psi

@@ -11,7 +11,7 @@ import numpy as np
 
 from dwa_jax import data, losses, sharding, training, trunk, weighting
 from dwa_jax.backbones import FAMILIES, BackboneConfig
-from dwa_jax.finetune import choices, token_cache
+from dwa_jax.finetune import choices, token_cache, vocabulary
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import Corpus, leave_out
 from dwa_jax.finetune.model import Model, check_ids
@@ -28,7 +28,8 @@ def make_batches(
 ) -> tuple[dict[str, data.Batches], list[str]]:
     """Tokenizes every split and sets up its batches.
 
-    Where `on_bad_row` is "skip", rows whose texts have no token are left out of the corpus.
+    Where `on_bad_row` is "skip", rows whose texts have no token are left out of the corpus. The
+    model gets the vocabulary that the texts need.
 
     Returns:
       (split -> batches, for the splits that have rows; notes for the reader).
@@ -65,6 +66,11 @@ def make_batches(
         wordless[split] = encoded.wordless
     if any(mask.any() for mask in wordless.values()):
         leave_out(config, corpus, wordless)
+    if config.trim_vocabulary and model.adapter is None:
+        pad_id = model.tokenizer.pad_token_id
+        model.vocabulary = vocabulary.trim(
+            model.module, model.params, ids.values(), pad_id, config.freeze
+        )
     batches = {}
     for split, of in ids.items():
         if not len(of):
@@ -84,6 +90,7 @@ def make_batches(
             seed=config.seed,
             pad_id=model.tokenizer.pad_token_id,
             shuffle=config.shuffle,
+            rows_of=model.vocabulary and model.vocabulary.rows,
         )
     return batches, notes
 
@@ -330,9 +337,10 @@ def make_setup(
     method = make_weighting(config, len(tasks))
     total_steps = steps_per_epoch * config.epochs
     optimizers = choose_optimizers(config, steps_per_epoch, lengths)
-    theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
+    params = model.vocabulary.cut(model.params) if model.vocabulary else model.params
+    theta, frozen = trunk.split_parameters(params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
-    model.params = None
+    model.params = params = None
     if sharding.splits_parameters(mesh):
         # Before there are moments, which then are split from the start.
         theta = sharding.put(theta, sharding.parameter_shardings(theta, mesh))
@@ -356,7 +364,9 @@ def make_setup(
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     options = step_options(config, **common)
     # One device's program has nothing to say of others.
-    module = model.module.clone(mesh=mesh) if mesh.size > 1 else model.module
+    module = model.trimmed_module
+    if mesh.size > 1:
+        module = module.clone(mesh=mesh)
     step = _step(module, tuple(tasks), method, optimizers, options)
     predict = training.make_predict(module, tasks, representation=True, **common)
     state = sharding.put(state, training.placements(state, mesh))

@@ -98,6 +98,7 @@ def gather(
             buckets=buckets,
             seed=config.seed,
             pad_id=tokenizer.pad_token_id,
+            rows_of=batches[split].rows_of,
         )
         found = loop.predict_split(
             setup, state, part, len(chosen), corpus.thresholds, representation=True
