@@ -5,46 +5,11 @@ the boundary, and everything behind it takes that. Imports no JAX, so that help 
 """
 
 import dataclasses
-import difflib
-import json
-import math
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dwa_jax import mesh_sizes
-
-# Far more than makes sense; a run that is read back may be a stranger's.
-_MANY = 10**9
-# Values of a key with several, characters of one of them, and of a text.
-_MOST_VALUES, _LONGEST_VALUE, _LONGEST = 1000, 1000, 100_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Key:
-    """What is said of one key beside its default.
-
-    Attributes:
-      meaning: for the reader.
-      least: smallest number.
-      most: largest number.
-      below: what the number must stay under.
-      choices: makes the values that there are; asked late, since what knows them imports JAX.
-      later: what it may be when a run goes on: "same"; "any"; "same rows" and "same weights",
-        whatever gives those that the run began with; "more", a larger number; "extending", any
-        where the run is made longer.
-    """
-
-    meaning: str
-    least: float | None = None
-    most: float | None = None
-    below: float | None = None
-    choices: Callable[[], tuple[str, ...]] | None = None
-    later: str = "same"
-
-
-def _key(default: Any, meaning: str, **limits: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"key": Key(meaning, **limits)})
+from dwa_jax.finetune.config_keys import MANY, Key, check_range, nearest, setting, typed
 
 
 def _poolings():
@@ -113,18 +78,18 @@ class Config:
         would be right.
     """
 
-    seed: int = _key(
+    seed: int = setting(
         42,
         "Everything random follows from it: split, heads, LoRA, order of rows, dropout.",
         least=0,
         most=2**31 - 1,
     )
-    preset: str = _key(
+    preset: str = setting(
         "paper",
         '"paper", or "stable" for long runs: options of dwa and imbalance not stated below.',
         choices=_presets,
     )
-    protocol: str = _key(
+    protocol: str = setting(
         "",
         '"paper" trains and judges as the papers do: 100 epochs, 9:1 and no test split, whatever '
         "`epochs` and `fractions` say, and batches of 5 to 10. The numbers are then of the "
@@ -133,7 +98,7 @@ class Config:
     )
 
     # Trunk
-    backbone: str = _key(
+    backbone: str = setting(
         "scratch",
         "A local folder or a hub id with Hugging Face weights, a run or an export, whose heads and "
         'thresholds come along; "scratch" builds one.',
@@ -143,25 +108,25 @@ class Config:
         default_factory=Scratch,
         metadata={"key": Key("Shape of a trunk from scratch; heads must divide width.")},
     )
-    dtype: str = _key(
+    dtype: str = setting(
         "float32",
         'What the trunk computes in: "float32" or "bfloat16". Trained weights stay float32.',
         choices=lambda: ("float32", "bfloat16"),
     )
-    pooling: str = _key(
+    pooling: str = setting(
         "",
         '"first", "last" or "mean" token; "" is what the family\'s own classifier does.',
         choices=_poolings,
     )
-    dropout: bool = _key(
+    dropout: bool = setting(
         True, "Dropout, inside the trunk as its own configuration states it and of LoRA."
     )
-    remat: bool = _key(
+    remat: bool = setting(
         False,
         "Recomputes activations in the backward pass: less memory, about a third more time.",
         later="any",
     )
-    unroll: int = _key(
+    unroll: int = setting(
         0,
         "Layers side by side in the compiled program: 1 scans them; 0 is all of up to 12 on a "
         "CPU, where it saves a tenth of the step, and otherwise 1.",
@@ -169,10 +134,10 @@ class Config:
         most=10_000,
         later="any",
     )
-    freeze: tuple = _key(
+    freeze: tuple = setting(
         (), "Regular expressions over parameter paths that do not train (without LoRA)."
     )
-    trim_vocabulary: bool = _key(
+    trim_vocabulary: bool = setting(
         True,
         "Where a large word table trains, only the rows of tokens that the run's texts have: the "
         "same numbers but for rounding, for less memory and time. Other rows stay as they are "
@@ -180,310 +145,325 @@ class Config:
     )
 
     # LoRA; rank 0 trains the whole trunk
-    lora_rank: int = _key(0, "Rank of the factors.", least=0, most=65_536)
-    lora_alpha: float = _key(0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0)
-    lora_dropout: float = _key(0.05, "Dropout on what the factors see.", least=0, below=1)
-    lora_rank_stabilized: bool = _key(False, "Scale alpha / sqrt(rank) instead.")
-    lora_targets: tuple = _key(
+    lora_rank: int = setting(0, "Rank of the factors.", least=0, most=65_536)
+    lora_alpha: float = setting(0.0, "Scale is alpha / rank; 0 sets alpha = rank.", least=0)
+    lora_dropout: float = setting(0.05, "Dropout on what the factors see.", least=0, below=1)
+    lora_rank_stabilized: bool = setting(False, "Scale alpha / sqrt(rank) instead.")
+    lora_targets: tuple = setting(
         (),
         "Regular expressions over kernels; () is every matrix of attention and feed-forward.",
     )
-    lora_adapter: str = _key(
+    lora_adapter: str = setting(
         "",
         "Folder of a PEFT LoRA adapter of this backbone to start from; rank, scale and targets "
         "are its own, and the keys above but lora_dropout stay as they are.",
         later="same weights",
     )
 
-    train: str = _key("", 'Texts to train on; "" generates headlines.', later="same rows")
-    validation: str = _key(
+    train: str = setting(
+        "", 'Texts to train on; "" generates headlines.', later="same rows", as_text=True
+    )
+    validation: str = setting(
         "",
         'Given splits; where both are "" the training rows are split by `fractions`.',
         later="same rows",
+        as_text=True,
     )
-    test: str = _key("", "As `validation`.", later="same rows")
-    fractions: tuple = _key(
-        (0.8, 0.1, 0.1), "Train, validation, test; (0.9, 0.1, 0.0) is the papers'."
+    test: str = setting("", "As `validation`.", later="same rows", as_text=True)
+    fractions: tuple = setting(
+        (0.8, 0.1, 0.1),
+        "Train, validation, test; (0.9, 0.1, 0.0) is the papers'.",
+        of=float,
     )
-    max_rows: int = _key(
+    max_rows: int = setting(
         0,
         "At most so many rows of `train`, drawn by the seed before they are split; 0 takes all.",
         least=0,
-        most=_MANY,
+        most=MANY,
     )
-    also_test: str = _key(
+    also_test: str = setting(
         "",
         'Further files to test on at the end, besides `test`: summary.json\'s "also_tested".',
         later="same rows",
+        as_text=True,
     )
-    generated_rows: int = _key(
+    generated_rows: int = setting(
         4000,
         'Rows of the embedded generator of FX headlines, where `train` is "".',
         least=1,
         most=10**8,
     )
-    text_column: str = _key("text", "Name of the texts' column.", later="same rows")
-    score_column: str = _key("score", '"" where there is none.', later="same rows")
-    category_column: str = _key("", '"" where there is none.', later="same rows")
-    category_names: tuple = _key(
+    text_column: str = setting("text", "Name of the texts' column.", later="same rows")
+    score_column: str = setting("score", '"" where there is none.', later="same rows")
+    category_column: str = setting("", '"" where there is none.', later="same rows")
+    category_names: tuple = setting(
         (), "Names of the categories, in order, where the column holds names; () for integers."
     )
-    score_range: tuple = _key(
+    score_range: tuple = setting(
         (),
         "(lowest, highest) of the file's scores, rescaled to [-1, 1]; () takes them as they are.",
+        of=float,
     )
-    labels: str = _key(
+    labels: str = setting(
         "",
         'Numbers of label words, "negative=-1, neutral=0, positive=1": scores, in score_range; '
         "without a score_column the categories, ordered by these numbers.",
         later="same rows",
+        as_text=True,
     )
-    decimal_comma: bool = _key(False, "0,5 is a half.", later="same rows")
-    percent: bool = _key(False, "45% is 0.45.", later="same rows")
-    delimiter: str = _key(
+    decimal_comma: bool = setting(False, "0,5 is a half.", later="same rows")
+    percent: bool = setting(False, "45% is 0.45.", later="same rows")
+    delimiter: str = setting(
         "",
         'Between the cells of a text file; "" finds , ; tab |. "@": from the right.',
         later="same rows",
     )
-    encoding: str = _key("", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.', later="same rows")
-    columns: tuple = _key(
+    encoding: str = setting(
+        "", 'Of text files; "" finds UTF-8, UTF-16 and cp1252.', later="same rows"
+    )
+    columns: tuple = setting(
         (),
         "Names of all columns, in order, of files without a header; () where they have one.",
         later="same rows",
     )
-    split_column: str = _key(
+    split_column: str = setting(
         "",
         'Column of `train` that says train, validation or test; "" splits by `fractions`.',
         later="same rows",
     )
-    group_column: str = _key(
+    group_column: str = setting(
         "",
         'Column whose value is shared by rows that stay on one side of a split; "" for none.',
         later="same rows",
     )
-    time_column: str = _key(
+    time_column: str = setting(
         "",
         'Column by which the past is trained on and what came after tested; "" for none.',
         later="same rows",
     )
-    time_format: str = _key(
+    time_format: str = setting(
         "",
         'How that column writes times, "%d/%m/%Y %H:%M" as Python\'s strptime takes it; "" reads '
         "ISO 8601, what mail and Twitter write, and numbers.",
         later="same rows",
     )
-    stratify: bool = _key(
+    stratify: bool = setting(
         True, "Splits have like shares of each category, and of low and high scores."
     )
-    folds: int = _key(
+    folds: int = setting(
         0,
         "Cross-validation: trains so many times, each tested on another part of the rows, and of "
         "the others validated on the share that `fractions` have; 0 trains once.",
         least=0,
         most=1000,
     )
-    fold: int = _key(
+    fold: int = setting(
         0, "Trains this one of the folds alone, from 1; 0 trains all, one after another.", least=0
     )
-    derive_categories: bool = _key(
+    derive_categories: bool = setting(
         True, "Categories of rows without one come from their scores by the thresholds."
     )
-    label_with: str = _key(
+    label_with: str = setting(
         "",
         '"vader" gives rows without a score VADER\'s (the extra `vader`), in every split: notes '
         'and summary.json say how many. "" leaves them without.',
         choices=lambda: ("", "vader"),
     )
-    on_bad_row: str = _key(
+    on_bad_row: str = setting(
         "error",
         '"error" stops at a bad row, "skip" leaves it out and says so.',
         choices=lambda: ("error", "skip"),
         later="same rows",
     )
-    normalize_tweets: bool = _key(
+    normalize_tweets: bool = setting(
         False, "Users become @user and links http, as Twitter models were trained."
     )
-    max_length: int = _key(
+    max_length: int = setting(
         512,
         "Tokens a text, special ones included; longer texts are truncated and counted.",
         least=3,
         most=10**7,
     )
-    max_buckets: int = _key(
+    max_buckets: int = setting(
         6,
         "Different padded lengths, each of which compiles the step once.",
         least=1,
         most=1000,
     )
-    pad_to_multiple_of: int = _key(
+    pad_to_multiple_of: int = setting(
         1,
         "Padded lengths are multiples of it: with 8, other rows of the same kind meet the same "
         "shapes, and so a warm compilation cache.",
         least=1,
         most=10**7,
     )
-    shuffle: bool = _key(True, "False trains on the rows in their files' order, as a stream.")
+    shuffle: bool = setting(True, "False trains on the rows in their files' order, as a stream.")
 
-    clip_scores: bool = _key(
+    clip_scores: bool = setting(
         True,
         "A predicted score beyond the range of the file's scores becomes its nearer end, in all "
         "that is predicted and measured.",
     )
 
     # Categories
-    num_classes: int = _key(5, "K.", least=2, most=1000)
-    stratifier: str = _key(
+    num_classes: int = setting(5, "K.", least=2, most=1000)
+    stratifier: str = setting(
         "das(spacing_penalty=0.01)",
         "das(spacing_penalty=..), das_exact, manual(thresholds=..), equal_width, "
         "equal_frequency, ...",
     )
 
     # Tasks, losses and weighting
-    tasks: tuple = _key(
+    tasks: tuple = setting(
         ("regression", "classification"), '("regression", "classification"), or one of them.'
     )
-    regression_loss: str = _key(
+    regression_loss: str = setting(
         "mse",
         'mse, lds(weight="sqrt_inverse"|"inverse", sigma=..), balanced_mse(noise_scale=..), '
         "balanced_mse_gai(num_components=..).",
     )
-    classification_loss: str = _key(
+    classification_loss: str = setting(
         "imbalance",
         'imbalance(alpha=.., beta=.., mode="bounded"|"frozen"|"prior"|"literal"), cross_entropy, '
         "class_balanced(beta=.., gamma=..), focal(gamma=..), logit_adjusted(tau=..), "
         "balanced_softmax.",
     )
-    proportions: str = _key(
+    proportions: str = setting(
         "batch",
         'p_k of the imbalance loss: "batch", "laplace", "moving_average" or "dataset".',
         choices=_proportions,
     )
-    weighting: str = _key(
+    weighting: str = setting(
         "dwa",
         "dwa, adaptive_lambda, adaptive_w, constant(weights=(.75, .25)), single_task, ...",
     )
-    gradient_scope: str = _key(
+    gradient_scope: str = setting(
         "trainable",
         'Where the tasks\' gradients are compared: "trainable", "representation", "last_layer".',
         choices=_scopes,
     )
-    gradient_norms: str = _key(
+    gradient_norms: str = setting(
         "exact",
         'How they are found in the scope trainable: "exact" and "sketch", an estimate without '
         'bias, for about the price of one gradient; "trees", one whole gradient a task.',
         choices=_norms,
     )
-    sketch_columns: int = _key(16, "Random signs a number of a sketch.", least=1, most=10**4)
-    norm_of_cross_entropy: bool = _key(
+    sketch_columns: int = setting(16, "Random signs a number of a sketch.", least=1, most=10**4)
+    norm_of_cross_entropy: bool = setting(
         False, "Takes the classification's gradient norm of the plain cross-entropy."
     )
 
     # Optimization
-    epochs: int = _key(10, "Passes over the training rows.", least=1, most=10**6, later="more")
-    extension_schedule: str = _key(
+    epochs: int = setting(10, "Passes over the training rows.", least=1, most=10**6, later="more")
+    extension_schedule: str = setting(
         "stretch",
         "The learning rate where a run is continued with more epochs, beyond its old end: "
         '"stretch", as if it had been so long from the start, "restart", warm-up and cosine anew.',
         choices=_extension_schedules,
         later="extending",
     )
-    batch_size: int = _key(8, "Rows a step, over all devices.", least=1, most=10**6)
-    microbatches: int = _key(
+    batch_size: int = setting(8, "Rows a step, over all devices.", least=1, most=10**6)
+    microbatches: int = setting(
         1,
         "Parts that a batch is worked through in.",
         least=1,
         most=10**6,
         later="any",
     )
-    mesh: str = _key(
+    mesh: str = setting(
         "data=-1,fsdp=1",
         'Devices by axis, -1 for what is left: "data" spreads rows alone, "fsdp" also splits '
         "parameters and optimizer states; docs/scale.md.",
         later="any",
+        as_text=True,
     )
-    learning_rate: float = _key(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
-    head_learning_rate: float = _key(1e-3, "Of the heads.", least=0)
-    phi_learning_rate: float = _key(1e-3, "Of what losses and weighting learn themselves.", least=0)
-    warmup_steps: int = _key(
-        100, "Steps in which the learning rate rises, at most a tenth of all.", least=0, most=_MANY
+    learning_rate: float = setting(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
+    head_learning_rate: float = setting(1e-3, "Of the heads.", least=0)
+    phi_learning_rate: float = setting(
+        1e-3, "Of what losses and weighting learn themselves.", least=0
     )
-    weight_decay: float = _key(0.01, "AdamW's, of matrices.", least=0)
-    clip_norm: float = _key(1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0)
-    adam_mean_dtype: str = _key(
+    warmup_steps: int = setting(
+        100, "Steps in which the learning rate rises, at most a tenth of all.", least=0, most=MANY
+    )
+    weight_decay: float = setting(0.01, "AdamW's, of matrices.", least=0)
+    clip_norm: float = setting(
+        1.0, "Bound on the norm of the trunk's gradient; 0.0: none.", least=0
+    )
+    adam_mean_dtype: str = setting(
         "float32",
         'What AdamW keeps its means of the trunk\'s gradients in: "float32", or "bfloat16" for a '
         "sixth less memory of what trains. The means of squares are always float32.",
         choices=lambda: ("float32", "bfloat16"),
     )
-    max_bad_steps: int = _key(
+    max_bad_steps: int = setting(
         10,
         "An update with a NaN or an infinity in it is left out; so many in a row end the run.",
         least=1,
-        most=_MANY,
+        most=MANY,
         later="any",
     )
-    skip_spikes: float = _key(
+    skip_spikes: float = setting(
         0.0,
         "Leaves out updates, too, whose loss or trunk's gradient norm lies more than so many "
         "standard deviations above the mean of the last `spike_window` ones; 0.0 looks for none.",
         least=0,
     )
-    spike_window: int = _key(100, "See skip_spikes.", least=2, most=10**6)
+    spike_window: int = setting(100, "See skip_spikes.", least=2, most=10**6)
 
     # Evaluation
-    monitor: str = _key(
+    monitor: str = setting(
         "mse",
         "Validation metric that picks the best epoch: mse, mae, balanced_mse, r2, f1_macro, "
         "quadratic_weighted_kappa, category_distance, ...",
     )
-    patience: int = _key(
+    patience: int = setting(
         0,
         "Epochs without a better one after which training stops; 0 never stops early.",
         least=0,
-        most=_MANY,
+        most=MANY,
         later="any",
     )
-    eval_batch_size: int = _key(
+    eval_batch_size: int = setting(
         32, "Rows that are predicted at once.", least=1, most=10**6, later="any"
     )
-    log_every: int = _key(
-        10, "Steps between two records in metrics.jsonl.", least=1, most=_MANY, later="any"
+    log_every: int = setting(
+        10, "Steps between two records in metrics.jsonl.", least=1, most=MANY, later="any"
     )
-    writers: str = _key(
+    writers: str = setting(
         "",
         "Where the records of metrics.jsonl go besides: tensorboard, wandb, with commas between.",
         later="any",
     )
 
     # How sure
-    coverage: float = _key(
+    coverage: float = setting(
         0.9,
         "How often an interval is to hold the true score; from the errors on validation rows.",
         least=0.5,
         below=1,
         later="any",
     )
-    intervals: str = _key(
+    intervals: str = setting(
         "marginal",
         '"marginal": one width; "by_category", "by_length": one for each predicted category, or '
         "for short, middling and long texts, each from its own validation rows.",
         choices=_intervals,
         later="any",
     )
-    temperature: bool = _key(
+    temperature: bool = setting(
         False,
         "Divides the trained classifier's logits by what makes the validation rows likeliest: "
         "other probabilities, the same categories.",
     )
 
     # Checkpoints: one an epoch and one at a signal, and in between what a crash may cost
-    checkpoint_every: int = _key(
-        0, "Most steps; 0 where the minutes alone say.", least=0, most=_MANY, later="any"
+    checkpoint_every: int = setting(
+        0, "Most steps; 0 where the minutes alone say.", least=0, most=MANY, later="any"
     )
-    checkpoint_minutes: float = _key(
+    checkpoint_minutes: float = setting(
         10.0, "Most minutes; 0.0 where the steps alone say.", least=0, later="any"
     )
-    keep_checkpoints: bool = _key(
+    keep_checkpoints: bool = setting(
         False,
         "Keeps the checkpoints of a finished run, with which it can be extended; without them what "
         "predicting takes stays.",
@@ -492,11 +472,15 @@ class Config:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = _typed(field.name, getattr(self, field.name), field.type)
+            value, told = getattr(self, field.name), field.metadata["key"]
+            if field.type is Scratch:
+                value = _scratch(value)
+            else:
+                value = typed(field.name, value, field.type, told)
             object.__setattr__(self, field.name, value)
             # Defaults are in range, and to ask for some choices takes JAX.
             if value != field.default:
-                _check_range(field.name, value, field.metadata["key"])
+                check_range(field.name, value, told)
         object.__setattr__(self, "mesh", str(mesh_sizes.parse(self.mesh)))
         if self.protocol == "paper":
             self._follow_papers()
@@ -565,7 +549,7 @@ class Config:
         known = [field.name for field in dataclasses.fields(cls)]
         for key in given:
             if key not in known:
-                raise ValueError(f"there is no key {key!r}{_nearest(key, known)}")
+                raise ValueError(f"there is no key {key!r}{nearest(key, known)}")
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
@@ -638,64 +622,6 @@ def changed(config: Config) -> dict[str, Any]:
     return {k: value for k, value in flatten_keys(config.to_dict()).items() if defaults[k] != value}
 
 
-def _nearest(key, known):
-    near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    return f"; the nearest is {near[0]!r}" if near else f"; there are: {', '.join(known)}"
-
-
-_FILES = ("train", "validation", "test", "also_test")
-_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
-
-
-def _typed(name, value, kind):
-    if kind is Scratch:
-        return _scratch(value)
-    if name in (*_FILES, "labels", "mesh"):
-        value = _as_text(value)
-    if kind is tuple:
-        # JSON and people write lists.
-        if isinstance(value, str) or not isinstance(value, tuple | list):
-            raise ValueError(f"{name}={value!r:.80} must be several values, as in (1, 2)")
-        if len(value) > _MOST_VALUES:
-            raise ValueError(f"{name} has {len(value)} values, more than {_MOST_VALUES}")
-        of = float if name in ("fractions", "score_range") else str
-        for one in value:
-            _check_element(name, one, of)
-        return tuple(value)
-    # numpy's numbers are numbers too.
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value, fits = float(value) if abs(value) < 2**1000 else math.inf, True
-    if not fits:
-        raise ValueError(f"{name}={value!r:.80} must be {_WORDS[kind]}")
-    if kind is str and len(value) > _LONGEST:
-        raise ValueError(f"{name}={value[:60]!r}... has more than {_LONGEST} characters")
-    return value
-
-
-def _check_element(name, value, kind):
-    fits = isinstance(value, str) if kind is str else isinstance(value, int | float)
-    if not fits or isinstance(value, bool):
-        raise ValueError(f"{name}: {value!r:.80} must be {_WORDS[kind]}")
-    if kind is str and len(value) > _LONGEST_VALUE:
-        raise ValueError(f"{name}: {value[:60]!r}... has more than {_LONGEST_VALUE} characters")
-    if kind is float and not -(2**1000) < value < 2**1000:
-        raise ValueError(f"{name}: {value!r:.80} must be a finite number")
-
-
-def _as_text(value):
-    # Several files, or a mapping, in the words of a command line.
-    if isinstance(value, os.PathLike):
-        return str(value)
-    if isinstance(value, Mapping):
-        return json.dumps(dict(value)) if value else ""
-    if isinstance(value, list | tuple):
-        return json.dumps([str(name) for name in value]) if value else ""
-    return value
-
-
 def _scratch(value):
     if isinstance(value, Scratch):
         given = dataclasses.asdict(value)
@@ -706,7 +632,7 @@ def _scratch(value):
     sizes: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Scratch)}
     for key, size in given.items():
         if key not in sizes:
-            raise ValueError(f"there is no key 'scratch.{key}'{_nearest(key, list(sizes))}")
+            raise ValueError(f"there is no key 'scratch.{key}'{nearest(key, list(sizes))}")
         if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= 10**7:
             raise ValueError(
                 f"scratch.{key}={size!r:.80} must be at least 1, a whole number of at most {10**7}"
@@ -715,19 +641,6 @@ def _scratch(value):
     if shape.width % shape.heads:
         raise ValueError(f"scratch.heads={shape.heads} does not divide scratch.width={shape.width}")
     return shape
-
-
-def _check_range(name, value, told):
-    # Written so that nan fails as well.
-    if told.below is not None and not told.least <= value < told.below:
-        raise ValueError(f"{name}={value} must be in [{told.least}, {told.below})")
-    if told.least is not None and not (value >= told.least and value != math.inf):
-        raise ValueError(f"{name}={value} must be a number of at least {told.least}")
-    if told.most is not None and value > told.most:
-        raise ValueError(f"{name}={value} must be a number of at most {told.most}")
-    if told.choices is not None and value not in (choices := told.choices()):
-        known = ", ".join(choice or "''" for choice in choices)
-        raise ValueError(f"{name}={value!r:.80} is not one of {known}")
 
 
 def _check_fractions(fractions):
