@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dwa_jax import mesh_sizes
-from dwa_jax.finetune.config_keys import MANY, Key, check_range, nearest, setting, typed
+from dwa_jax.finetune.config_keys import MANY, Key, check_limits, nearest, setting, typed
 
 
 def _poolings():
@@ -480,7 +480,7 @@ class Config:
             object.__setattr__(self, field.name, value)
             # Defaults are in range, and to ask for some choices takes JAX.
             if value != field.default:
-                check_range(field.name, value, told)
+                check_limits(field.name, value, told)
         object.__setattr__(self, "mesh", str(mesh_sizes.parse(self.mesh)))
         if self.protocol == "paper":
             self._follow_papers()

@@ -115,7 +115,7 @@ def _as_text(value):
     return value
 
 
-def check_range(name: str, value: Any, told: Key) -> None:
+def check_limits(name: str, value: Any, told: Key) -> None:
     """Checks a value of the right type.
 
     Raises:
