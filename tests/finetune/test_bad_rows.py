@@ -28,6 +28,7 @@ def config(tmp_path):
     config.test = str(tmp_path / "test.jsonl")
     config.on_bad_row = "skip"
     config.stratifier = "equal_width"
+    config.trim_vocabulary = False  # of models without parameters
     return config
 
 
@@ -58,7 +59,10 @@ def test_rows_without_a_token_are_left_out_before_thresholds_are_fitted(config, 
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>")
     shape = SimpleNamespace(max_positions=64, vocab_size=20, family="roberta")
     model = SimpleNamespace(
-        tokenizer=tokenizer, module=SimpleNamespace(config=shape), pooling="first"
+        tokenizer=tokenizer,
+        module=SimpleNamespace(config=shape),
+        pooling="first",
+        vocabulary=None,
     )
     for seed in range(8):  # on whatever side it comes
         config.seed = seed
@@ -90,7 +94,10 @@ def test_padding_that_ends_every_text_is_refused_where_the_last_token_is_pooled(
     )
     shape = SimpleNamespace(max_positions=64, vocab_size=20, family="llama")
     model = SimpleNamespace(
-        tokenizer=tokenizer, module=SimpleNamespace(config=shape), pooling="last"
+        tokenizer=tokenizer,
+        module=SimpleNamespace(config=shape),
+        pooling="last",
+        vocabulary=None,
     )
     corpus = read_corpus(config)
     with pytest.raises(ValueError, match="pads with '</s>', which its texts end with") as caught:
