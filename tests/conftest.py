@@ -1,4 +1,4 @@
-"""Virtual CPU devices, quick compilation, no network: before anything imports jax."""
+"""Two virtual CPU devices, quick compilation, no network: before anything imports jax."""
 
 import gc
 import importlib.metadata
@@ -11,9 +11,8 @@ import pytest
 
 from tests import compiled
 
-_DEVICES = "--xla_force_host_platform_device_count="
 _FLAGS = (
-    f"{_DEVICES}2",
+    "--xla_force_host_platform_device_count=2",
     # Most of a test's time is compilation of programs that run once.
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
@@ -64,26 +63,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Takes one device for what asks for all: its programs take a fifth less to compile.
-
-    Two are there for tests that name them, by a mesh's sizes or as devices; a process that a test
-    starts has as many as it says, or one.
-    """
-    import jax
-
-    from dwa_jax import sharding
-    from dwa_jax.finetune.config import Config
-
-    make_mesh, jax_devices = sharding.make_mesh, jax.devices()  # which reads the flags
-
-    def mesh_of_few(sizes="", devices=None):
-        if devices is None and sizes in ("", Config().mesh):
-            devices = jax_devices[:1]
-        return make_mesh(sizes, devices)
-
-    sharding.make_mesh = mesh_of_few
-    os.environ["XLA_FLAGS"] = f"{os.environ['XLA_FLAGS']} {_DEVICES}1"
-    # Spares collections, which some tests ask for, all that imports made.
+    """Spares collections, which some tests ask for, all that imports made."""
     gc.freeze()
 
 
