@@ -39,14 +39,16 @@ def table_of(theta):
 
 
 # Learned positions; those that are counted from the pad id; a decoder, whose pad id is its own.
-@pytest.mark.parametrize("family", ["bert", "roberta", "qwen2"])
-def test_every_number_of_the_run_is_the_same(family, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("family", "mesh"), [("bert", "data=2"), ("roberta", "fsdp=2"), ("qwen2", "data=2")]
+)
+def test_every_number_of_the_run_is_the_same(family, mesh, tmp_path, monkeypatch):
     monkeypatch.setattr(vocabulary, "_LEAST", 1)
     backbone = trained_runs.backbone(family, tmp_path / "backbone", layers=1)
     found = {}
     for trims in (False, True):
         folder = tmp_path / f"run{trims}"
-        keys = KEYS | {"trim_vocabulary": trims, "backbone": str(backbone)}
+        keys = KEYS | {"trim_vocabulary": trims, "backbone": str(backbone), "mesh": mesh}
         model = dwa_jax.train(TEXTS, SCORES, folder=folder, **keys)
         records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
         found[trims] = model, records, model.predict(TEXTS).score
