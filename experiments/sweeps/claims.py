@@ -30,7 +30,7 @@ def write(results: dict) -> str:
     """
     parts = [_setting(results), _table(results)]
     bullets = [*_of_dwa(results), *_settled(results), *_described(results)]
-    bullets += [*_ended(results), *_without_classes(results)]
+    bullets += [*_ended(results), *_without_classes(results), *_other_rates(results)]
     return "\n\n".join([*parts, "\n".join(f"* {bullet}" for bullet in bullets)]) + "\n"
 
 
@@ -216,4 +216,29 @@ def _without_classes(results):
                 f"beside {fixed(usual, 2)} of {results['sweep']['baseline']}: their MSE is one of "
                 f"regression alone.{why if tuned else ''}"
             )
+    return bullets
+
+
+def _other_rates(results):
+    """Where tuning gave the baseline another learning rate of the trunk than others."""
+    bullets, baseline = [], results["sweep"]["baseline"]
+    usual = results["sweep"]["settings"].get("learning_rate")
+    for dataset, backbone in lookup.cells(results):
+        rates = {
+            one["method"]: one["chosen"].get("learning_rate", usual)
+            for one in results.get("tuned") or ()
+            if (one["dataset"], one["backbone"]) == (dataset, backbone)
+        }
+        own = rates.get(baseline)
+        others = [method for method, rate in rates.items() if rate != own]
+        if own is None or not others:
+            continue
+        same = [method for method in rates if method not in (*others, baseline)]
+        beside = f", as {', '.join(same)} did" if same else ""
+        bullets.append(
+            f"On {lookup.where(results, dataset, backbone)}, tuning gave {baseline} a learning "
+            f"rate of {own:g} for the trunk{beside}; {', '.join(others)} had "
+            f"{', '.join(f'{rate:g}' for rate in dict.fromkeys(rates[one] for one in others))}. "
+            "Their differences to it are those of learning rates as well."
+        )
     return bullets

@@ -65,6 +65,26 @@ def test_what_gave_the_classification_up_is_named():
     assert "whose accuracy is 0.00 there, beside 0.50 of constant .25/.75" in line
 
 
+def test_a_baseline_with_a_learning_rate_of_its_own_is_told():
+    found = copy.deepcopy(results(claims.names(README)[0]))
+    methods = ("constant .25/.75", "constant .5/.5", "gradnorm")
+    dataset, backbone = found["sweep"]["datasets"][0], found["sweep"]["backbones"][0]
+    found["sweep"]["settings"]["learning_rate"] = 0.001
+
+    def tuned(*chosen):
+        found["tuned"] = [
+            {"dataset": dataset, "backbone": backbone, "method": method, "chosen": keys}
+            for method, keys in zip(methods, chosen, strict=True)
+        ]
+        return [line for line in claims.write(found).splitlines() if "for the trunk" in line]
+
+    rate, of_weights = {"learning_rate": 0.002}, {"phi_learning_rate": 0.1}
+    (line,) = tuned(rate, rate, of_weights)
+    assert line.startswith(f"* On {dataset}, tuning gave constant .25/.75 a learning rate of 0.002")
+    assert "as constant .5/.5 did; gradnorm had 0.001. Their differences" in line
+    assert tuned({}, {}, of_weights) == tuned(rate, rate, rate) == []
+
+
 def test_a_file_without_marks_is_refused(tmp_path):
     path = tmp_path / "README.md"
     with pytest.raises(ValueError, match=r"README.md: there is no such file"):
