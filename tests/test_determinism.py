@@ -16,9 +16,7 @@ from tests.test_training import batch, host, make, train
 
 pytestmark = pytest.mark.slow
 
-# Of two and of four devices, and of states that are split, others tell: test_training and
-# test_sharding.
-DEVICES = (1, 8)
+DEVICES = (1, 2, 4, 8)
 DROPOUT = {"hidden_dropout_prob": 0.2, "attention_probs_dropout_prob": 0.1}
 
 
@@ -48,12 +46,13 @@ def in_a_process(devices, visible):
     return json.loads(result.stdout)
 
 
-def test_one_device_eight_and_a_second_process():
+def test_one_two_four_and_eight_devices_and_a_second_process():
     first = in_a_process(DEVICES, 8)
-    reference, others = (first[str(devices)]["records"] for devices in DEVICES)
-    for ours, expected in zip(others, reference, strict=True):
-        for name, value in expected.items():
-            np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+    (reference, *others) = (first[str(devices)]["records"] for devices in DEVICES)
+    for records in others:
+        for ours, expected in zip(records, reference, strict=True):
+            for name, value in expected.items():
+                np.testing.assert_allclose(ours[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
     # Losses fall from step to step, so that equal trajectories are no accident.
     assert len({one["loss_regression"] for one in reference}) == 4
     # In another process the same bits, whatever else the machine has.

@@ -29,7 +29,6 @@ KEYS = {
     "eval_batch_size": 8,
     "max_buckets": 1,
     "scratch.width": 64,
-    "scratch.layers": 1,
     "keep_checkpoints": True,
 }
 
