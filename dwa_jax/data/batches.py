@@ -119,6 +119,10 @@ class Batches:
         rows_of: (V,) int32, what batches have instead of each token id: its row in a word table
             that was cut down. None leaves ids as they are.
 
+    Attributes:
+        rows_of: as given.
+        pad_id: what fills rows up in the batches.
+
     Raises:
         ValueError: there are no rows, the columns differ in length, a row is empty or longer
             than every bucket, or a number is out of range.
@@ -172,9 +176,9 @@ class Batches:
         self._categories = np.where(self._has_category, categories, 0).astype(np.int32)
         self._ids = rows
         self._bucket_of = np.searchsorted(self._buckets, self._lengths)
-        self._batch_size, self._seed, self._pad_id = batch_size, seed, pad_id
-        self._shuffle = shuffle
+        self._batch_size, self._seed, self._shuffle = batch_size, seed, shuffle
         self.rows_of = rows_of
+        self.pad_id = pad_id if rows_of is None else int(rows_of[pad_id])
 
     def __len__(self) -> int:
         """Batches an epoch: ceil(N / B)."""
@@ -274,13 +278,12 @@ class Batches:
         # Positions past a row's end would read its neighbour, or run off the end: masked below.
         where = column(self._ids.starts[rows], np.int64)[:, None] + positions
         tokens = self._ids.tokens[np.minimum(where, len(self._ids.tokens) - 1)]
-        tokens = np.where(real, tokens, self._pad_id)
         if self.rows_of is not None:
             tokens = self.rows_of[tokens]
         attention_mask = real.astype(np.int32)
         attention_mask[len(rows) :, 0] = 1
         return {
-            "input_ids": tokens.astype(np.int32),
+            "input_ids": np.where(real, tokens, self.pad_id).astype(np.int32),
             "attention_mask": attention_mask,
             "score": column(self._scores[rows], np.float32),
             "score_mask": column(self._has_score[rows], np.float32),

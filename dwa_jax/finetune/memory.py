@@ -44,7 +44,7 @@ def estimate(
     Returns:
       {"parameters", "optimizer", "gradients", "activations"}, bytes each.
     """
-    state, module = setup.state, model.trimmed_module
+    state, module = setup.state, model.module
     # Each task's own gradient is kept where the scope is all that trains; a sum over
     # microbatches is kept beside a microbatch's own.
     each = setup.uses_gramian and config.gradient_scope == "trainable"
@@ -90,7 +90,7 @@ def records_of(
     """
     part = -(-rows // config.microbatches)
     return training.plan_records(
-        model.trimmed_module, setup.state, setup.tasks, setup.options, part, tokens
+        model.module, setup.state, setup.tasks, setup.options, part, tokens
     )
 
 

@@ -29,7 +29,7 @@ class Model:
       adapter: fresh or given LoRA factors.
       heads: {task: parameters} of the tasks whose head the backbone brings.
       digests: {key of the configuration: digest of the weights that it names}.
-      vocabulary: what the word table is cut down to while the run works; None: all of it.
+      vocabulary: what the word table of module and params was cut down to; None: all is there.
     """
 
     module: Any
@@ -42,8 +42,8 @@ class Model:
     vocabulary: Vocabulary | None = None
 
     @property
-    def trimmed_module(self) -> Any:
-        """The trunk that takes what is left of the word table."""
+    def whole_module(self) -> Any:
+        """The trunk that takes the whole word table."""
         return self.module if self.vocabulary is None else self.vocabulary.module
 
     @property

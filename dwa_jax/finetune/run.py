@@ -189,7 +189,9 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
 
         def write_beginnings():
             with own_files.placing(folder, adopt=True) as place:
-                saved.write_tokens_and_shape(place, model.tokenizer, model.module, model.pooling)
+                saved.write_tokens_and_shape(
+                    place, model.tokenizer, model.whole_module, model.pooling
+                )
 
         processes.first(write_beginnings)
         checkpoints = Checkpoints(folder / "checkpoints")
@@ -301,7 +303,7 @@ def _finish(config, folder, given, corpus, listener, listen, started, held):
     log.conclude(summary, int(state.step))
     return saved.Trained(
         config=config,
-        module=model.module,
+        module=model.whole_module,
         tokenizer=model.tokenizer,
         pooling=model.pooling,
         lora_scale=model.lora_scale,

@@ -29,7 +29,7 @@ def make_batches(
     """Tokenizes every split and sets up its batches.
 
     Where `on_bad_row` is "skip", rows whose texts have no token are left out of the corpus. The
-    model gets the vocabulary that the texts need.
+    model may be cut down to the vocabulary that the texts need, which the batches then are for.
 
     Returns:
       (split -> batches, for the splits that have rows; notes for the reader).
@@ -68,7 +68,7 @@ def make_batches(
         leave_out(config, corpus, wordless)
     if config.trim_vocabulary and model.adapter is None:
         pad_id = model.tokenizer.pad_token_id
-        model.vocabulary = vocabulary.trim(
+        model.module, model.params, model.vocabulary = vocabulary.trim(
             model.module, model.params, ids.values(), pad_id, config.freeze
         )
     batches = {}
@@ -337,10 +337,9 @@ def make_setup(
     method = make_weighting(config, len(tasks))
     total_steps = steps_per_epoch * config.epochs
     optimizers = choose_optimizers(config, steps_per_epoch, lengths)
-    params = model.vocabulary.cut(model.params) if model.vocabulary else model.params
-    theta, frozen = trunk.split_parameters(params, model.adapter, freeze=config.freeze)
+    theta, frozen = trunk.split_parameters(model.params, model.adapter, freeze=config.freeze)
     # The step donates the state: nothing else may hold its arrays.
-    model.params = params = None
+    model.params = None
     if sharding.splits_parameters(mesh):
         # Before there are moments, which then are split from the start.
         theta = sharding.put(theta, sharding.parameter_shardings(theta, mesh))
@@ -364,9 +363,7 @@ def make_setup(
     common: dict[str, Any] = {"pooling": model.pooling, "lora_scale": model.lora_scale}
     options = step_options(config, **common)
     # One device's program has nothing to say of others.
-    module = model.trimmed_module
-    if mesh.size > 1:
-        module = module.clone(mesh=mesh)
+    module = model.module.clone(mesh=mesh) if mesh.size > 1 else model.module
     step = _step(module, tuple(tasks), method, optimizers, options)
     predict = training.make_predict(module, tasks, representation=True, **common)
     state = sharding.put(state, training.placements(state, mesh))

@@ -34,7 +34,7 @@ class Vocabulary(NamedTuple):
       whole: (V, D) as it was before.
       kept: (U,) ascending token ids, those of the rows that are left.
       rows: (V,) int32, the row of each token id in what is left; -1 of the others.
-      module: the trunk that takes what is left.
+      module: the trunk that takes the whole table.
     """
 
     whole: np.ndarray
@@ -47,11 +47,6 @@ class Vocabulary(NamedTuple):
         """Parameters of the table that are not kept."""
         return self.whole.size - len(self.kept) * self.whole.shape[1]
 
-    def cut(self, params: dict) -> dict:
-        """Returns parameters with what is left of the table."""
-        left = jnp.asarray(self.whole[self.kept])
-        return paths.unflatten({**paths.flatten(params), _TABLE: left})
-
     def restored(self, theta: dict) -> dict:
         """Returns the trained parameters with the whole table."""
         leaves = paths.flatten(theta)
@@ -62,8 +57,8 @@ class Vocabulary(NamedTuple):
 
 def trim(
     module: Any, params: dict, ids: Iterable[data.TokenRows], pad_id: int, freeze: Sequence[str]
-) -> Vocabulary | None:
-    """Chooses the rows of the word table that a run works with.
+) -> tuple[Any, dict, Vocabulary | None]:
+    """Leaves out of the word table what no text has.
 
     Args:
       module: the trunk.
@@ -73,12 +68,13 @@ def trim(
       freeze: patterns of parameters that do not train, see `trunk.split_parameters`.
 
     Returns:
-      None where the table does not train, is small, or as good as all of it is in use.
+      (module, parameters, vocabulary) of what is left; the first two as they were and None where
+      the table does not train, is small, or as good as all of it is in use.
     """
     theta, _ = trunk.split_parameters(params, freeze=freeze)
     table = paths.flatten(theta).get(f"params/{_TABLE}")
     if table is None:
-        return None
+        return module, params, None
     used = np.zeros(len(table), bool)
     used[pad_id] = True
     # The pad id stays what it is where positions are counted from it.
@@ -88,9 +84,11 @@ def trim(
     step = -(-len(used) // _STEPS)
     count = -(-int(used.sum()) // step) * step
     if (len(used) - count) * table.shape[1] < _LEAST:
-        return None
+        return module, params, None
     used[np.flatnonzero(~used)[: count - used.sum()]] = True
     kept = np.flatnonzero(used)
     rows_of = np.where(used, np.cumsum(used) - 1, -1).astype(np.int32)
-    left = module.clone(config=dataclasses.replace(module.config, vocab_size=count))
-    return Vocabulary(np.asarray(table), kept, rows_of, left)
+    vocabulary = Vocabulary(np.asarray(table), kept, rows_of, module)
+    left = {**paths.flatten(params), _TABLE: jnp.asarray(vocabulary.whole[kept])}
+    config = dataclasses.replace(module.config, vocab_size=count)
+    return module.clone(config=config), paths.unflatten(left), vocabulary

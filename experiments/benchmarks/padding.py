@@ -36,7 +36,7 @@ def measure_padding(config: Config, rounds: int) -> dict:
     run = make_setup(config, corpus, model, len(batches), jax.random.key(1))
     contenders = {}
     for length in [longest, *sorted(steps)]:
-        stepper = _Stepper(run, _stretched(one, length, model.tokenizer.pad_token_id))
+        stepper = _Stepper(run, _stretched(one, length, batches.pad_id))
         contenders[length] = timing.prepare_contender(stepper)
     times = timing.interleave(contenders, rounds)
     epoch = sum(times[length]["ms"] * count for length, count in steps.items()) / 1000

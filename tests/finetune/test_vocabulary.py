@@ -2,15 +2,18 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 import dwa_jax
-from dwa_jax import backbones, data
+from dwa_jax import backbones, data, trunk
 from dwa_jax.finetune import vocabulary
 from dwa_jax.finetune.config import Config
 from dwa_jax.finetune.corpus import read_corpus
+from dwa_jax.finetune.model import load_model
 from dwa_jax.finetune.run import prepare
+from dwa_jax.finetune.setup import make_batches
 from tests.experiments import trained_runs
 
 pytestmark = pytest.mark.slow
@@ -93,6 +96,25 @@ def test_the_table_stays_whole_where_it_is_small_or_does_not_train(tmp_path, mon
     batch = next(batches["train"].epoch(0))
     ids = batches["train"].ids[batch["row"][0]]
     np.testing.assert_array_equal(words.kept[batch["input_ids"][0, : len(ids)]], ids)
+    assert words.kept[batches["train"].pad_id] == model.tokenizer.pad_token_id
     assert prepared(**keys, lora_rank=2)[0].vocabulary is None
     assert prepared(**keys, freeze=("embeddings",))[0].vocabulary is None
     assert prepared(**keys, trim_vocabulary=False)[0].vocabulary is None
+
+
+def test_batches_are_for_the_model_as_it_then_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary, "_LEAST", 1)
+    backbone = str(trained_runs.backbone("bert", tmp_path, layers=1))
+    pooled = []
+    for trims in (False, True):
+        config = Config.of(
+            KEYS, backbone=backbone, generated_rows=40, trim_vocabulary=trims, seed=1
+        )
+        corpus = read_corpus(config)
+        model = load_model(config, corpus, jax.random.key(0))
+        batches, _ = make_batches(config, corpus, model)
+        assert (model.vocabulary is not None) == trims
+        theta, frozen = trunk.split_parameters(model.params)
+        run = trunk.make_trunk(model.module, pooling=model.pooling)
+        pooled.append(run(theta, frozen, next(batches["train"].epoch(0))))
+    np.testing.assert_allclose(*pooled, atol=1e-6)
