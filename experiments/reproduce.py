@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from experiments.sweeps import launchers, papers
-from experiments.sweeps.plan import Sweep, slug
+from experiments.sweeps.plan import Run, Sweep, slug
 from experiments.terminal.command import Parser, check_first, run
 
 
@@ -260,7 +260,10 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
             )
 
         try:
-            run_all(tuning.runs(sweep))
+            asked: set[Run] = set()
+            while waiting := [run for run in tuning.runs(sweep, cells) if run not in asked]:
+                asked.update(waiting)
+                run_all(waiting)
             run_all(tuning.tune(sweep, cells)[0].runs())
         finally:
             if kept:

@@ -26,8 +26,8 @@ class Sweep:
       curves: whether the report shows how weights moved over the steps.
       streams: how files are made here from another one, its "source"; see `streams.write`,
         or, with the column "groups", `streams.write_groups`.
-      candidates: method -> keys of which the validation split picks one, see `tuning`; every
-        method that has any has equally many.
+      candidates: method -> rounds of keys, of each of which the validation split picks one, see
+        `tuning`.
       tuning_seeds: of that choice; some of `seeds`.
       ends_of: method -> another one, where whose weights end it holds them constant.
       papers: the table or figure of the papers that this asks the question of, "table 2".
@@ -47,7 +47,7 @@ class Sweep:
     axis: tuple[str, Mapping[str, float]] | None = None
     curves: bool = False
     streams: Mapping[str, Any] = field(default_factory=dict)
-    candidates: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    candidates: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
     tuning_seeds: Sequence[int] = ()
     ends_of: Mapping[str, str] = field(default_factory=dict)
     papers: str = ""
@@ -67,8 +67,6 @@ class Sweep:
             raise ValueError(
                 f"baseline={self.baseline!r} is not one of the methods: {', '.join(self.methods)}"
             )
-        if len({len(choices) for choices in self.candidates.values()}) > 1:
-            raise ValueError(f"{self.title!r}: every method's candidates must be equally many")
         if (self.candidates or self.ends_of) and not self.tuning_seeds:
             raise ValueError(f"{self.title!r}: candidates and ends_of need tuning_seeds")
         for method, other in self.ends_of.items():

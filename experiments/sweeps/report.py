@@ -136,8 +136,8 @@ def _tuned(results):
         )
     seeds = ", ".join(map(str, results["sweep"]["tuning_seeds"]))
     caption = (
-        f"Mean validation MSE over the seeds {seeds}; the smallest is taken for every seed. No "
-        "test split was looked at, and every method had as many runs."
+        f"Mean validation MSE over the seeds {seeds}; the smallest is taken for every seed, key "
+        "after key where there are several. No test split was looked at."
     )
     head = ["where", "method", "candidates and their validation MSE", "chosen", "runs"]
     table = Table(head, rows, caption, text_columns=4)

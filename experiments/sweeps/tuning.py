@@ -1,9 +1,10 @@
 """Keys of a sweep that its own runs settle before the rest of it runs.
 
 Every method with candidates is run with each of them on the tuning seeds, and goes on with the
-one of the smallest mean error on the validation split: the same number of runs for every method,
-and no look at a test split. A method that follows another one holds constant the coefficients
-that the other had, on average, in its last epoch.
+one of the smallest mean error on the validation split, without a look at a test split. Candidates
+may come in rounds, one key after the other: each goes on from what the one before it chose. A
+method that follows another one holds constant the coefficients that the other had, on average, in
+its last epoch.
 """
 
 import dataclasses
@@ -17,16 +18,22 @@ from experiments.sweeps import runner
 from experiments.sweeps.plan import Run, Sweep
 
 
-def runs(sweep: Sweep) -> list[Run]:
-    """Returns every run that something is settled by, those of a seed together."""
+def runs(sweep: Sweep, folder: Path) -> list[Run]:
+    """Returns the runs that can run now and that something waits for, those of a seed together.
+
+    When they have run there may be more, of the next round; where nothing waits there are none.
+    """
     found = []
-    for seed in sweep.tuning_seeds:
-        for dataset in sweep.datasets:
-            for backbone in sweep.backbones:
-                for method in dict.fromkeys([*sweep.candidates, *sweep.ends_of.values()]):
-                    for keys in sweep.candidates.get(method, [{}]):
-                        found.append(_with(sweep, dataset, backbone, method, seed, keys))
-    return found
+    for dataset in sweep.datasets:
+        for backbone in sweep.backbones:
+            for method in dict.fromkeys([*sweep.candidates, *sweep.ends_of.values()]):
+                graded, _ = _rounds(sweep, folder, dataset, backbone, method)
+                for keys in [one["keys"] for one in graded if one["waits"]]:
+                    for seed in sweep.tuning_seeds:
+                        run = _with(sweep, dataset, backbone, method, seed, keys)
+                        if runner.state_of(folder / run.id) not in ("finished", "failed"):
+                            found.append(run)
+    return sorted(found, key=lambda run: sweep.tuning_seeds.index(run.seed))
 
 
 def tune(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
@@ -46,16 +53,8 @@ def tune(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
     for dataset in sweep.datasets:
         for backbone in sweep.backbones:
             here = {}
-            for method, choices in sweep.candidates.items():
-                graded = [
-                    {"keys": dict(keys)} | _grade(sweep, folder, dataset, backbone, method, keys)
-                    for keys in choices
-                ]
-                known = [one for one in graded if one["error"] is not None]
-                # A candidate that diverged is out; one that has not run yet may be the best.
-                best = min(known, key=lambda one: one["error"]) if known else None
-                waits = any(one["waits"] for one in graded)
-                here[method] = None if waits or best is None else best["keys"]
+            for method in sweep.candidates:
+                graded, here[method] = _rounds(sweep, folder, dataset, backbone, method)
                 told.append(_told(dataset, backbone, method, graded, here[method]))
             for method, other in sweep.ends_of.items():
                 keys = here.get(other, {})
@@ -87,6 +86,27 @@ def _told(dataset, backbone, method, graded, chosen):
         del one["waits"]
     cell = {"dataset": dataset, "backbone": backbone, "method": method}
     return cell | {"candidates": graded, "chosen": chosen}
+
+
+def _rounds(sweep, folder, dataset, backbone, method):
+    # Every candidate of the rounds that can be graded so far, and the choice, or None.
+    graded: list[dict] = []
+    chosen: dict = {}
+    for choices in sweep.candidates.get(method, [[{}]]):
+        this = [{**chosen, **keys} for keys in choices]
+        # The choice so far is a candidate of the next round, and has run.
+        graded += [
+            {"keys": keys} | _grade(sweep, folder, dataset, backbone, method, keys)
+            for keys in this
+            if keys not in [one["keys"] for one in graded]
+        ]
+        here = [one for one in graded if one["keys"] in this]
+        # A candidate that diverged is out; one that has not run yet may be the best.
+        known = [one for one in here if one["error"] is not None]
+        if not known or any(one["waits"] for one in here):
+            return graded, None
+        chosen = min(known, key=lambda one: one["error"])["keys"]
+    return graded, chosen
 
 
 def _with(sweep, dataset, backbone, method, seed, keys):

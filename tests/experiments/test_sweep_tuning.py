@@ -17,7 +17,7 @@ def sweep(**changes):
         backbones={"scratch": "configs/base.py"},
         seeds=(0, 1, 2),
         candidates={
-            name: ({"phi_learning_rate": 0.001}, {"phi_learning_rate": 0.025})
+            name: [({"phi_learning_rate": 0.001}, {"phi_learning_rate": 0.025})]
             for name in ("dwa", "rival")
         },
         tuning_seeds=(0, 1),
@@ -43,7 +43,7 @@ def finish(folder, run, validation, weights=(0.5, 0.5)):
 
 def test_the_smallest_validation_error_is_taken_and_the_end_of_its_runs(tmp_path):
     here = sweep()
-    runs = tuning.runs(here)
+    runs = tuning.runs(here, tmp_path)
     # Two methods, two candidates, two seeds: all of one seed first.
     assert len(runs) == 8 and [run.seed for run in runs] == [0] * 4 + [1] * 4
     assert here.runs() == []
@@ -57,6 +57,7 @@ def test_the_smallest_validation_error_is_taken_and_the_end_of_its_runs(tmp_path
         rate = run.keys["phi_learning_rate"]
         weights = (0.7, 0.1) if rate == 0.025 else (0.2, 0.2)
         finish(tmp_path, run, errors[run.method, rate] + 0.01 * run.seed, weights)
+    assert tuning.runs(here, tmp_path) == []
     settled, told = tuning.tune(here, tmp_path)
     chosen = {one["method"]: one["chosen"] for one in told}
     assert chosen["dwa"] == {"phi_learning_rate": 0.025}
@@ -71,9 +72,9 @@ def test_the_smallest_validation_error_is_taken_and_the_end_of_its_runs(tmp_path
 
 def test_what_failed_is_out_and_what_has_not_run_is_waited_for(tmp_path):
     here = sweep(
-        ends_of={}, methods={"dwa": {"weighting": "dwa"}}, candidates={"dwa": ({}, {"seed": 9})}
+        ends_of={}, methods={"dwa": {"weighting": "dwa"}}, candidates={"dwa": [({}, {"seed": 9})]}
     )
-    first, second = tuning.runs(here.narrowed(seeds=[0]))
+    first, second = tuning.runs(here.narrowed(seeds=[0]), tmp_path)
     finish(tmp_path, first, 0.5)
     settled, told = tuning.tune(here.narrowed(seeds=[0]), tmp_path)
     assert told[0]["chosen"] is None and settled.runs() == []
@@ -84,10 +85,32 @@ def test_what_failed_is_out_and_what_has_not_run_is_waited_for(tmp_path):
     assert told[0]["chosen"] == {} and len(settled.runs()) == 1
 
 
+def test_a_round_goes_on_from_what_the_one_before_it_chose(tmp_path):
+    rounds = [({}, {"phi_learning_rate": 0.025}), ({}, {"learning_rate": 2e-3})]
+    here = sweep(
+        ends_of={"end": "rival"}, candidates={"dwa": rounds, "rival": rounds[1:]}, tuning_seeds=(1,)
+    )
+    tried = []
+    while waiting := tuning.runs(here, tmp_path):
+        told = tuning.tune(here, tmp_path)[1]
+        assert told[0]["chosen"] is None
+        tried.append([run.keys for run in waiting])
+        for run in waiting:
+            error = 0.5 - run.keys.get("phi_learning_rate", 0) - run.keys.get("learning_rate", 0)
+            finish(tmp_path, run, error)
+    both = {"phi_learning_rate": 0.025, "learning_rate": 2e-3}
+    dwa, rival = here.methods["dwa"], here.methods["rival"]
+    first = [dwa, dwa | rounds[0][1], rival, rival | rounds[1][1]]
+    assert tried == [first, [dwa | both]]  # what the first round chose has run
+    settled, told = tuning.tune(here, tmp_path)
+    assert [one["chosen"] for one in told[:2]] == [both, {"learning_rate": 2e-3}]
+    assert [one["runs"] for one in told[0]["candidates"]] == [1, 1, 1]
+    assert settled.run("fx", "scratch", "dwa", 0).keys == dwa | both
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"candidates": {"dwa": ({},), "rival": ({}, {})}}, "must be equally many"),
         ({"tuning_seeds": ()}, "need tuning_seeds"),
         ({"ends_of": {"end": "nobody"}}, "'end' cannot follow 'nobody'"),
     ],
