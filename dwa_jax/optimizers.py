@@ -1,12 +1,15 @@
 """The three optimizers: of the trunk, of the heads, and of what losses and weighting learn."""
 
+import dataclasses
 import functools
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from dwa_jax import guard, paths
@@ -26,12 +29,24 @@ class Optimizer(NamedTuple):
 
 
 class Optimizers(NamedTuple):
-    """One optimizer for each kind of parameter, and the trunk's learning rate by update."""
+    """One optimizer for each kind of parameter.
+
+    Attributes:
+      theta: of the trunk.
+      psi: of the heads.
+      phi: of what losses and weighting learn.
+      learning_rate: the trunk's, by update.
+      plan: what makes them of numbers; a program that takes these as an argument serves every
+        rate and every length of a run.
+      numbers: theirs, a vector for `plan.make`.
+    """
 
     theta: Optimizer
     psi: Optimizer
     phi: optax.GradientTransformation
     learning_rate: optax.Schedule
+    plan: "OptimizerPlan"
+    numbers: np.ndarray | jax.Array
 
 
 # How the learning rate goes beyond the end that a run had, see `make_optimizers`.
@@ -71,52 +86,89 @@ def make_optimizers(
       mean_dtype: what the trunk's means of gradients are kept in, see `adamw`.
     """
 
-    def single(peak, steps):
+    def part(begun, origin, steps):
         warmup = min(warmup_steps, max(steps // 10, 1))
-        fall = optax.cosine_decay_schedule(peak, max(steps - warmup, 1))
-        if not warmup:
-            return fall
+        return begun, origin, warmup, max(steps - warmup, 1)
 
+    parts, end = [part(0, 0, total_steps)], total_steps
+    for steps, how in extensions:
+        anew = how == "restart"
+        parts.append(part(end, end if anew else 0, steps - end if anew else steps))
+        end = steps
+    peaks = (learning_rate, head_learning_rate, phi_learning_rate)
+    numbers = np.array([*peaks, weight_decay, clip_norm, *itertools.chain(*parts)], float)
+    plan = OptimizerPlan(len(parts), bool(clip_norm), tuple(decayed), jnp.dtype(mean_dtype))
+    return plan.make(numbers)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerPlan:
+    """What of the optimizers is no number.
+
+    Attributes:
+      parts: of the schedule, one behind the other.
+      clips: whether the trunk's gradient has a bound.
+      decayed: regular expressions over parameter paths.
+      mean_dtype: see `adamw`.
+    """
+
+    parts: int
+    clips: bool
+    decayed: tuple[str, ...]
+    mean_dtype: jnp.dtype
+
+    def make(self, numbers: np.ndarray | jax.Array) -> Optimizers:
+        """Makes the optimizers.
+
+        Args:
+          numbers: (5 + 4 P,), traced or not, P the parts: the peaks of trunk and heads, the rate
+            of the rest, weight decay, bound; of each part the update that it begins with, the
+            one that it counts from, the steps of its warm-up and those of its fall.
+        """
+        trunk, head, rest, weight_decay, clip_norm = (numbers[index] for index in range(5))
+        parts = [numbers[5 + 4 * index :][:4] for index in range(self.parts)]
+
+        def decay_mask(tree):
+            # Not `paths.assign`: a tree of biases and norms alone may well match nothing.
+            pattern = re.compile("|".join(self.decayed))
+            flat = paths.flatten(tree)
+            return paths.unflatten({path: bool(pattern.search(path)) for path in flat})
+
+        decaying = functools.partial(adamw, weight_decay=weight_decay, mask=decay_mask)
+        schedule = functools.partial(_rate, parts, trunk)
+        return Optimizers(
+            decaying(
+                schedule,
+                clip_norm=clip_norm if self.clips else None,
+                mean_dtype=self.mean_dtype,
+            ),
+            decaying(functools.partial(_rate, parts, head)),
+            optax.adam(rest),
+            schedule,
+            self,
+            numbers,
+        )
+
+
+def _rate(parts, peak, count):
+    # Of an update: the last part's that has begun.
+    rate = jnp.zeros(())
+    for begun, origin, warmup, fall in parts:
+        since = count - origin
         # The first update, too, is made with a rate above 0: a run may have only one.
-        def rise(count):
-            return peak * (count + 1) / warmup
-
-        return optax.join_schedules([rise, fall], [warmup])
-
-    def schedule(peak):
-        parts, ends = [single(peak, total_steps)], [total_steps]
-        for steps, how in extensions:
-            begun = ends[-1]
-            if how == "restart":
-                parts.append(single(peak, steps - begun))
-            else:
-                whole = single(peak, steps)
-                # A part counts from where it begins.
-                parts.append(lambda count, whole=whole, begun=begun: whole(count + begun))
-            ends.append(steps)
-        return optax.join_schedules(parts, ends[:-1])
-
-    def decay_mask(tree):
-        # Not `paths.assign`: a tree of biases and norms alone may well match nothing.
-        pattern = re.compile("|".join(decayed))
-        flat = paths.flatten(tree)
-        return paths.unflatten({path: bool(pattern.search(path)) for path in flat})
-
-    decaying = functools.partial(adamw, weight_decay=weight_decay, mask=decay_mask)
-    return Optimizers(
-        decaying(schedule(learning_rate), clip_norm=clip_norm, mean_dtype=mean_dtype),
-        decaying(schedule(head_learning_rate)),
-        optax.adam(phi_learning_rate),
-        schedule(learning_rate),
-    )
+        rise = (since + 1) / jnp.maximum(warmup, 1)
+        done = jnp.clip((since - warmup) / fall, 0, 1)
+        own = jnp.where(since < warmup, rise, (1 + jnp.cos(jnp.pi * done)) / 2)
+        rate = jnp.where(count >= begun, peak * own, rate)
+    return rate
 
 
 def adamw(
     schedule: optax.Schedule,
     *,
-    weight_decay: float,
+    weight_decay: jax.typing.ArrayLike,
     mask: Callable[[Any], Any],
-    clip_norm: float = 0.0,
+    clip_norm: jax.typing.ArrayLike | None = None,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float = 1e-8,
@@ -133,7 +185,7 @@ def adamw(
       schedule: number of updates made -> learning rate.
       weight_decay: strength of the decay, times the learning rate.
       mask: parameters -> a tree of booleans, the leaves that decay.
-      clip_norm: bound on the gradient's global norm; 0: none.
+      clip_norm: bound on the gradient's global norm; None: there is none.
       b1: decay of the first moment.
       b2: decay of the second moment.
       eps: added to the root of the second moment.
@@ -149,7 +201,7 @@ def adamw(
     adam = optax.scale_by_adam(b1, b2, eps, mu_dtype=kept)
 
     def apply(gradient, state, parameters, good):
-        if clip_norm:
+        if clip_norm is not None:
             # One factor for all: optax divides leaf by leaf, which writes the gradient again.
             factor = clip_norm / jnp.maximum(optax.tree.norm(gradient), clip_norm)
             gradient = jax.tree.map(lambda g: g * factor.astype(g.dtype), gradient)
@@ -162,7 +214,7 @@ def adamw(
         def move(old, m, v, decays):
             direction = m.astype(v.dtype) / (jnp.sqrt(v) + eps)
             if decays:
-                direction = direction + weight_decay * old
+                direction = direction + jnp.asarray(weight_decay, old.dtype) * old
             return jnp.where(good, old - jnp.asarray(rate, direction.dtype) * direction, old)
 
         return jax.tree.map(move, parameters, mean, square, mask(parameters)), state

@@ -20,10 +20,10 @@ from dwa_jax import gradients, guard, heads, losses, sharding
 from dwa_jax.backbones import Trunk
 from dwa_jax.backbones.dropout import quick_key
 from dwa_jax.backbones.products import is_cpu
-from dwa_jax.optimizers import Optimizers
+from dwa_jax.optimizers import OptimizerPlan, Optimizers
 from dwa_jax.optimizers import make_optimizers as make_optimizers
 from dwa_jax.passes import SplitTrunk
-from dwa_jax.recorded import plan
+from dwa_jax.recorded import plan as plan_of_records
 from dwa_jax.records import RecordedTrunk, Site
 from dwa_jax.trunk import make_recorded_trunk, make_split_trunk, make_trunk, make_working_copy
 from dwa_jax.weighting import Signals, Weighting, decide
@@ -230,14 +230,56 @@ class StepOptions:
             raise ValueError(f"skip_spikes must be at least 0, not {self.skip_spikes}")
 
 
+class Step:
+    """The train step, (state, batch) -> (state, metrics), jitted with a donated state.
+
+    Its batch is a dict of arrays with B rows: input_ids and attention_mask (B, T), score,
+    score_mask, category, category_mask (B,). Its metrics are scalars. An update in which something
+    is not finite is left out: "skipped" is 1 at that step.
+    """
+
+    def __init__(self, program: Any, optimizers: Optimizers, mesh: Mesh | None = None):
+        """
+        Args:
+          program: from `make_program`.
+          optimizers: of the plan that it was made of.
+          mesh: of the module, if it has one.
+        """
+        self._program, self._mesh = program, mesh
+        self._numbers = optimizers.numbers
+
+    def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+        return self._program(state, batch, self._given(state))
+
+    def trace(self, state: TrainState, batch: dict) -> Any:
+        """Returns the step of arrays or shapes as `jax.jit` traces it."""
+        return self._program.trace(state, batch, self._given(state))
+
+    def lower(self, state: TrainState, batch: dict) -> Any:
+        """Returns it lowered; what is compiled of it takes the optimizers' numbers as well."""
+        return self._program.lower(state, batch, self._given(state))
+
+    def _given(self, state):
+        # Once, and not where there are shapes alone: their devices may be no real ones.
+        real = not isinstance(state.step, jax.ShapeDtypeStruct | jax.core.Tracer)
+        if real and isinstance(self._numbers, np.ndarray):
+            numbers = self._numbers.astype(jnp.result_type(float))
+            self._numbers = (
+                jnp.asarray(numbers)
+                if self._mesh is None
+                else sharding.put(numbers, sharding.everywhere(numbers, self._mesh))
+            )
+        return self._numbers
+
+
 def make_step(
     module: Trunk,
     tasks: Sequence[Task],
     weighting: Weighting,
     optimizers: Optimizers,
     options: StepOptions,
-) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
-    """Makes the train step, (state, batch) -> (state, metrics), jitted with a donated state.
+) -> Step:
+    """Makes the train step.
 
     Args:
       module: the backbone; with a mesh, the state is where `placements` puts it.
@@ -245,11 +287,29 @@ def make_step(
       weighting: the method.
       optimizers: the three chains.
       options: how the step is taken.
+    """
+    program = make_program(module, tasks, weighting, optimizers.plan, options)
+    return Step(program, optimizers, module.mesh)
+
+
+def make_program(
+    module: Trunk,
+    tasks: Sequence[Task],
+    weighting: Weighting,
+    plan: OptimizerPlan,
+    options: StepOptions,
+) -> Any:
+    """Makes what `Step` calls: rates and a run's length are arguments, one compilation for all.
+
+    Args:
+      module: see `make_step`.
+      tasks: likewise.
+      weighting: likewise.
+      plan: of the optimizers.
+      options: how the step is taken.
 
     Returns:
-      The step. Its batch is a dict of arrays with B rows: input_ids and attention_mask
-      (B, T), score, score_mask, category, category_mask (B,). Its metrics are scalars.
-      An update in which something is not finite is left out: "skipped" is 1 at that step.
+      The jitted (state, batch, numbers of the optimizers) -> (state, metrics).
     """
     num_classes, microbatches = options.num_classes, options.microbatches
     norm_of_cross_entropy = options.norm_of_cross_entropy
@@ -280,7 +340,8 @@ def make_step(
 
         return _in_all_digits(apply)
 
-    def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+    def step(state: TrainState, batch: dict, numbers: jax.Array) -> tuple[TrainState, dict]:
+        optimizers = plan.make(numbers)
         num_scores, counts = _in_all_digits(losses.count_labels)(batch, num_classes)
         own = losses.class_proportions("batch", counts, counts)
         average = state.proportions
@@ -348,10 +409,10 @@ def make_step(
         phi = optax.apply_updates(state.phi, updates)
         phi["loss"] = {task.name: task.loss.project(phi["loss"][task.name]) for task in tasks}
         gradient_norm = optax.tree.norm(result.theta)
-        numbers = (result.losses, decision.coefficients, result.norms)
+        found = (result.losses, decision.coefficients, result.norms)
         good, watch = guard.judge(
             state.guard,
-            guard.all_finite(numbers, result.theta, result.psi, phi_gradient, phi),
+            guard.all_finite(found, result.theta, result.psi, phi_gradient, phi),
             jnp.append(result.losses, gradient_norm),
             jnp.append(present, True),
             sigmas=options.skip_spikes,
@@ -423,7 +484,7 @@ def plan_records(
     additive = options.microbatches > 1
     working = make_working_copy(module, pooling=options.pooling)
     theta = jax.eval_shape(working.apart, state.theta)
-    return plan(recorded, theta, batch, count, norms, additive=additive)
+    return plan_of_records(recorded, theta, batch, count, norms, additive=additive)
 
 
 def _in_all_digits(function):

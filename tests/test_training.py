@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from dwa_jax import backbones, lora, losses, sharding, training, trunk, weighting
@@ -232,6 +233,25 @@ def test_one_compilation_a_shape_and_no_transfer_in_the_loop(caplog):
     assert int(state.step) == 5 and np.isfinite(values["loss_regression"])
 
 
+def test_another_rate_and_another_length_are_no_other_program(caplog):
+    state, _, _ = make(fresh=True)
+    module, options = backbones.build(config("roberta")), training.StepOptions
+    method = weighting.get("dwa", 2)
+    given = (module, tuple(TASKS), method, OPTIMIZERS.plan, options(pooling="first", num_classes=K))
+    program, rates = training.make_program(*given), []
+    with jax.log_compiles():
+        for total, rate in ((40, 1e-3), (400, 1e-3), (400, 5e-2)):
+            chosen = training.make_optimizers(
+                total_steps=total, learning_rate=rate, head_learning_rate=rate, clip_norm=rate
+            )
+            assert chosen.plan == OPTIMIZERS.plan
+            now = jax.tree.map(jnp.copy, state)
+            _, values = training.Step(program, chosen)(now, jax.device_put(BATCHES[0]))
+            rates.append(float(values["learning_rate"]))
+    assert compilations(caplog) == 1
+    np.testing.assert_allclose(rates, [1e-3 / 4, 1e-3 / 40, 5e-2 / 40], rtol=1e-6)
+
+
 def test_the_state_is_donated():
     state, step, _ = make()
     state = jax.device_put(state)
@@ -380,6 +400,20 @@ def test_one_task_alone_needs_no_second_head():
     state, values = step(state, BATCHES[0])
     assert set(predict(state, BATCHES[0])) == {"regression"}
     assert "loss_classification" not in values and np.isfinite(values["loss_regression"])
+
+
+@pytest.mark.parametrize("warmup", [0, 7, 100])
+def test_learning_rates_are_those_of_optax(warmup):
+    schedule = training.make_optimizers(
+        total_steps=90, learning_rate=0.5, head_learning_rate=0.1, warmup_steps=warmup
+    ).learning_rate
+    short = min(warmup, 9)
+    parts = [optax.linear_schedule(0.5 / max(short, 1), 0.5, max(short - 1, 1))]
+    parts.append(optax.cosine_decay_schedule(0.5, 90 - short))
+    known = optax.join_schedules(parts, [short])
+    steps = range(100)
+    found, expected = (np.array([float(one(step)) for step in steps]) for one in (schedule, known))
+    np.testing.assert_allclose(found, expected, atol=1e-7)
 
 
 def test_learning_rates_warm_up_and_end_at_zero():

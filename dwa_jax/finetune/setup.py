@@ -219,7 +219,7 @@ def choose_optimizers(
       lengths: from `run_folder.lengths`, where it was extended.
     """
     ends = [(one.epochs * steps_per_epoch, one.schedule) for one in lengths]
-    return _optimizers(
+    return training.make_optimizers(
         total_steps=ends[0][0] if ends else config.epochs * steps_per_epoch,
         extensions=tuple(ends[1:]),
         learning_rate=config.learning_rate,
@@ -232,10 +232,9 @@ def choose_optimizers(
     )
 
 
-# A run like an earlier one of this process, such as a fold of a cross-validation, finds its step
-# traced and compiled. Options of equal values and different types make different programs.
-_optimizers = functools.lru_cache(maxsize=16, typed=True)(training.make_optimizers)
-_step = functools.lru_cache(maxsize=4)(training.make_step)
+# A run like an earlier one of this process, such as a fold of a cross-validation or another
+# learning rate, finds its step traced and compiled.
+_program = functools.lru_cache(maxsize=4)(training.make_program)
 
 
 def first_state(
@@ -364,7 +363,8 @@ def make_setup(
     options = step_options(config, **common)
     # One device's program has nothing to say of others.
     module = model.module.clone(mesh=mesh) if mesh.size > 1 else model.module
-    step = _step(module, tuple(tasks), method, optimizers, options)
+    program = _program(module, tuple(tasks), method, optimizers.plan, options)
+    step = training.Step(program, optimizers, module.mesh)
     predict = training.make_predict(module, tasks, representation=True, **common)
     state = sharding.put(state, training.placements(state, mesh))
     return Setup(state, step, predict, mesh, tasks, total_steps, method.uses_gramian, options)
