@@ -23,8 +23,9 @@ from jax._src import distributed
 
 T = TypeVar("T")
 
-# Seconds until all have come; without a sign of life until one counts as lost; for an end together.
-START, SILENT, END = 120, 20, 10
+# Seconds until all have come; without a sign of life until one counts as lost; behind the others
+# until one counts as hanging; for an end together.
+START, SILENT, HANGING, END = 120, 20, 900, 10
 # Milliseconds that process 0 may take for what the others wait for: it may draw, or copy.
 _PATIENCE = 7 * 24 * 3600 * 1000
 # What tells that a process is one of several, as JAX's own detection reads it.
@@ -34,8 +35,13 @@ _numbers = itertools.count()
 _ending = threading.Event()
 # What a user can mend.
 _ERRORS: tuple[type[Exception], ...] = (ValueError, OSError)
-# Where each process says that it is alive, and the seconds between two times.
+# Where each process says that it is alive and how far it is, and the seconds between two times.
 _ALIVE, _BEAT = "dwa_jax/alive", 2
+
+
+class _Here:
+    # How many batches this process has come to.
+    batches = 0
 
 
 def how_many() -> int:
@@ -65,6 +71,7 @@ def join(
     give_up: Callable[[str], Any],
     timeout: float = START,
     silent: int = SILENT,
+    hanging: int = HANGING,
 ) -> None:
     """Joins the other processes, where there are others; before anything touches a device.
 
@@ -79,6 +86,8 @@ def join(
         thread of its own.
       timeout: seconds until all must have come.
       silent: seconds without a sign of life after which a process counts as lost.
+      hanging: seconds after which one counts as hanging that lives but comes to no further batch,
+        see `come_to_a_batch`, while others have.
 
     Raises:
       ValueError: the three do not fit together.
@@ -135,7 +144,12 @@ def join(
     if how_many() > 1:
         where = f"{socket.gethostname()}, pid {os.getpid()}"
         _client().key_value_set(f"dwa_jax/where/{index()}", where)
-        threading.Thread(target=_watch, args=(give_up, silent), daemon=True).start()
+        threading.Thread(target=_watch, args=(give_up, silent, hanging), daemon=True).start()
+
+
+def come_to_a_batch() -> None:
+    """Tells the others that this process goes on; all come to the same batches."""
+    _Here.batches += 1
 
 
 def _is_one_of_several():
@@ -147,28 +161,42 @@ def _is_one_of_several():
     return "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_COMPLETION_INDEX" in os.environ
 
 
-def _watch(give_up, silent):
+def _watch(give_up, silent, hanging):
     # JAX's runtime, too, ends a run of which one is lost, later and in a page of words of its own.
     client, places = _client(), {}
     for other in range(how_many()):
         places[other] = client.blocking_key_value_get(f"dwa_jax/where/{other}", _PATIENCE)
     # Silence is counted in beats of this process's own, which may be stopped for a while itself.
-    beats: dict[str, tuple[str, int]] = {}
+    beats: dict[int, tuple[str, int]] = {}
+    batches: dict[int, tuple[int, int]] = {}
     for beat in itertools.count():
         with contextlib.suppress(RuntimeError):  # process 0 is gone, or this one ends
-            client.key_value_set(f"{_ALIVE}/{index()}", str(beat), allow_overwrite=True)
+            own = f"{beat} {_Here.batches}"
+            client.key_value_set(f"{_ALIVE}/{index()}", own, allow_overwrite=True)
             for name, heard in client.key_value_dir_get(_ALIVE):
-                last, missed = beats.get(name, ("", 0))
-                beats[name] = heard, missed + 1 if heard == last else 0
+                one, count = int(name.rpartition("/")[2]), int(heard.split()[1])
+                last, missed = beats.get(one, ("", 0))
+                beats[one] = heard, missed + 1 if heard == last else 0
+                come_to, stood = batches.get(one, (-1, 0))
+                batches[one] = count, stood + 1 if count == come_to else 0
         if _ending.wait(_BEAT):
             return
-        for name, (_, missed) in beats.items():
+        most = max((count for count, _ in batches.values()), default=0)
+        for one, (_, missed) in beats.items():
+            count, stood = batches[one]
             if missed * _BEAT >= silent:
-                one = int(name.rpartition("/")[2])
-                give_up(
-                    f"process {one} of {how_many()} ({places[one]}) is lost: no sign of life for "
-                    f"{silent} s; this one ends as well. The same commands continue the run"
-                )
+                what = f"is lost: no sign of life for {silent} s"
+            elif count < most and stood * _BEAT >= hanging:
+                what = f"hangs: at batch {count} for {hanging} s, where others wait at {most}"
+            else:
+                continue
+            if is_first():
+                # It holds the store: with its end JAX ends the others, in words of its own.
+                time.sleep(_BEAT + 1)
+            give_up(
+                f"process {one} of {how_many()} ({places[one]}) {what}; this one ends as well. "
+                "The same commands continue the run"
+            )
 
 
 def wait_for_word(silent: int = SILENT) -> None:

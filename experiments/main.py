@@ -69,6 +69,13 @@ flags.DEFINE_integer(
     lower_bound=1,
     flag_values=FLAGS,
 )
+flags.DEFINE_integer(
+    "hang_timeout",
+    900,
+    "Seconds after which a process that comes no further ends the run of all that wait for it.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
 flags.DEFINE_bool(
     "traceback", False, "Shows where in the code an error was raised.", flag_values=FLAGS
 )
@@ -180,6 +187,7 @@ def main(argv: list[str]) -> None:
             FLAGS.process_id,
             give_up=_give_up,
             timeout=FLAGS.start_timeout,
+            hanging=FLAGS.hang_timeout,
         )
     except ValueError as error:
         _fail(str(error))

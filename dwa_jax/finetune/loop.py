@@ -147,6 +147,7 @@ def predict_split(
 
     def begun():
         for batch in batches.sequential():
+            processes.come_to_a_batch()
             tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
             inputs = sharding.shard_rows(tokens, setup.mesh)
             # It may have to be compiled.
@@ -340,6 +341,7 @@ def train_loop(
                 clock.restart()
                 for batch in batches["train"].epoch(epoch, start=step + steps_per_epoch - end):
                     stop.check()
+                    processes.come_to_a_batch()
                     tokens, rows = int(batch["attention_mask"].sum()), batch.pop("row")
                     placed = sharding.shard_rows(batch, setup.mesh, setup.options.microbatches)
                     shape = placed["input_ids"].shape

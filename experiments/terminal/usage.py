@@ -25,6 +25,8 @@ _OPTIONS = {
     "--processes=N": "how many there are",
     "--process_id=I": "which of them this one is, from 0",
     "--start_timeout=SECONDS": "until all of them must have come, by default 120",
+    "--hang_timeout=SECONDS": "until one that lives, and is behind the others, ends them all; "
+    "by default 900, more than a step takes to compile",
     "--dry_run": "prints what the data come to, and neither trains nor writes anything",
     "--compilation_cache=DIR": "where compiled programs are kept for the next start; by default in "
     "the user's cache folder, off keeps none",

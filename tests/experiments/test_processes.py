@@ -179,6 +179,41 @@ def test_one_that_is_killed_ends_the_other_which_names_it(tmp_path):
     assert time.monotonic() - began < 30
 
 
+def test_who_lives_but_hangs_is_named_and_ends_all():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    program = """if True:
+        import os, sys, time
+        from dwa_jax import processes
+
+        def give_up(line):
+            print(line, flush=True)
+            os._exit(4)
+
+        index, last = int(sys.argv[2]), [8, 3][int(sys.argv[2])]
+        processes.join(sys.argv[1], 2, index, give_up=give_up, hanging=4)
+        for batch in range(last):
+            processes.come_to_a_batch()
+            time.sleep(1)
+        time.sleep(60)
+    """
+    for index in range(2):
+        arguments = [f"localhost:{port}", str(index)]
+        STARTED.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, *arguments],
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        )
+    for status, said in map(ended, list(STARTED)):
+        line = r"process 1 of 2 \(.+, pid \d+\) hangs: at batch 3 for 4 s, where others wait at \d"
+        assert status == 4 and re.search(line, said), said
+
+
 def test_a_missing_peer_is_one_line(tmp_path):
     folder = tmp_path / "run"
     named = "--coordinator=localhost:9", "--processes=2", "--start_timeout=2"
