@@ -268,7 +268,7 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
         finally:
             if kept:
                 console.note(f"{kept}: it holds {archive.pack(cells, kept)} finished runs")
-        cheap.measure_missing(sweep, cells, console.note)
+        cheap.measure_missing(sweep, cells, places, local, console.note)
     sweep, tuned = tuning.tune(sweep, cells)
     line = command(arguments)
     results, timing = collect.collect(

@@ -5,7 +5,7 @@ Beside these a reader sees what fine-tuning buys. Axes: N rows, D width.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
@@ -29,12 +29,20 @@ _STRENGTHS = tuple(10.0**k for k in range(-2, 6))
 _FILE = "cheap.json"
 
 
-def measure_missing(sweep: Sweep, folder: Path, say: Callable[[str], None] = print) -> None:
+def measure_missing(
+    sweep: Sweep,
+    folder: Path,
+    places: Mapping[str, str],
+    weights: Mapping[str, str],
+    say: Callable[[str], None] = print,
+) -> None:
     """Measures what is not there yet: once a dataset, backbone and seed.
 
     Args:
       sweep: whose runs have ended. The baseline's tell rows, splits and weights.
       folder: of the cells.
+      places: what {data} and the like stand for.
+      weights: folders with the weights of some backbones.
       say: prints one line.
     """
     for dataset, backbone, seed in _cells(sweep):
@@ -46,7 +54,15 @@ def measure_missing(sweep: Sweep, folder: Path, say: Callable[[str], None] = pri
         config = run_folder.stored_config(path, run_folder.read_object(path)["config"])
         if "regression" not in config.tasks:
             continue
-        found, missing = fit_and_score(config)
+        # What an archive brought here tells of another machine's files.
+        keys = run.placed(places, weights)
+        here = ("train", "validation", "test", "backbone")
+        try:
+            config = Config.of(config, **{name: keys[name] for name in here if name in keys})
+            found, missing = fit_and_score(config)
+        except (OSError, ValueError) as error:
+            say(f"{dataset}, {backbone}, seed {seed}: nothing without fine-tuning: {error}")
+            continue
         for name, reason in missing.items():
             say(f"{dataset}, {backbone}, seed {seed}: no {name}: {reason}")
         run_folder.write_json(_file(folder, run), run_folder.plain(found))

@@ -186,6 +186,21 @@ class Run:
           weights: folders with the weights of some backbones.
           folder: of the cells.
         """
+        return [
+            "-m",
+            "experiments.main",
+            f"--config={self.config}",
+            f"--workdir={folder / self.id}",
+            *(f"--config.{key}={value}" for key, value in self.placed(places, weights).items()),
+        ]
+
+    def placed(self, places: Mapping[str, str], weights: Mapping[str, str]) -> dict[str, Any]:
+        """Returns its keys, the seed among them, with texts that name places of this machine.
+
+        Args:
+          places: what {data} and the like in texts stand for.
+          weights: folders with the weights of some backbones.
+        """
         places = {**places, "seed": str(self.seed)}
         keys = {**self.keys, "seed": self.seed}
         if self.backbone in weights:
@@ -195,13 +210,7 @@ class Run:
             for place, text in places.items() if isinstance(value, str) else ():
                 value = value.replace("{" + place + "}", text)
             keys[key] = value
-        return [
-            "-m",
-            "experiments.main",
-            f"--config={self.config}",
-            f"--workdir={folder / self.id}",
-            *(f"--config.{key}={value}" for key, value in keys.items()),
-        ]
+        return keys
 
 
 def slug(name: str) -> str:

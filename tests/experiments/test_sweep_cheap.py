@@ -93,25 +93,33 @@ def test_they_are_measured_once_for_every_seed_that_has_run(keys, tmp_path, monk
         title="t",
         question="q",
         methods={"constant": {"weighting": "constant"}, "dwa": {"weighting": "dwa"}},
-        datasets={"words": {}},
+        datasets={"words": {"train": "{data}/words.csv"}},
         backbones={"tiny": "configs/base.py"},
-        seeds=(3, 4),
+        seeds=(3, 4, 5),
     )
-    place = tmp_path / sweep.run("words", "tiny", "constant", 3).id
-    place.mkdir(parents=True)
-    (place / "summary.json").write_text("{}")
-    run_folder.write_json(place / "config.json", {"config": Config.of(keys).to_dict()})
+    for seed in (3, 4):
+        place = tmp_path / sweep.run("words", "tiny", "constant", seed).id
+        place.mkdir(parents=True)
+        (place / "summary.json").write_text("{}")
+        elsewhere = Config.of(keys | {"seed": seed, "train": "words.csv", "backbone": "model"})
+        run_folder.write_json(place / "config.json", {"config": elsewhere.to_dict()})
+    places, weights = {"data": "/here"}, {"tiny": "/weights"}
     asked = []
 
     def fit_and_score(config):
         asked.append(config.seed)
+        assert (config.train, config.backbone) == ("/here/words.csv", "/weights")
+        if config.seed == 4:
+            raise ValueError("words.csv: no such file")
         return {"VADER": {"mse": 0.5, "r2": float("nan")}}, {"ridge on TF-IDF": "not here"}
 
     monkeypatch.setattr(cheap, "fit_and_score", fit_and_score)
     said = []
     for _ in range(2):
-        cheap.measure_missing(sweep, tmp_path, said.append)
-    assert asked == [3] and said == ["words, tiny, seed 3: no ridge on TF-IDF: not here"]
+        cheap.measure_missing(sweep, tmp_path, places, weights, said.append)
+    nothing = "words, tiny, seed 4: nothing without fine-tuning: words.csv: no such file"
+    assert said == ["words, tiny, seed 3: no ridge on TF-IDF: not here", nothing, nothing]
+    assert asked == [3, 4, 4]
     (entry,) = cheap.read(sweep, tmp_path)
     assert entry == {
         **{"dataset": "words", "backbone": "tiny", "seed": 3, "name": "VADER"},
