@@ -33,6 +33,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Containers often set it; every program that a test starts would compile the package anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     _TEMPORARY = tempfile.TemporaryDirectory(prefix="dwa_jax_tests_")
     os.environ["HF_DATASETS_CACHE"] = os.path.join(_TEMPORARY.name, "datasets")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"

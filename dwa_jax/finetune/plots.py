@@ -2,19 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-
-# Not pyplot, whose backend is the caller's: a notebook shows pictures of its own.
-from matplotlib.figure import Figure
 
 from dwa_jax.atomic_files import replacing
 from dwa_jax.finetune.predictions_file import SplitPredictions
 from dwa_jax.finetune.uncertainty.calibration import reliability_curves
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _TASKS = ("regression", "classification")
 # Of the histogram of scores.
 _EDGES = np.linspace(-1, 1, 41)
+
+
+def _new_figure(**options):
+    # Not pyplot, whose backend is the caller's: a notebook shows pictures of its own. Here, because
+    # it would be a quarter of all imports of a start that draws nothing.
+    from matplotlib.figure import Figure
+
+    return Figure(**options)
 
 
 def histogram(scores: np.ndarray) -> list[int]:
@@ -24,7 +33,7 @@ def histogram(scores: np.ndarray) -> list[int]:
 
 def _score_distribution(histogram, thresholds, counts):
     # The training scores' histogram, the thresholds and the share of each class.
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = _new_figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.hist(_EDGES[:-1], bins=_EDGES.tolist(), weights=histogram, color="#8fb3d9")
     edges = [-1, *thresholds, 1]
@@ -42,7 +51,7 @@ def _score_distribution(histogram, thresholds, counts):
 
 def score_panels(
     train: Sequence[int], true: Sequence[int], predicted: Sequence[int], split: str
-) -> Figure:
+) -> "Figure":
     """Draws the papers' figure 2: training scores, true and predicted ones of a split, and all.
 
     Args:
@@ -56,7 +65,7 @@ def score_panels(
         f"B  {split} scores": (true, "#5a9e6f"),
         f"C  predictions on {split}": (predicted, "#c4672d"),
     }
-    figure = Figure(figsize=(8, 5.4))
+    figure = _new_figure(figsize=(8, 5.4))
     # Placed by hand, which costs a fifth of a solver's time: every run draws this.
     figure.subplots_adjust(0.08, 0.09, 0.98, 0.95, wspace=0.2, hspace=0.2)
     panels = figure.subplots(2, 2, sharex=True).flat
@@ -91,7 +100,7 @@ def _curves(records, title, groups):
     groups = {panel: names for panel, names in groups.items() if names}
     if not groups:
         return None
-    figure = Figure(figsize=(7, 2.4 * len(groups)), layout="constrained")
+    figure = _new_figure(figsize=(7, 2.4 * len(groups)), layout="constrained")
     all_axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)
     for axes, (panel, names) in zip(all_axes[:, 0], groups.items(), strict=True):
         for name in names:
@@ -110,7 +119,7 @@ def _confusion(matrix, split):
     # Shade is the share of a true class.
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    figure = _new_figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for i, j in np.ndindex(counts.shape):
@@ -128,7 +137,7 @@ def _confusion(matrix, split):
 
 
 def _predicted_vs_true(true, predicted, split):
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = _new_figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     low, high = min(-1.0, predicted.min(initial=0)), max(1.0, predicted.max(initial=0))
     axes.plot([-1, 1], [-1, 1], color="#b03030", linewidth=1)
@@ -146,7 +155,7 @@ def _predicted_vs_true(true, predicted, split):
 
 def _reliability(curves, split):
     # Area of a dot is its share of the rows.
-    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = _new_figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#b03030", linewidth=1)
     for (name, one), colour in zip(curves.items(), ("#4878a8", "#c4672d"), strict=False):
@@ -166,7 +175,7 @@ def _reliability(curves, split):
     return figure
 
 
-def weights(records: Sequence[dict]) -> Figure | None:
+def weights(records: Sequence[dict]) -> "Figure | None":
     """Draws how the tasks' weights moved over the logged steps; None where none was logged."""
     steps = [record for record in records if record["kind"] == "step"]
     panels = {
@@ -178,7 +187,7 @@ def weights(records: Sequence[dict]) -> Figure | None:
 
 def draw(
     summary: Mapping, records: Sequence[dict], predictions: SplitPredictions | None
-) -> dict[str, Figure]:
+) -> dict[str, "Figure"]:
     """Draws every picture of a run.
 
     Args:
@@ -220,7 +229,7 @@ def draw(
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def save(figures: Mapping[str, Figure], folder: Path) -> None:
+def save(figures: Mapping[str, "Figure"], folder: Path) -> None:
     """Writes figures as folder/NAME.png.
 
     Raises:

@@ -1,24 +1,29 @@
 """The picture of what `watched.watch` found."""
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-# Not pyplot, whose backend is the caller's.
-from matplotlib.figure import Figure
+import numpy as np
 
 from dwa_jax.finetune.drift.watched import Compared
 from dwa_jax.finetune.uncertainty import likeness
 from dwa_jax.finetune.uncertainty.reference import Reference
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _BEFORE, _NOW = "#808890", "#c4672d"
 
 
-def draw_drift(reference: Reference, seen: Compared) -> Figure:
+def draw_drift(reference: Reference, seen: Compared) -> "Figure":
     """Draws lengths, scores, categories and distances of validation and later texts, and errors.
 
     Args:
       reference: of the run.
       seen: what came of looking.
     """
+    # Not pyplot, whose backend is the caller's; here, where it is needed.
+    from matplotlib.figure import Figure
+
     before, now = reference.validation, seen.later
     far = likeness.of_reference(reference)
     figure = Figure(figsize=(9, 6), layout="constrained")
