@@ -27,6 +27,7 @@ _MEMBER = re.compile(
 )
 _MOST = 2**26  # bytes of one file
 _LONG = 16  # digits of a digest
+_DIGEST = re.compile(f"[0-9a-f]{{{_LONG}}}")
 
 
 def pack(cells: Path, path: Path) -> int:
@@ -95,6 +96,14 @@ def unpack(path: Path, cells: Path) -> int:
     return made
 
 
+def digest(text: str) -> str:
+    """Returns what stands for a text in an archive: equal for equal texts, and for itself."""
+    if _DIGEST.fullmatch(text):
+        return text
+    read = data.normalize_text(text).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(read).hexdigest()[:_LONG]
+
+
 def _members(path) -> Iterator[tuple[str, bytes]]:
     try:
         with tarfile.open(path, "r:xz") as archive:
@@ -123,8 +132,7 @@ def _without_texts(content: bytes) -> bytes:
     kept = [i for i, name in enumerate(rows[0]) if not name.startswith("probability_")]
     column = rows[0].index("text")
     for row in rows[1:]:
-        text = data.normalize_text(row[column]).encode("utf-8", "surrogatepass")
-        row[column] = hashlib.sha256(text).hexdigest()[:_LONG]
+        row[column] = digest(row[column])
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator="\n").writerows([row[i] for i in kept] for row in rows)
     return out.getvalue().encode("utf-8", "surrogatepass")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dwa_jax import data, metrics, stratify
+from dwa_jax import metrics, stratify
 from dwa_jax.finetune import plots, predictions_file, run_folder
 from dwa_jax.finetune.run_records import MetricsFile
-from experiments.sweeps import comparison, runner, tuning
+from experiments.sweeps import archive, comparison, runner, tuning
 from experiments.sweeps.plan import Run, Sweep, slug
 
 # Names in metrics.jsonl that the report draws over steps, and those that weigh.
@@ -39,7 +39,8 @@ def predictions(path: Path) -> comparison.SeedPredictions:
     """
     rows = predictions_file.read_predictions(path)
     return comparison.SeedPredictions(
-        texts=[data.normalize_text(text) for text in rows.texts],
+        # Some runs may come from an archive.
+        texts=[archive.digest(text) for text in rows.texts],
         score=rows.scores,
         predicted_score=rows.predicted_scores,
         category=rows.categories,

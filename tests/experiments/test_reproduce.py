@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -243,6 +244,14 @@ def test_a_sweep_shows_failures_keeps_what_is_finished_and_gives_the_same_again(
     assert archive.unpack(packed, folder) == 0
     before = packed.read_bytes()
     assert archive.pack(tmp_path / "nothing", packed) == 2 and packed.read_bytes() == before
+
+    # Nor is one that is unpacked packed as other texts; and runs may be of both kinds.
+    assert archive.pack(tmp_path / "unpacked", packed) == 2 and packed.read_bytes() == before
+    shutil.copytree(
+        folder / one.parent.relative_to(tmp_path / "unpacked"), one.parent, dirs_exist_ok=True
+    )
+    mixed, _ = collect.collect(without, tmp_path / "unpacked", command="c", papers=[])
+    assert json.dumps(mixed) == json.dumps(both)
 
     # The same numbers come out again, also of a job, and after another seed in its process.
     again = here.narrowed(methods=["constant"])
