@@ -29,6 +29,7 @@ def get_sweep():
         seeds=common.SEEDS,
         settings=common.SHORT,
         candidates=common.candidates(methods),
+        shared=common.TRUNK_RATES,
         tuning_seeds=common.TUNING_SEEDS,
         ends_of={common.AT_DWAS_END: "dwa (paper)"},
         curves=True,

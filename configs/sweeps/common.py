@@ -64,35 +64,33 @@ IMBALANCE_LOSSES = {
     }.items()
 }
 
-# What the validation split chooses among. First what is a method's own: where it learns weights,
-# their learning rate decides whether they move at all: the default, which is the papers' of DWA,
-# GradNorm's own (.025, Chen et al. 2018) and one beyond. Then the trunk's learning rate, the same
-# values for every method: whoever had no choice there would be compared with the others' rates.
-# The default, 1e-3 of either, is not named, so that other sweeps have the same run.
+# What the validation split chooses among. First, for each method, what is its own: where it learns
+# weights, their learning rate decides whether they move at all: the default, which is the papers'
+# of DWA, GradNorm's own (.025, Chen et al. 2018) and one beyond. Then one learning rate of the
+# trunk for all. The defaults, 1e-3 of either, are not named: other sweeps have the same runs.
 _WEIGHTS_RATES: tuple[dict, ...] = ({}, {"phi_learning_rate": 0.025}, {"phi_learning_rate": 0.1})
-_TRUNK_RATES: tuple[dict, ...] = ({}, {"learning_rate": 2e-3})
 _LDS: tuple[dict, ...] = (
     {},
     {"regression_loss": 'lds(weight="inverse")'},
     {"regression_loss": "lds(sigma=4)"},
 )
+TRUNK_RATES: tuple[dict, ...] = ({}, {"learning_rate": 2e-3})
 _LEARNS_WEIGHTS = ("adaptive_w", "dwa", "gradnorm", "uncertainty")
 
 
-def candidates(methods) -> dict[str, tuple[tuple[dict[str, Any], ...], ...]]:
-    """Returns {method: rounds of candidates}, of each of which the first changes nothing.
+def candidates(methods) -> dict[str, tuple[dict[str, Any], ...]]:
+    """Returns {method: its candidates}, of which the first changes nothing; of those that have any.
 
-    A method that follows another one is not among them.
+    A method that follows another one has none.
     """
-    found: dict[str, tuple[tuple[dict[str, Any], ...], ...]] = {}
+    found: dict[str, tuple[dict[str, Any], ...]] = {}
     for name, keys in methods.items():
         if name == AT_DWAS_END:
             continue
-        found[name] = (_TRUNK_RATES,)
         if keys["weighting"].partition("(")[0] in _LEARNS_WEIGHTS:
-            found[name] = (_WEIGHTS_RATES, _TRUNK_RATES)
+            found[name] = _WEIGHTS_RATES
         if "lds" in keys.get("regression_loss", ""):
-            found[name] = (_LDS, _TRUNK_RATES)
+            found[name] = _LDS
     return found
 
 

@@ -19,6 +19,7 @@ def get_sweep():
         seeds=common.SEEDS,
         settings=common.SHORT,
         candidates=common.candidates(methods),
+        shared=common.TRUNK_RATES,
         tuning_seeds=common.TUNING_SEEDS,
         curves=True,
         papers="table a13",

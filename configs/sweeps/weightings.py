@@ -29,6 +29,7 @@ def get_sweep():
         settings=common.SHORT,
         streams=common.AMAZON,
         candidates=common.candidates(methods),
+        shared=common.TRUNK_RATES,
         tuning_seeds=common.TUNING_SEEDS,
         curves=True,
         papers_rows=common.TABLE2_ROWS,

@@ -220,35 +220,26 @@ def _without_classes(results):
 
 
 def _other_rates(results):
-    """The trunk's learning rates that tuning gave, and whether all could choose among the same."""
+    """Where tuning gave the baseline another learning rate of the trunk than others."""
     bullets, baseline = [], results["sweep"]["baseline"]
     usual = results["sweep"]["settings"].get("learning_rate")
     for dataset, backbone in lookup.cells(results):
-        here = [
-            one
+        rates = {
+            one["method"]: one["chosen"].get("learning_rate", usual)
             for one in results.get("tuned") or ()
             if (one["dataset"], one["backbone"]) == (dataset, backbone)
             and one["chosen"] is not None
-        ]
-        rates = {one["method"]: one["chosen"].get("learning_rate", usual) for one in here}
-        offered = [
-            sorted({keys["keys"].get("learning_rate", usual) for keys in one["candidates"]})
-            for one in here
-            if one["candidates"]
-        ]
+        }
         own = rates.get(baseline)
         others = [method for method, rate in rates.items() if rate != own]
         if own is None or not others:
             continue
         same = [method for method in rates if method not in (*others, baseline)]
         beside = f", as {', '.join(same)} did" if same else ""
-        end = "Their differences to it are those of learning rates as well."
-        if all(one == offered[0] for one in offered):
-            end = f"Each chose among {', '.join(f'{rate:g}' for rate in offered[0])}."
         bullets.append(
             f"On {lookup.where(results, dataset, backbone)}, tuning gave {baseline} a learning "
             f"rate of {own:g} for the trunk{beside}; {', '.join(others)} had "
             f"{', '.join(f'{rate:g}' for rate in dict.fromkeys(rates[one] for one in others))}. "
-            f"{end}"
+            "Their differences to it are those of learning rates as well."
         )
     return bullets

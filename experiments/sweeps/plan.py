@@ -26,9 +26,9 @@ class Sweep:
       curves: whether the report shows how weights moved over the steps.
       streams: how files are made here from another one, its "source"; see `streams.write`,
         or, with the column "groups", `streams.write_groups`.
-      candidates: method -> rounds of keys, of each of which the validation split picks one, see
-        `tuning`.
-      tuning_seeds: of that choice; some of `seeds`.
+      candidates: method -> keys of which the validation split picks one, see `tuning`.
+      shared: keys of which it picks one for all methods together, after that.
+      tuning_seeds: of these choices; some of `seeds`.
       ends_of: method -> another one, where whose weights end it holds them constant.
       papers: the table or figure of the papers that this asks the question of, "table 2".
       papers_rows: method -> what that table calls it.
@@ -47,7 +47,8 @@ class Sweep:
     axis: tuple[str, Mapping[str, float]] | None = None
     curves: bool = False
     streams: Mapping[str, Any] = field(default_factory=dict)
-    candidates: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]] = field(default_factory=dict)
+    candidates: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    shared: Sequence[Mapping[str, Any]] = ()
     tuning_seeds: Sequence[int] = ()
     ends_of: Mapping[str, str] = field(default_factory=dict)
     papers: str = ""
@@ -67,8 +68,8 @@ class Sweep:
             raise ValueError(
                 f"baseline={self.baseline!r} is not one of the methods: {', '.join(self.methods)}"
             )
-        if (self.candidates or self.ends_of) and not self.tuning_seeds:
-            raise ValueError(f"{self.title!r}: candidates and ends_of need tuning_seeds")
+        if (self.candidates or self.shared or self.ends_of) and not self.tuning_seeds:
+            raise ValueError(f"{self.title!r}: candidates, shared and ends_of need tuning_seeds")
         for method, other in self.ends_of.items():
             if other not in self.methods or other in self.ends_of:
                 raise ValueError(f"ends_of: {method!r} cannot follow {other!r}")
@@ -86,7 +87,7 @@ class Sweep:
 
     def is_settled(self, dataset: str, backbone: str, method: str) -> bool:
         """Says whether nothing has to be chosen any more before the method can run."""
-        waits = method in self.candidates or method in self.ends_of
+        waits = self.shared or method in self.candidates or method in self.ends_of
         return not waits or (dataset, backbone, method) in self.chosen
 
     def run(self, dataset: str, backbone: str, method: str, seed: int) -> "Run":

@@ -136,8 +136,9 @@ def _tuned(results):
         )
     seeds = ", ".join(map(str, results["sweep"]["tuning_seeds"]))
     caption = (
-        f"Mean validation MSE over the seeds {seeds}; the smallest is taken for every seed, key "
-        "after key where there are several. No test split was looked at."
+        f"Mean validation MSE over the seeds {seeds}. Of a method's own keys the smallest is "
+        "taken, then of the keys that all share those whose errors are smallest on average over "
+        "methods. No test split was looked at."
     )
     head = ["where", "method", "candidates and their validation MSE", "chosen", "runs"]
     table = Table(head, rows, caption, text_columns=4)

@@ -1,10 +1,10 @@
 """Keys of a sweep that its own runs settle before the rest of it runs.
 
 Every method with candidates is run with each of them on the tuning seeds, and goes on with the
-one of the smallest mean error on the validation split, without a look at a test split. Candidates
-may come in rounds, one key after the other: each goes on from what the one before it chose. A
-method that follows another one holds constant the coefficients that the other had, on average, in
-its last epoch.
+one of the smallest mean error on the validation split, without a look at a test split. Then, of
+the keys that methods share, those are taken with which all of them together err least: a choice
+for each would be one among their noise, and they would be compared with it. A method that follows
+another one holds constant the coefficients that the other had, on average, in its last epoch.
 """
 
 import dataclasses
@@ -21,19 +21,18 @@ from experiments.sweeps.plan import Run, Sweep
 def runs(sweep: Sweep, folder: Path) -> list[Run]:
     """Returns the runs that can run now and that something waits for, those of a seed together.
 
-    When they have run there may be more, of the next round; where nothing waits there are none.
+    When they have run there may be more, with what was chosen; where nothing waits there are none.
     """
-    found = []
-    for dataset in sweep.datasets:
-        for backbone in sweep.backbones:
-            for method in dict.fromkeys([*sweep.candidates, *sweep.ends_of.values()]):
-                graded, _ = _rounds(sweep, folder, dataset, backbone, method)
-                for keys in [one["keys"] for one in graded if one["waits"]]:
-                    for seed in sweep.tuning_seeds:
-                        run = _with(sweep, dataset, backbone, method, seed, keys)
-                        if runner.state_of(folder / run.id) not in ("finished", "failed"):
-                            found.append(run)
-    return sorted(found, key=lambda run: sweep.tuning_seeds.index(run.seed))
+    found = [
+        _with(sweep, dataset, backbone, method, seed, one["keys"])
+        for seed in sweep.tuning_seeds
+        for dataset in sweep.datasets
+        for backbone in sweep.backbones
+        for method, (graded, _) in _settle(sweep, folder, dataset, backbone)[0].items()
+        for one in graded
+        if one["waits"]
+    ]
+    return [run for run in found if runner.state_of(folder / run.id) not in ("finished", "failed")]
 
 
 def tune(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
@@ -52,21 +51,22 @@ def tune(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
     chosen: dict[tuple[str, str, str], dict] = {}
     for dataset in sweep.datasets:
         for backbone in sweep.backbones:
-            here = {}
-            for method in sweep.candidates:
-                graded, here[method] = _rounds(sweep, folder, dataset, backbone, method)
-                told.append(_told(dataset, backbone, method, graded, here[method]))
+            settled, shared = _settle(sweep, folder, dataset, backbone)
             for method, other in sweep.ends_of.items():
-                keys = here.get(other, {})
-                here[method] = None
+                keys, end = settled[other][1], None
                 if keys is not None:
                     there = [
                         _with(sweep, dataset, backbone, other, seed, keys)
                         for seed in sweep.tuning_seeds
                     ]
-                    here[method] = _end(folder, there)
-                told.append(_told(dataset, backbone, method, [], here[method]))
-            chosen |= {(dataset, backbone, m): keys for m, keys in here.items() if keys is not None}
+                    end = _end(folder, there)
+                settled[method] = [], None if end is None else {**end, **shared}
+            for method, (graded, keys) in settled.items():
+                if method not in sweep.methods:
+                    continue
+                told.append(_told(dataset, backbone, method, graded, keys))
+                if keys is not None:
+                    chosen[dataset, backbone, method] = keys
     return dataclasses.replace(sweep, chosen=chosen), told
 
 
@@ -88,25 +88,47 @@ def _told(dataset, backbone, method, graded, chosen):
     return cell | {"candidates": graded, "chosen": chosen}
 
 
-def _rounds(sweep, folder, dataset, backbone, method):
-    # Every candidate of the rounds that can be graded so far, and the choice, or None.
-    graded: list[dict] = []
-    chosen: dict = {}
-    for choices in sweep.candidates.get(method, [[{}]]):
-        this = [{**chosen, **keys} for keys in choices]
-        # The choice so far is a candidate of the next round, and has run.
-        graded += [
-            {"keys": keys} | _grade(sweep, folder, dataset, backbone, method, keys)
-            for keys in this
-            if keys not in [one["keys"] for one in graded]
+def _settle(sweep, folder, dataset, backbone):
+    # ({method: (its candidates, as far as they can be graded, and the choice, or None)}, the keys
+    # of the choice that all share). First each for itself.
+    methods = sweep.methods if sweep.shared else [*sweep.candidates, *sweep.ends_of.values()]
+    found = {}
+    for method in dict.fromkeys(methods):
+        if method in sweep.ends_of:
+            continue
+        graded = [
+            {"keys": dict(keys)} | _grade(sweep, folder, dataset, backbone, method, keys)
+            for keys in sweep.candidates.get(method, [{}])
         ]
-        here = [one for one in graded if one["keys"] in this]
         # A candidate that diverged is out; one that has not run yet may be the best.
-        known = [one for one in here if one["error"] is not None]
-        if not known or any(one["waits"] for one in here):
-            return graded, None
-        chosen = min(known, key=lambda one: one["error"])["keys"]
-    return graded, chosen
+        known = [one for one in graded if one["error"] is not None]
+        waits = any(one["waits"] for one in graded)
+        best = min(known, key=lambda one: one["error"]) if known and not waits else None
+        found[method] = graded, None if best is None else best["keys"]
+    own = {method: keys for method, (_, keys) in found.items() if keys is not None}
+    if not sweep.shared or any(one["waits"] for graded, _ in found.values() for one in graded):
+        return found, {}
+    errors = []
+    for keys in sweep.shared:
+        here = []
+        for method, chosen in own.items():
+            graded, both = found[method][0], {**chosen, **keys}
+            one = next((one for one in graded if one["keys"] == both), None)
+            if one is None:
+                one = {"keys": both} | _grade(sweep, folder, dataset, backbone, method, both)
+                graded.append(one)
+            here.append(one)
+        each = [one["error"] for one in here]
+        errors.append(None if None in each or not each else statistics.fmean(each))
+    known = [error for error in errors if error is not None]
+    if not known or any(one["waits"] for graded, _ in found.values() for one in graded):
+        return {method: (graded, None) for method, (graded, _) in found.items()}, {}
+    best = sweep.shared[errors.index(min(known))]
+    settled = {
+        method: (graded, None if chosen is None else {**chosen, **best})
+        for method, (graded, chosen) in found.items()
+    }
+    return settled, dict(best)
 
 
 def _with(sweep, dataset, backbone, method, seed, keys):

@@ -116,7 +116,8 @@ def test_every_sweep_is_of_keys_and_values_that_can_be():
             continue
         sweep = reproduce.load(path)
         variants = [*sweep.methods.values()]
-        variants += [keys for rounds in sweep.candidates.values() for one in rounds for keys in one]
+        variants += [keys for choices in sweep.candidates.values() for keys in choices]
+        variants += sweep.shared
         for keys in variants:
             Config.of(**{**sweep.settings, **keys})
         for keys in sweep.datasets.values():
@@ -126,15 +127,16 @@ def test_every_sweep_is_of_keys_and_values_that_can_be():
         assert sweep.axis is None or set(sweep.axis[1]) <= set(sweep.methods)
 
 
-def test_every_method_of_the_comparison_chooses_among_the_same_rates_of_the_trunk():
+def test_learned_weights_have_rates_to_choose_among_and_the_trunk_one_rate_for_all():
     for name in ("weightings", "attribution", "table_a13"):
         sweep = load(name)
-        assert set(sweep.candidates) | set(sweep.ends_of) == set(sweep.methods)
-        trunks = [rounds[-1] for rounds in sweep.candidates.values()]
-        assert all(trunk == trunks[0] for trunk in trunks)
-        rates = [keys.get("learning_rate", sweep.settings["learning_rate"]) for keys in trunks[0]]
+        rates = [
+            keys.get("learning_rate", sweep.settings["learning_rate"]) for keys in sweep.shared
+        ]
         assert rates == [1e-3, 2e-3]
+        own = {key for choices in sweep.candidates.values() for keys in choices for key in keys}
+        assert own <= {"phi_learning_rate", "regression_loss"}
         for method in ("gradnorm", "uncertainty"):
             if method in sweep.methods:  # GradNorm's own paper has .025
-                rates = [keys.get("phi_learning_rate") for keys in sweep.candidates[method][0]]
+                rates = [keys.get("phi_learning_rate") for keys in sweep.candidates[method]]
                 assert rates == [None, 0.025, 0.1]  # the default, 1e-3, without a word

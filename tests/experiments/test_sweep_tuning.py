@@ -17,7 +17,7 @@ def sweep(**changes):
         backbones={"scratch": "configs/base.py"},
         seeds=(0, 1, 2),
         candidates={
-            name: [({"phi_learning_rate": 0.001}, {"phi_learning_rate": 0.025})]
+            name: ({"phi_learning_rate": 0.001}, {"phi_learning_rate": 0.025})
             for name in ("dwa", "rival")
         },
         tuning_seeds=(0, 1),
@@ -72,7 +72,7 @@ def test_the_smallest_validation_error_is_taken_and_the_end_of_its_runs(tmp_path
 
 def test_what_failed_is_out_and_what_has_not_run_is_waited_for(tmp_path):
     here = sweep(
-        ends_of={}, methods={"dwa": {"weighting": "dwa"}}, candidates={"dwa": [({}, {"seed": 9})]}
+        ends_of={}, methods={"dwa": {"weighting": "dwa"}}, candidates={"dwa": ({}, {"seed": 9})}
     )
     first, second = tuning.runs(here.narrowed(seeds=[0]), tmp_path)
     finish(tmp_path, first, 0.5)
@@ -85,27 +85,31 @@ def test_what_failed_is_out_and_what_has_not_run_is_waited_for(tmp_path):
     assert told[0]["chosen"] == {} and len(settled.runs()) == 1
 
 
-def test_a_round_goes_on_from_what_the_one_before_it_chose(tmp_path):
-    rounds = [({}, {"phi_learning_rate": 0.025}), ({}, {"learning_rate": 2e-3})]
+def test_what_all_share_is_chosen_after_that_by_all_together(tmp_path):
+    rates = ({}, {"phi_learning_rate": 0.025})
     here = sweep(
-        ends_of={"end": "rival"}, candidates={"dwa": rounds, "rival": rounds[1:]}, tuning_seeds=(1,)
+        ends_of={"end": "rival"},
+        candidates={"dwa": rates},
+        shared=({}, {"learning_rate": 2e-3}),
+        tuning_seeds=(1,),
     )
     tried = []
     while waiting := tuning.runs(here, tmp_path):
-        told = tuning.tune(here, tmp_path)[1]
-        assert told[0]["chosen"] is None
+        settled, told = tuning.tune(here, tmp_path)
+        assert [one["chosen"] for one in told] == [None] * 3 and settled.runs() == []
         tried.append([run.keys for run in waiting])
         for run in waiting:
-            error = 0.5 - run.keys.get("phi_learning_rate", 0) - run.keys.get("learning_rate", 0)
-            finish(tmp_path, run, error)
-    both = {"phi_learning_rate": 0.025, "learning_rate": 2e-3}
+            # The rival alone would take the other one.
+            both = {"dwa": -3, "rival": 2}[run.method] * run.keys.get("learning_rate", 0)
+            finish(tmp_path, run, 0.5 - run.keys.get("phi_learning_rate", 0) + both, (0.7, 0.1))
+    shared, own = {"learning_rate": 2e-3}, {"phi_learning_rate": 0.025}
     dwa, rival = here.methods["dwa"], here.methods["rival"]
-    first = [dwa, dwa | rounds[0][1], rival, rival | rounds[1][1]]
-    assert tried == [first, [dwa | both]]  # what the first round chose has run
+    assert tried == [[dwa, dwa | own, rival], [dwa | own | shared, rival | shared]]
     settled, told = tuning.tune(here, tmp_path)
-    assert [one["chosen"] for one in told[:2]] == [both, {"learning_rate": 2e-3}]
-    assert [one["runs"] for one in told[0]["candidates"]] == [1, 1, 1]
-    assert settled.run("fx", "scratch", "dwa", 0).keys == dwa | both
+    end = {"weighting": "constant(weights=(0.7, 0.1))"}
+    assert [one["chosen"] for one in told] == [own | shared, shared, end | shared]
+    assert [len(one["candidates"]) for one in told] == [3, 2, 0]
+    assert settled.run("fx", "scratch", "dwa", 0).keys == dwa | own | shared
 
 
 @pytest.mark.parametrize(
