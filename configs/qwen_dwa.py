@@ -12,5 +12,7 @@ def get_config():
     config.backbone = "Qwen/Qwen2-0.5B"
     config.dtype = "bfloat16"
     config.learning_rate = 1e-5
+    # A decoder's vectors are long, and its heads have nothing that bounds them.
+    config.head_learning_rate = 1e-4
     config.epochs = 10
     return config

@@ -15,5 +15,7 @@ def get_config():
     config.backbone = "TinyLlama/TinyLlama-1.1B-intermediate-step-1431k-3T"
     config.dtype = "bfloat16"
     config.learning_rate = 1e-5
+    # A decoder's vectors are long, and its heads have nothing that bounds them.
+    config.head_learning_rate = 1e-4
     config.epochs = 10
     return config

@@ -6,6 +6,8 @@ import numpy as np
 
 # Share of the true scores' range, below which predicted ones hardly differ.
 _NARROW = 0.2
+# Of scores in [-1, 1]: what an update of a head may move one by untold, and what is well.
+_FAR, _WELL = 0.3, 0.1
 
 
 def untrained_classes(
@@ -30,6 +32,29 @@ def untrained_classes(
             + (f"; {there} have it" if there else "")
         )
     return found
+
+
+def fast_heads(scale: np.ndarray, rate: float) -> list[str]:
+    """Says where an update of a head that is one matrix moves scores too far.
+
+    Adam's first updates move each weight by the rate, and so a score by the rate times the sum of
+    the vector's numbers without their signs. Behind a norm these are its scales times numbers of
+    mean square 1, of which .8 is the mean size.
+
+    Args:
+      scale: (D,) of the norm that the vectors come from.
+      rate: of the heads.
+
+    Returns:
+      A sentence, or none.
+    """
+    moved = 0.8 * float(np.abs(np.asarray(scale, np.float32)).sum())
+    if rate * moved <= _FAR:
+        return []
+    return [
+        f"head_learning_rate={rate:g}: an update can move a score by {rate * moved:.2g}, "
+        f"so long are this model's vectors; {_WELL / moved:.1g} would move it by {_WELL:g}"
+    ]
 
 
 def of_predictions(

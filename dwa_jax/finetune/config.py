@@ -378,7 +378,9 @@ class Config:
         as_text=True,
     )
     learning_rate: float = setting(2e-5, "Of the trunk, or of LoRA's factors.", least=0)
-    head_learning_rate: float = setting(1e-3, "Of the heads.", least=0)
+    head_learning_rate: float = setting(
+        1e-3, "Of the heads; 1e-4 suits those of decoders, whose vectors are long.", least=0
+    )
     phi_learning_rate: float = setting(
         1e-3, "Of what losses and weighting learn themselves.", least=0
     )

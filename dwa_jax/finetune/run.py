@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dwa_jax import data, heads, host_memory, lora, processes, regular_files, sharding
+from dwa_jax import data, heads, host_memory, lora, paths, processes, regular_files, sharding
 from dwa_jax.checkpoints import Checkpoints, MemoryCheckpoints, remove_all
 from dwa_jax.finetune import (
     bad_rows,
@@ -382,6 +382,10 @@ def prepare(
         batches, notes = make_batches(config, corpus, model)
         setup = make_setup(config, corpus, model, len(batches["train"]), state_key, lengths)
     notes += [str(item.message) for item in caught if item.category is UserWarning]
+    trunk = paths.flatten(setup.state.frozen) | paths.flatten(setup.state.theta)
+    norm = "params/final_norm/scale"
+    if norm in trunk and all("score" in head for head in setup.state.psi.values()):
+        notes += cautions.fast_heads(sharding.to_host(trunk[norm]), config.head_learning_rate)
     check_step(setup, batches["train"])
     return model, batches, setup, notes
 

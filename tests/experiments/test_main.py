@@ -365,12 +365,16 @@ def test_lora_on_hugging_face_weights_and_files_with_different_labels(qwen, tmp_
         score_range=(0.0, 100.0),
         num_classes=3,
         batch_size=8,
+        head_learning_rate=0.04,
     )
     assert summary["parameters"]["trained"]["trunk"] < summary["parameters"]["total"] / 2
     assert np.isfinite(summary["test"]["mse"])
     assert sum(map(sum, summary["test"]["confusion"])) == 12
     printed = capsys.readouterr().out
     assert "rank 12 exceeds the full rank of" in printed and "attention/key" in printed
+    assert "an update can move a score by 0.51, so long are this model's vectors" in " ".join(
+        printed.split()
+    )
     assert re.search(r"trained +[0-9,]+ of [0-9,]+ parameters \([0-9.]+%\): LoRA rank 12", printed)
     assert re.search(r"classes +0 +\[-1, .*1 +\(.*2 +\(", printed, re.S)
     assert re.search(r"the largest is [0-9.]+ times the smallest", printed)

@@ -46,3 +46,10 @@ def test_scores_in_a_small_part_of_the_range_are_told():
     ]
     assert found(SCORES / 2) == []
     assert found(NOTHING) == found(SCORES, NOTHING) == found(SCORES, np.zeros(4)) == []
+
+
+def test_heads_on_long_vectors_are_told_to_learn_slowly():
+    scale = np.full(576, -1.8)
+    (told,) = cautions.fast_heads(scale, 1e-3)
+    assert "an update can move a score by 0.83" in told and "0.0001 would move it by 0.1" in told
+    assert cautions.fast_heads(scale, 3e-4) == cautions.fast_heads(scale / 10, 1e-3) == []
