@@ -7,6 +7,7 @@ text may not, and a row must carry at least one label of those asked for.
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dwa_jax.data import cells
-from dwa_jax.data.rows import BadRow, DataError, Rows
+from dwa_jax.data.rows import BadRow, DataError, Origins, Rows
 
 _SHOWN_BAD_ROWS = 5
 
@@ -129,36 +130,50 @@ class Columns:
             DataError: a part has no row, or (unless skipped) a row is bad.
         """
         check = _Check(self)
-        good: list[tuple] = []
-        origin: list[tuple[str, int]] = []
+        # A column each, since a million rows of Python's would be hundreds of megabytes.
+        texts: list[str] = []
+        splits: list[str] = []
+        groups: list[str | None] = []
+        scores, times = array("d"), array("d")
+        categories, numbers, which = array("i"), array("q"), array("i")
+        files: list[str] = []
         for file, records in parts:
-            before = len(good) + len(bad)
+            before = len(texts) + len(bad)
             for number, row in records:
                 try:
-                    good.append(check(row))
-                    origin.append((file, number))
+                    text, score, category, split, group, time = check(row)
                 except cells.BadCell as problem:
                     bad.append(LeftOut(file, number, str(problem)))
-            if len(good) + len(bad) == before:
+                    continue
+                texts.append(text)
+                scores.append(math.nan if score is None else score)
+                categories.append(-1 if category is None else category)
+                numbers.append(number)
+                which.append(len(files))
+                if self.split:
+                    splits.append(split)
+                if self.group:
+                    groups.append(group)
+                if self.time:
+                    times.append(time)
+            files.append(file)
+            if len(texts) + len(bad) == before:
                 raise DataError(f"{file}: holds no rows")
         if bad and on_bad_row == "error":
             raise DataError(f"{listed(bad)}{advice}")
-        if bad and not good:
+        if bad and not texts:
             raise DataError(f"no good row is left: {listed(bad)}")
         if check.joined and note is not None:
             note(f"{check.joined} texts are lists, joined by spaces")
-        if note is not None and (alone := sum(row[4] is None for row in good)) and self.group:
+        if note is not None and (alone := sum(group is None for group in groups)):
             note(f"{alone} rows have no {self.group!r}, and count as a group each")
-        texts, scores, categories, splits, groups, times = (
-            zip(*good, strict=True) if good else [()] * 6
-        )
         return Rows(
-            texts=list(texts),
-            scores=np.array([math.nan if s is None else s for s in scores], np.float64),
-            categories=np.array([-1 if c is None else c for c in categories], np.int32),
-            origin=origin,
-            splits=list(splits) if self.split else None,
-            groups=list(groups) if self.group else None,
+            texts=texts,
+            scores=np.array(scores, np.float64),
+            categories=np.array(categories, np.int32),
+            origin=Origins(files, np.array(which), np.array(numbers)),
+            splits=splits if self.split else None,
+            groups=groups if self.group else None,
             times=np.array(times, np.float64) if self.time else None,
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,6 +26,39 @@ class BadRow(NamedTuple):
 
     problem: str
     whole: bool = False
+
+
+class Origins(Sequence[tuple[str, int]]):
+    """Where rows come from: pairs (file, row number), in twelve bytes each."""
+
+    def __init__(self, files: Sequence[str], which: np.ndarray, numbers: np.ndarray):
+        """
+        Args:
+            files: names.
+            which: (N,) places in `files`.
+            numbers: (N,) row numbers there.
+        """
+        self._files = files
+        self._which = np.asarray(which, np.int32)
+        self._numbers = np.asarray(numbers, np.int64)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.take(range(*index.indices(len(self))))
+        return self._files[self._which[index]], int(self._numbers[index])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def take(self, indices: Sequence[int] | np.ndarray) -> Origins:
+        """Returns those at `indices`, (M,) integers in [0, N), in that order."""
+        indices = np.asarray(indices, np.int64)
+        return Origins(self._files, self._which[indices], self._numbers[indices])
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +82,7 @@ class Rows:
     texts: list[str]
     scores: np.ndarray
     categories: np.ndarray
-    origin: list[tuple[str, int]]
+    origin: Sequence[tuple[str, int]]
     splits: list[str] | None = None
     groups: list[str | None] | None = None
     times: np.ndarray | None = None
@@ -84,7 +117,11 @@ class Rows:
             texts=[self.texts[i] for i in indices],
             scores=self.scores[indices],
             categories=self.categories[indices],
-            origin=[self.origin[i] for i in indices],
+            origin=(
+                self.origin.take(indices)
+                if isinstance(self.origin, Origins)
+                else [self.origin[i] for i in indices]
+            ),
             splits=None if self.splits is None else [self.splits[i] for i in indices],
             groups=None if self.groups is None else [self.groups[i] for i in indices],
             times=None if self.times is None else self.times[indices],

@@ -9,8 +9,10 @@ texts. What is done to texts before the tokenizer, such as `normalize_tweet`, is
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
+import operator
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
@@ -145,7 +147,15 @@ def fold_of(
 
 
 def _together(rows: Rows, normalize: Callable[[str], str] | None) -> list[list[int]]:
-    # Rows that share a text or a group, directly or by way of others.
+    # Rows that share a text or a group, directly or by way of others; each in the order of its
+    # rows, and they in the order of their first ones.
+    if rows.groups is None:
+        digests = np.frombuffer(b"".join(key for (key,) in _keys(rows, normalize)), np.uint64)
+        _, key_of = np.unique(digests, return_inverse=True)
+        order = np.argsort(key_of, kind="stable")
+        parts = np.split(order, np.flatnonzero(np.diff(key_of[order])) + 1)
+        filled = (part.tolist() for part in parts if len(part))
+        return sorted(filled, key=operator.itemgetter(0))
     parent = list(range(len(rows)))
 
     def root(i):
@@ -154,7 +164,7 @@ def _together(rows: Rows, normalize: Callable[[str], str] | None) -> list[list[i
             i = parent[i]
         return i
 
-    first: dict[tuple[str, str], int] = {}
+    first: dict[bytes, int] = {}
     for i, keys in enumerate(_keys(rows, normalize)):
         for key in keys:
             # The earlier row leads, so that groups come in the order of their first rows.
@@ -166,11 +176,16 @@ def _together(rows: Rows, normalize: Callable[[str], str] | None) -> list[list[i
     return list(members.values())
 
 
-def _keys(rows: Rows, normalize: Callable[[str], str] | None) -> Iterable[list[tuple[str, str]]]:
-    groups = rows.groups or [None] * len(rows)
+def _keys(rows: Rows, normalize: Callable[[str], str] | None) -> Iterable[list[bytes]]:
+    # Of millions of texts copies would not fit; two that shared a digest would share a side.
+    def digest(kind, value):
+        written = f"{kind} {value}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(written, digest_size=8).digest()
+
+    groups = rows.groups or itertools.repeat(None, len(rows))
     for text, group in zip(rows.texts, groups, strict=True):
         read = normalize_text(text if normalize is None else normalize(text))
-        yield [("text", read), *([("group", group)] if group is not None else [])]
+        yield [digest("text", read), *([digest("group", group)] if group is not None else [])]
 
 
 def _in_order(members: list[list[int]], shares: np.ndarray, total: int) -> list[list[int]]:

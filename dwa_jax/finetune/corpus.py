@@ -191,7 +191,7 @@ def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> U
             bad.extend(skipped)
         if config.label_with == "vader":
             rows, filled = vader.fill_scores(rows)
-            machine_scored.update(rows.origin[i] for i in np.flatnonzero(filled))
+            machine_scored.update(rows.origin[i] for i in np.flatnonzero(filled).tolist())
         return rows
 
     if given is not None:
@@ -280,7 +280,7 @@ def leave_out(config: Config, corpus: Corpus, wordless: Mapping[str, np.ndarray]
         rows = corpus.rows[split]
         left = [
             data.LeftOut(*rows.origin[i], data.no_token(rows.texts[i]))
-            for i in np.flatnonzero(mask)
+            for i in np.flatnonzero(mask).tolist()
         ]
         if left:
             corpus.rows[split] = rows.take(np.flatnonzero(~mask))

@@ -1,7 +1,7 @@
 """Watches a run: how it begins, which updates are left out, when a bound is passed."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -35,7 +35,7 @@ class Health:
         self,
         max_bad_steps: int,
         in_a_row: int,
-        origin: list[tuple[str, int]],
+        origin: Sequence[tuple[str, int]],
         last_saved: Callable[[], str],
         log: Log,
         listener: Listener,
