@@ -96,7 +96,7 @@ def unpack(path: Path, cells: Path) -> int:
     return made
 
 
-def digest(text: str) -> str:
+def digest_of_text(text: str) -> str:
     """Returns what stands for a text in an archive: equal for equal texts, and for itself."""
     if _DIGEST.fullmatch(text):
         return text
@@ -132,7 +132,7 @@ def _without_texts(content: bytes) -> bytes:
     kept = [i for i, name in enumerate(rows[0]) if not name.startswith("probability_")]
     column = rows[0].index("text")
     for row in rows[1:]:
-        row[column] = digest(row[column])
+        row[column] = digest_of_text(row[column])
     out = io.StringIO(newline="")
     csv.writer(out, lineterminator="\n").writerows([row[i] for i in kept] for row in rows)
     return out.getvalue().encode("utf-8", "surrogatepass")

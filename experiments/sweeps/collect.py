@@ -40,7 +40,7 @@ def predictions(path: Path) -> comparison.SeedPredictions:
     rows = predictions_file.read_predictions(path)
     return comparison.SeedPredictions(
         # Some runs may come from an archive.
-        texts=[archive.digest(text) for text in rows.texts],
+        texts=[archive.digest_of_text(text) for text in rows.texts],
         score=rows.scores,
         predicted_score=rows.predicted_scores,
         category=rows.categories,
