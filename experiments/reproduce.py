@@ -268,8 +268,10 @@ def reproduce(arguments: list[str], console: Terminal) -> int:
         finally:
             if kept:
                 console.note(f"{kept}: it holds {archive.pack(cells, kept)} finished runs")
-        cheap.measure_missing(sweep, cells, places, local, console.note)
     sweep, tuned = tuning.tune(sweep, cells)
+    if not options.report_only:
+        # Its rows are those of the baseline as it was tuned.
+        cheap.measure_missing(sweep, cells, places, local, console.note)
     line = command(arguments)
     results, timing = collect.collect(
         sweep, cells, command=line, papers=papers.STATEMENTS, tuned=tuned
