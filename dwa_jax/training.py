@@ -245,19 +245,19 @@ class Step:
           optimizers: of the plan that it was made of.
           mesh: of the module, if it has one.
         """
-        self._program, self._mesh = program, mesh
+        self.program, self._mesh = program, mesh
         self._numbers = optimizers.numbers
 
     def __call__(self, state: TrainState, batch: dict) -> tuple[TrainState, dict]:
-        return self._program(state, batch, self._given(state))
+        return self.program(state, batch, self._given(state))
 
     def trace(self, state: TrainState, batch: dict) -> Any:
         """Returns the step of arrays or shapes as `jax.jit` traces it."""
-        return self._program.trace(state, batch, self._given(state))
+        return self.program.trace(state, batch, self._given(state))
 
     def lower(self, state: TrainState, batch: dict) -> Any:
         """Returns it lowered; what is compiled of it takes the optimizers' numbers as well."""
-        return self._program.lower(state, batch, self._given(state))
+        return self.program.lower(state, batch, self._given(state))
 
     def _given(self, state):
         # Once, and not where there are shapes alone: their devices may be no real ones.

@@ -20,14 +20,14 @@ def test_equal_choices_share_a_step_and_others_do_not():
     def step(steps=3, **changes):
         config = Config.of(QUICK, **changes)
         model = load_model(config, corpus, jax.random.key(config.seed))
-        return make_setup(config, corpus, model, steps, jax.random.key(1)).step
+        return make_setup(config, corpus, model, steps, jax.random.key(1)).step.program
 
     first = step()
     assert step(seed=7, eval_batch_size=8, log_every=3) is first
+    # Rates and a run's length are arguments.
+    assert step(4, epochs=2, learning_rate=0.5, weight_decay=0.0, clip_norm=2.0) is first
     others = [
-        {"steps": 4},
-        {"epochs": 2},
-        {"learning_rate": 0.5},
+        {"clip_norm": 0.0},
         {"weighting": "dwa(width=3)"},
         {"preset": "stable"},
         {"classification_loss": "cross_entropy"},

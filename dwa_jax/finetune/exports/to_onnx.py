@@ -75,6 +75,9 @@ def write(run: Trained, folder: Path) -> None:
             folder / QUANTIZED,
             weight_type=QuantType.QInt8,
             per_channel=True,
+            # 7 bits of weights: processors without VNNI add pairs of 8-bit products in 16 bits, and
+            # cut off what is beyond them.
+            reduce_range=True,
             use_external_data_format=large,
         )
 
