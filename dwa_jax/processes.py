@@ -190,8 +190,9 @@ def _watch(give_up, silent, hanging):
                 what = f"hangs: at batch {count} for {hanging} s, where others wait at {most}"
             else:
                 continue
-            if is_first():
-                # It holds the store: with its end JAX ends the others, in words of its own.
+            others = [missed for other, (_, missed) in beats.items() if other != index()]
+            if is_first() and min(others) * _BEAT < silent:
+                # It holds the store: with its end JAX ends those that live, in words of its own.
                 time.sleep(_BEAT + 1)
             give_up(
                 f"process {one} of {how_many()} ({places[one]}) {what}; this one ends as well. "

@@ -42,6 +42,15 @@ class Origins(Sequence[tuple[str, int]]):
         self._which = np.asarray(which, np.int32)
         self._numbers = np.asarray(numbers, np.int64)
 
+    @classmethod
+    def of(cls, pairs: Sequence[tuple[str, int]]) -> Origins:
+        """Returns pairs as such, if they are none yet."""
+        if isinstance(pairs, cls):
+            return pairs
+        places: dict[str, int] = {}
+        which = [places.setdefault(file, len(places)) for file, _ in pairs]
+        return cls(list(places), np.array(which), np.array([number for _, number in pairs]))
+
     def __len__(self) -> int:
         return len(self._numbers)
 
@@ -69,7 +78,7 @@ class Rows:
         texts: N strings.
         scores: (N,) float64 in [-1, 1]; nan where missing.
         categories: (N,) int32 in [0, K); -1 where missing.
-        origin: N pairs (file, row number) for messages.
+        origin: N pairs (file, row number) for messages; kept as `Origins`.
         splits: N names "train", "validation" or "test", where the data say; None where not.
         groups: N values that rows of one group share, None for a row by itself; None where
             there are no groups.
@@ -99,6 +108,7 @@ class Rows:
                 lengths[name] = len(getattr(self, name))
         if len(set(lengths.values())) != 1:
             raise ValueError(f"columns of equal length expected, got {lengths}")
+        object.__setattr__(self, "origin", Origins.of(self.origin))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -117,11 +127,7 @@ class Rows:
             texts=[self.texts[i] for i in indices],
             scores=self.scores[indices],
             categories=self.categories[indices],
-            origin=(
-                self.origin.take(indices)
-                if isinstance(self.origin, Origins)
-                else [self.origin[i] for i in indices]
-            ),
+            origin=Origins.of(self.origin).take(indices),
             splits=None if self.splits is None else [self.splits[i] for i in indices],
             groups=None if self.groups is None else [self.groups[i] for i in indices],
             times=None if self.times is None else self.times[indices],

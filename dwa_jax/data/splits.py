@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import operator
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 
@@ -147,15 +146,7 @@ def fold_of(
 
 
 def _together(rows: Rows, normalize: Callable[[str], str] | None) -> list[list[int]]:
-    # Rows that share a text or a group, directly or by way of others; each in the order of its
-    # rows, and they in the order of their first ones.
-    if rows.groups is None:
-        digests = np.frombuffer(b"".join(key for (key,) in _keys(rows, normalize)), np.uint64)
-        _, key_of = np.unique(digests, return_inverse=True)
-        order = np.argsort(key_of, kind="stable")
-        parts = np.split(order, np.flatnonzero(np.diff(key_of[order])) + 1)
-        filled = (part.tolist() for part in parts if len(part))
-        return sorted(filled, key=operator.itemgetter(0))
+    # Rows that share a text or a group, directly or by way of others.
     parent = list(range(len(rows)))
 
     def root(i):

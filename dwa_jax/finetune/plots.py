@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,7 +18,8 @@ _TASKS = ("regression", "classification")
 _EDGES = np.linspace(-1, 1, 41)
 
 
-def _new_figure(**options):
+def new_figure(**options: Any) -> "Figure":
+    """Makes an empty figure; takes what matplotlib's own takes."""
     # Not pyplot, whose backend is the caller's: a notebook shows pictures of its own. Here, because
     # it would be a quarter of all imports of a start that draws nothing.
     from matplotlib.figure import Figure
@@ -33,7 +34,7 @@ def histogram(scores: np.ndarray) -> list[int]:
 
 def _score_distribution(histogram, thresholds, counts):
     # The training scores' histogram, the thresholds and the share of each class.
-    figure = _new_figure(figsize=(7, 4), layout="constrained")
+    figure = new_figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     axes.hist(_EDGES[:-1], bins=_EDGES.tolist(), weights=histogram, color="#8fb3d9")
     edges = [-1, *thresholds, 1]
@@ -65,7 +66,7 @@ def score_panels(
         f"B  {split} scores": (true, "#5a9e6f"),
         f"C  predictions on {split}": (predicted, "#c4672d"),
     }
-    figure = _new_figure(figsize=(8, 5.4))
+    figure = new_figure(figsize=(8, 5.4))
     # Placed by hand, which costs a fifth of a solver's time: every run draws this.
     figure.subplots_adjust(0.08, 0.09, 0.98, 0.95, wspace=0.2, hspace=0.2)
     panels = figure.subplots(2, 2, sharex=True).flat
@@ -100,7 +101,7 @@ def _curves(records, title, groups):
     groups = {panel: names for panel, names in groups.items() if names}
     if not groups:
         return None
-    figure = _new_figure(figsize=(7, 2.4 * len(groups)), layout="constrained")
+    figure = new_figure(figsize=(7, 2.4 * len(groups)), layout="constrained")
     all_axes = figure.subplots(len(groups), 1, sharex=True, squeeze=False)
     for axes, (panel, names) in zip(all_axes[:, 0], groups.items(), strict=True):
         for name in names:
@@ -119,7 +120,7 @@ def _confusion(matrix, split):
     # Shade is the share of a true class.
     counts = np.asarray(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    figure = _new_figure(figsize=(4.6, 4.2), layout="constrained")
+    figure = new_figure(figsize=(4.6, 4.2), layout="constrained")
     axes = figure.subplots()
     axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
     for i, j in np.ndindex(counts.shape):
@@ -137,7 +138,7 @@ def _confusion(matrix, split):
 
 
 def _predicted_vs_true(true, predicted, split):
-    figure = _new_figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = new_figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     low, high = min(-1.0, predicted.min(initial=0)), max(1.0, predicted.max(initial=0))
     axes.plot([-1, 1], [-1, 1], color="#b03030", linewidth=1)
@@ -155,7 +156,7 @@ def _predicted_vs_true(true, predicted, split):
 
 def _reliability(curves, split):
     # Area of a dot is its share of the rows.
-    figure = _new_figure(figsize=(4.6, 4.4), layout="constrained")
+    figure = new_figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#b03030", linewidth=1)
     for (name, one), colour in zip(curves.items(), ("#4878a8", "#c4672d"), strict=False):

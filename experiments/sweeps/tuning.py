@@ -23,14 +23,18 @@ def runs(sweep: Sweep, folder: Path) -> list[Run]:
 
     When they have run there may be more, with what was chosen; where nothing waits there are none.
     """
-    found = [
-        _with(sweep, dataset, backbone, method, seed, one["keys"])
-        for seed in sweep.tuning_seeds
+    waiting = [
+        (dataset, backbone, method, one["keys"])
         for dataset in sweep.datasets
         for backbone in sweep.backbones
         for method, (graded, _) in _settle(sweep, folder, dataset, backbone)[0].items()
         for one in graded
         if one["waits"]
+    ]
+    found = [
+        _with(sweep, dataset, backbone, method, seed, keys)
+        for seed in sweep.tuning_seeds
+        for dataset, backbone, method, keys in waiting
     ]
     return [run for run in found if runner.state_of(folder / run.id) not in ("finished", "failed")]
 
@@ -62,8 +66,6 @@ def tune(sweep: Sweep, folder: Path) -> tuple[Sweep, list[dict]]:
                     end = _end(folder, there)
                 settled[method] = [], None if end is None else {**end, **shared}
             for method, (graded, keys) in settled.items():
-                if method not in sweep.methods:
-                    continue
                 told.append(_told(dataset, backbone, method, graded, keys))
                 if keys is not None:
                     chosen[dataset, backbone, method] = keys

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dwa_jax.finetune import plots
 from dwa_jax.finetune.drift.watched import Compared
 from dwa_jax.finetune.uncertainty import likeness
 from dwa_jax.finetune.uncertainty.reference import Reference
@@ -21,12 +22,9 @@ def draw_drift(reference: Reference, seen: Compared) -> "Figure":
       reference: of the run.
       seen: what came of looking.
     """
-    # Not pyplot, whose backend is the caller's; here, where it is needed.
-    from matplotlib.figure import Figure
-
     before, now = reference.validation, seen.later
     far = likeness.of_reference(reference)
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = plots.new_figure(figsize=(9, 6), layout="constrained")
     panels = figure.subplots(2, 3).flat
     _shares(panels[0], before.lengths, now.lengths, "length, tokens")
     if np.isfinite(now.predicted_scores).all():
