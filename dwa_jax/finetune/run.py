@@ -453,6 +453,6 @@ def check_step(setup: Setup, batches: data.Batches) -> None:
     # Placed as the loop places it, which need not trace it again.
     placed = sharding.shard_rows(batch, setup.mesh, setup.options.microbatches)
     try:
-        jax.eval_shape(setup.step, setup.state, placed)
+        setup.step.trace(setup.state, placed)
     except TypeError as error:
         raise ValueError(f"the train step cannot be built: {error}") from error
