@@ -10,8 +10,9 @@ from dwa_jax.data.columns import Columns, LeftOut
 from dwa_jax.data.given import from_columns, from_split
 from dwa_jax.data.rescaling import rescale
 from dwa_jax.data.rows import DataError, Rows
+from dwa_jax.data.same_texts import normalize_text
 from dwa_jax.data.scored_texts import read
-from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, normalize_text, split
+from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, split
 from dwa_jax.data.token_rows import TokenRows
 from dwa_jax.data.tokens import (
     Encoded,

@@ -76,6 +76,9 @@ def text(cell: object) -> str:
 
 def is_blank(text: str) -> bool:
     """Says whether a text holds nothing but space and characters that are not read."""
+    # A letter or digit says it at once, and nearly every text begins with one.
+    if text[:1].isalnum():
+        return False
     return not any(is_read(character) and not character.isspace() for character in text)
 
 

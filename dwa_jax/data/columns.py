@@ -183,7 +183,7 @@ class _Check:
 
     def __init__(self, columns: Columns):
         self.joined = 0
-        self._columns = columns
+        self._columns, self._marks = columns, columns.marks
         self._places = {name: place for place, name in enumerate(columns.names)}
         self._range = cells.check_range(columns.score_range)
         labels = cells.label_map(columns.labels) if columns.labels else None
@@ -209,8 +209,8 @@ class _Check:
         if self._ranks is not None and not cells.is_missing(category):
             category = cells.mapped(category, self._ranks)
         category = cells.category(category, of.category_names, of.num_classes)
-        if of.marks and score is None and category is None and not of.unscored:
-            raise cells.BadCell(f"no label: empty {' and '.join(map(repr, of.marks))}")
+        if self._marks and score is None and category is None and not of.unscored:
+            raise cells.BadCell(f"no label: empty {' and '.join(map(repr, self._marks))}")
         group = cell(of.group)
         return (
             text,

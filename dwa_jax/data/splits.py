@@ -1,40 +1,19 @@
 """Splits: rows -> train, validation and test, never with the same text on two sides.
 
-"The same text" means equal after `normalize_text`, which is coarser than what any tokenizer does
-to a text before it reads it: compatibility characters unified (NFKC), letter case folded, accents,
-control and zero-width characters dropped (as uncased BERT drops them), runs of whitespace
-collapsed. Digits and punctuation are kept, so "EUR/USD at 1.08" and "EUR/USD at 1.09" are two
-texts. What is done to texts before the tokenizer, such as `normalize_tweet`, is given.
+What counts as the same text, and what else belongs together, is in `same_texts`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import itertools
 import math
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from dwa_jax.data import cells
-from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import DataError, Rows
+from dwa_jax.data.same_texts import Normalize, shared_with, together
 
 NAMES = ("train", "validation", "test")
-
-
-def normalize_text(text: str) -> str:
-    """Returns the form under which two texts count as the same text."""
-    return " ".join(filter(None, map(_normalized, pieces(text))))
-
-
-def _normalized(text):
-    if text.isascii():
-        return " ".join(text.casefold().split())
-    text = unicodedata.normalize("NFD", unicodedata.normalize("NFKC", text).casefold())
-    kept = (" " if c.isspace() else c for c in text if c.isspace() or cells.is_read(c))
-    return " ".join("".join(kept).split())
 
 
 def split(
@@ -43,7 +22,7 @@ def split(
     fractions: Sequence[float] = (0.8, 0.1, 0.1),
     seed: int,
     stratify: bool = True,
-    normalize: Callable[[str], str] | None = None,
+    normalize: Normalize = None,
 ) -> dict[str, Rows]:
     """Divides rows at random into train, validation and test.
 
@@ -80,26 +59,30 @@ def split(
             f" got {tuple(fractions)}"
         )
     shares = shares / shares.sum()
-    members = _together(rows, normalize)
+    parts = together(rows, normalize)
     rng = np.random.default_rng(seed)
-    order = rng.permutation(len(members))
+    order = rng.permutation(len(parts.first))
     if rows.times is not None:
         # Of what belongs together the last decides: nothing that is trained on is yet to come.
-        last = [max(rows.times[i] for i in members[group]) for group in order]
-        order = order[np.argsort(last, kind="stable")]
-        sides = _in_order([members[group] for group in order], shares, len(rows))
+        last = np.full(len(order), -np.inf)
+        np.maximum.at(last, parts.part, rows.times)
+        order = order[np.argsort(last[order], kind="stable")]
+        dealt = _in_order(parts.sizes[order], shares)
     elif stratify:
-        sides = _stratified([members[group] for group in order], rows, shares, rng)
+        dealt = _stratified(parts.first[order], parts.sizes[order], rows, shares, rng)
     else:
-        sides = _filled([[members[group] for group in order]], shares, len(rows))
-    for name, share, side in zip(NAMES, shares, sides, strict=True):
-        if share > 0 and not side:
+        dealt = _filled(parts.sizes[order], np.array([len(order)]), shares)
+    side = np.empty(len(order), np.int64)
+    side[order] = dealt
+    found = {name: np.flatnonzero(side[parts.part] == i) for i, name in enumerate(NAMES)}
+    for name, share in zip(NAMES, shares, strict=True):
+        if share > 0 and not len(found[name]):
             what = "texts" if rows.groups is None else "groups"
             raise DataError(
-                f"{name} is empty: {len(rows)} rows with {len(members)} different {what} are too"
+                f"{name} is empty: {len(rows)} rows with {len(order)} different {what} are too"
                 f" few for its fraction {share:g}; give more rows or another fraction"
             )
-    return {name: rows.take(sorted(side)) for name, side in zip(NAMES, sides, strict=True)}
+    return {name: rows.take(of) for name, of in found.items()}
 
 
 def fold_of(
@@ -108,7 +91,7 @@ def fold_of(
     folds: int,
     seed: int,
     stratify: bool = True,
-    normalize: Callable[[str], str] | None = None,
+    normalize: Normalize = None,
 ) -> np.ndarray:
     """Deals rows at random into folds of like size, for cross-validation.
 
@@ -127,113 +110,105 @@ def fold_of(
     Raises:
         DataError: there are too few different texts to give each fold a row.
     """
-    members = _together(rows, normalize)
+    parts = together(rows, normalize)
     rng = np.random.default_rng(seed)
-    drawn = [members[group] for group in rng.permutation(len(members))]
-    shares = np.full(folds, 1 / folds)
-    sides = (
-        _stratified(drawn, rows, shares, rng) if stratify else _filled([drawn], shares, len(rows))
-    )
-    if not all(sides):
+    order = rng.permutation(len(parts.first))
+    sizes, shares = parts.sizes[order], np.full(folds, 1 / folds)
+    if stratify:
+        dealt = _stratified(parts.first[order], sizes, rows, shares, rng)
+    else:
+        dealt = _filled(sizes, np.array([len(order)]), shares)
+    if len(np.unique(dealt)) < folds:
         what = "texts" if rows.groups is None else "groups"
         raise DataError(
-            f"{len(rows)} rows with {len(members)} different {what} are too few for {folds} folds"
+            f"{len(rows)} rows with {len(order)} different {what} are too few for {folds} folds"
         )
-    found = np.empty(len(rows), np.int64)
-    for fold, side in enumerate(sides):
-        found[side] = fold
-    return found
+    fold = np.empty(len(order), np.int64)
+    fold[order] = dealt
+    return fold[parts.part]
 
 
-def _together(rows: Rows, normalize: Callable[[str], str] | None) -> list[list[int]]:
-    # Rows that share a text or a group, directly or by way of others.
-    parent = list(range(len(rows)))
-
-    def root(i):
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    first: dict[bytes, int] = {}
-    for i, keys in enumerate(_keys(rows, normalize)):
-        for key in keys:
-            # The earlier row leads, so that groups come in the order of their first rows.
-            one, other = sorted((root(i), root(first.setdefault(key, i))))
-            parent[other] = one
-    members: dict[int, list[int]] = {}
-    for i in range(len(rows)):
-        members.setdefault(root(i), []).append(i)
-    return list(members.values())
+# Each of the following deals G parts, in an order that was drawn, to the sides: (G,) places.
 
 
-def _keys(rows: Rows, normalize: Callable[[str], str] | None) -> Iterable[list[bytes]]:
-    # Of millions of texts copies would not fit; two that shared a digest would share a side.
-    def digest(kind, value):
-        written = f"{kind} {value}".encode("utf-8", "surrogatepass")
-        return hashlib.blake2b(written, digest_size=8).digest()
-
-    groups = rows.groups or itertools.repeat(None, len(rows))
-    for text, group in zip(rows.texts, groups, strict=True):
-        read = normalize_text(text if normalize is None else normalize(text))
-        yield [digest("text", read), *([digest("group", group)] if group is not None else [])]
-
-
-def _in_order(members: list[list[int]], shares: np.ndarray, total: int) -> list[list[int]]:
+def _in_order(sizes, shares):
     # The first ones fill the first side, and so on.
-    bounds = np.cumsum(_round_to_sum(shares, total))
-    sides: list[list[int]] = [[], [], []]
-    done = 0
-    for group in members:
-        middle = done + len(group) / 2
-        side = int(np.searchsorted(bounds, middle, side="left"))
-        sides[min(side, 2)].extend(group)
-        done += len(group)
-    return sides
+    bounds = np.cumsum(_round_to_sum(shares, int(sizes.sum())))
+    middles = np.cumsum(sizes) - sizes / 2
+    return np.minimum(np.searchsorted(bounds, middles, side="left"), len(shares) - 1)
 
 
-def _stratified(
-    members: list[list[int]], rows: Rows, shares: np.ndarray, rng: np.random.Generator
-) -> list[list[int]]:
+def _stratified(first, sizes, rows, shares, rng):
     # Neighbours in category and score, in blocks just large enough to give each side a row.
-    size = math.ceil(1 / shares[shares > 0].min() - 1e-9)
-    of = [group[0] for group in members]
-    category, score = rows.categories[of], np.nan_to_num(rows.scores[of], nan=np.inf)
+    block = math.ceil(1 / shares[shares > 0].min() - 1e-9)
+    category, score = rows.categories[first], np.nan_to_num(rows.scores[first], nan=np.inf)
     order = np.lexsort((score, category))
-    blocks: list[list[list[int]]] = []
-    for value in np.unique(category):
-        same = [int(i) for i in order if category[i] == value]
-        count = max(1, len(same) // size)
-        edges = [round(k * len(same) / count) for k in range(count + 1)]
-        # Inside a block as drawn again, not by score.
-        blocks += [[members[i] for i in sorted(same[a:b])] for a, b in itertools.pairwise(edges)]
+    edges, done = [np.zeros(1, np.int64)], 0
+    for count in np.unique(category, return_counts=True)[1].tolist():
+        blocks = max(1, count // block)
+        edges.append(done + np.rint(np.arange(1, blocks + 1) * count / blocks).astype(np.int64))
+        done += count
+    bounds = np.concatenate(edges)
+    starts, lengths = bounds[:-1], np.diff(bounds)
+    # Inside a block as drawn again, not by score.
+    number = np.repeat(np.arange(len(lengths)) * len(order), lengths)
+    order = np.sort(number + order) - number
     # What is left of each goes by chance, too.
-    blocks = [blocks[i] for i in rng.permutation(len(blocks))]
-    return _filled(blocks, shares, len(rows))
+    drawn = rng.permutation(len(lengths))
+    starts, lengths = starts[drawn], lengths[drawn]
+    behind = np.cumsum(lengths) - lengths
+    order = order[np.repeat(starts - behind, lengths) + np.arange(len(order))]
+    dealt = np.empty(len(order), np.int64)
+    dealt[order] = _filled(sizes[order], lengths, shares)
+    return dealt
 
 
-def _filled(blocks: list[list[list[int]]], shares: np.ndarray, total: int) -> list[list[int]]:
-    # Each block gives each side the whole part of its share, and the rest goes to the side that
-    # is owed most in all.
-    sizes = [sum(map(len, block)) for block in blocks]
-    whole = [np.floor(shares * size + 1e-9).astype(int) for size in sizes]
-    open_ = np.asarray(_round_to_sum(shares, total)) - sum(whole)
-    sides: list[list[int]] = [[] for _ in shares]
-    owed = np.zeros(len(shares))
-    for block, size, wanted in zip(blocks, sizes, whole, strict=True):
-        wanted = wanted.astype(float)
-        for _ in range(size - int(wanted.sum())):
-            side = int(np.argmax(np.where(shares > 0, open_, -np.inf)))
-            wanted[side] += 1
+def _filled(sizes, lengths, shares):
+    # Parts lie in blocks of `lengths`. Each block gives each side the whole part of its share, and
+    # the rest goes to the side that is owed most in all.
+    if not len(sizes):
+        return sizes
+    behind = np.cumsum(lengths) - lengths
+    rows = np.add.reduceat(sizes, behind)
+    wanted = np.floor(shares * rows[:, None] + 1e-9).astype(np.int64)
+    left = rows - wanted.sum(1)
+    open_ = (np.asarray(_round_to_sum(shares, int(sizes.sum()))) - wanted.sum(0)).tolist()
+    may = np.flatnonzero(shares > 0).tolist()
+    for number in np.flatnonzero(left).tolist():
+        for _ in range(left[number]):
+            side = max(may, key=open_.__getitem__)
+            wanted[number, side] += 1
             open_[side] -= 1
-        lacking = wanted + owed
-        for group in block:
-            # The side that lacks most takes the text: sizes end within one text of what is wanted.
-            side = int(np.argmax(np.where(shares > 0, lacking, -np.inf)))
-            sides[side].extend(group)
-            lacking[side] -= len(group)
-        owed = lacking
-    return sides
+    dealt = np.empty(len(sizes), np.int64)
+    # A million blocks of single rows are a few different ones.
+    known: dict[tuple[int, ...], np.ndarray] = {}
+    single = np.maximum.reduceat(sizes, behind) == 1
+    owed = [0] * len(shares)
+    for start, length, alone, whole in zip(
+        behind.tolist(), lengths.tolist(), single.tolist(), map(tuple, wanted.tolist()), strict=True
+    ):
+        settled = alone and not any(owed)
+        if not settled or whole not in known:
+            of = sizes[start : start + length].tolist()
+            filled, left_over = _fill(of, [a + b for a, b in zip(whole, owed, strict=True)])
+            if settled:
+                known[whole] = filled
+            else:
+                owed = left_over
+        else:
+            filled = known[whole]
+        dealt[start : start + length] = filled
+    return dealt
+
+
+def _fill(sizes, lacking):
+    # The side that lacks most takes the part: sizes end within one part of what is wanted.
+    sides = []
+    for size in sizes:
+        side = lacking.index(max(lacking))
+        sides.append(side)
+        lacking[side] -= size
+    return np.array(sides), lacking
 
 
 def _round_to_sum(shares: np.ndarray, total: int) -> list[int]:
@@ -250,7 +225,7 @@ def check_disjoint(
     validation: Rows,
     test: Rows | None = None,
     *,
-    normalize: Callable[[str], str] | None = None,
+    normalize: Normalize = None,
 ) -> tuple[Rows, int]:
     """Drops from train the rows whose text or group validation or test also has.
 
@@ -269,16 +244,10 @@ def check_disjoint(
     Raises:
         DataError: no train row remains.
     """
-    held_out = {
-        key
-        for rows in (validation, test)
-        if rows is not None
-        for keys in _keys(rows, normalize)
-        for key in keys
-    }
-    keep = [i for i, keys in enumerate(_keys(train, normalize)) if held_out.isdisjoint(keys)]
+    held_out = [rows for rows in (validation, test) if rows is not None]
+    keep = np.flatnonzero(~shared_with(train, held_out, normalize))
     dropped = len(train) - len(keep)
-    if not keep:
+    if not len(keep):
         raise DataError(
             f"train is empty: all of its {len(train)} rows have texts of validation or test;"
             " are these the same file?"
@@ -286,7 +255,6 @@ def check_disjoint(
     return train.take(keep), dropped
 
 
-def count_shared(rows: Rows, others: Rows, *, normalize: Callable[[str], str] | None = None) -> int:
+def count_shared(rows: Rows, others: Rows, *, normalize: Normalize = None) -> int:
     """Returns how many of some rows have a text or group that others have too."""
-    known = {key for keys in _keys(others, normalize) for key in keys}
-    return sum(not known.isdisjoint(keys) for keys in _keys(rows, normalize))
+    return int(shared_with(rows, [others], normalize).sum())

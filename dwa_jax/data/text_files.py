@@ -39,7 +39,7 @@ def open_text(
             # byte through to the row it stands in, where a strict decoder would only name an
             # offset.
             text = io.TextIOWrapper(stream, encoding=encoding, errors="surrogateescape", newline="")
-            yield text, lambda: min(1.0, raw.tell() / size)
+            yield text, lambda: 1.0 if raw.closed else min(1.0, raw.tell() / size)
     except OSError as error:
         reason = error.strerror or one_line(error)
         raise DataError(f"{path}: cannot be read: {reason}") from None

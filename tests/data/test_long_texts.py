@@ -124,8 +124,8 @@ def test_pieces_of_a_text_are_the_text(monkeypatch):
         assert words == text.split() or any(len(word) > 6 for word in text.split())
         short = " ".join(word for word in text.split() if len(word) < 6)
         whole_text = data.headlines.tokenizer([short], 300).get_vocab()
-        normal = data.splits.normalize_text(short)
+        normal = data.normalize_text(short)
         monkeypatch.setattr(splitter, "_PIECE", 10**6)
-        assert data.splits.normalize_text(short) == normal
+        assert data.normalize_text(short) == normal
         assert data.headlines.tokenizer([short], 300).get_vocab() == whole_text
         monkeypatch.setattr(splitter, "_PIECE", 7)

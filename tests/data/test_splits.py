@@ -20,6 +20,7 @@ from dwa_jax.data import (
     normalize_tweet,
     read,
     split,
+    splits,
 )
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -309,3 +310,39 @@ def test_the_past_is_trained_on_and_what_came_after_is_tested():
     # A text of both times counts by its last.
     again = dataclasses.replace(rows, texts=["same" if t in (3, 197) else f"{t}" for t in times])
     assert "same" in split(again, seed=0)["test"].texts
+
+
+@REPRODUCIBLE
+@given(
+    blocks=st.lists(st.lists(st.integers(1, 4), min_size=1, max_size=30), min_size=1, max_size=12),
+    shares=st.sampled_from([(0.8, 0.1, 0.1), (0.9, 0.1, 0.0), (0.25,) * 4, (1 / 3,) * 3]),
+    alone=st.booleans(),
+)
+def test_blocks_are_dealt_as_one_would_by_hand(blocks, shares, alone):
+    if alone:
+        blocks = [[1] * len(block) for block in blocks]
+    shares, total = np.array(shares), sum(map(sum, blocks))
+    whole = [np.floor(shares * sum(block) + 1e-9) for block in blocks]
+    open_ = splits._round_to_sum(shares, total) - sum(whole)
+    owed, expected = np.zeros(len(shares)), []
+    for block, lacking in zip(blocks, whole, strict=True):
+        for _ in range(sum(block) - int(lacking.sum())):
+            side = np.argmax(np.where(shares > 0, open_, -np.inf))
+            lacking[side] += 1
+            open_[side] -= 1
+        owed = lacking + owed
+        for size in block:
+            expected.append(int(np.argmax(owed)))
+            owed[expected[-1]] -= size
+    sizes, lengths = np.concatenate(blocks), np.array([len(block) for block in blocks])
+    assert splits._filled(sizes, lengths, shares).tolist() == expected
+
+
+@pytest.mark.parametrize("groups", [None, []])
+def test_no_rows_are_too_few(groups):
+    rows = dataclasses.replace(make_rows([]), groups=groups)
+    for stratify in (True, False):
+        with pytest.raises(DataError, match="train is empty: 0 rows"):
+            split(rows, seed=0, stratify=stratify)
+        with pytest.raises(DataError, match="too few for 2 folds"):
+            fold_of(rows, folds=2, seed=0, stratify=stratify)

@@ -66,14 +66,14 @@ class DelimitedReader(TableReader):
         with text_files.open_text(self.source, found.encoding) as (file, share):
             for start, cells in delimited_records(self.name, file, found):
                 if isinstance(cells, BadRow):
-                    yield start, None, cells, share()
+                    yield start, None, cells, share
                 elif self.header is None:
                     self.check_columns(cells)
                     self.header = cells
                     names = tell_apart(cells)
                     places = [names.index(n) if n in names else None for n in columns]
                 else:
-                    yield start, cells, [None if i is None else cells[i] for i in places], share()
+                    yield start, cells, [None if i is None else cells[i] for i in places], share
         if self.header is None and self.wanted.whole:
             raise DataError(f"{self.name}: the file is empty; a CSV has a header")
 

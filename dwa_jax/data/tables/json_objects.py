@@ -50,7 +50,7 @@ class JsonReader(TableReader):
             for number, text in self._objects(file):
                 value = self._parse(text)
                 if isinstance(value, BadRow):
-                    yield number, text, value, share()
+                    yield number, text, value, share
                     continue
                 objects += 1
                 cells = [dig(value, name) for name in self.wanted.columns]
@@ -59,7 +59,7 @@ class JsonReader(TableReader):
                 for name, cell in zip(self.wanted.columns, cells, strict=True):
                     if cell is not ABSENT:
                         seen[name] = None
-                yield number, text, self._checked(value, cells), share()
+                yield number, text, self._checked(value, cells), share
         # Only the last row tells whether a key is in no object at all.
         if objects:
             self.check_columns(list(seen), exact=True)

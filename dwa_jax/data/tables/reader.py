@@ -7,7 +7,7 @@ Parquet, the hub and an array of JSON, whose records are no lines, the index plu
 
 import collections
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -16,9 +16,9 @@ from dwa_jax.data.rows import BadRow, DataError
 from dwa_jax.messages import quoted
 
 CHUNK_ROWS = 4096
-# (row number, row as the writer takes it, its cells or what is wrong with it, share read)
-Record = tuple[int, Any, Sequence[object] | BadRow, float | None]
-
+# (row number, row as the writer takes it, its cells or what is wrong with it, tells the share read
+# where that is known)
+Record = tuple[int, Any, Sequence[object] | BadRow, Callable[[], float] | None]
 
 # What `dig` returns where a record holds nothing of that name.
 ABSENT = object()
@@ -103,7 +103,8 @@ class TableReader:
         Raises:
           DataError: the table cannot be read, lacks a column, or has one that will be added.
         """
-        rows, cells, numbers, share = [], [], [], None
+        rows, cells, numbers = [], [], []
+        share: Callable[[], float] | None = None
         end = None
         records = self.records()
         while True:
@@ -120,10 +121,10 @@ class TableReader:
             cells.append(found)
             numbers.append(number)
             if len(numbers) == self.wanted.chunk_rows:
-                yield Chunk(rows, cells, numbers, share)
+                yield Chunk(rows, cells, numbers, share and share())
                 rows, cells, numbers = [], [], []
         if numbers:
-            yield Chunk(rows, cells, numbers, share)
+            yield Chunk(rows, cells, numbers, share and share())
         if end is not None:
             raise end
 
