@@ -167,7 +167,7 @@ if __name__ == "__main__":
     asked(REST)
 
 from dwa_jax import compilation_cache, host_memory, processes
-from dwa_jax.finetune import cross_validation, interrupts, run_folder, token_cache
+from dwa_jax.finetune import cross_validation, disk_cache, interrupts, run_folder
 from dwa_jax.finetune.health import Diverged
 from dwa_jax.finetune.listener import Listener
 from experiments.terminal import overview, preview
@@ -192,7 +192,7 @@ def main(argv: list[str]) -> None:
     except ValueError as error:
         _fail(str(error))
     compilation_cache.enable(FLAGS.compilation_cache)
-    token_cache.enable_token_cache(FLAGS.token_cache)
+    disk_cache.enable_disk_cache(FLAGS.token_cache)
     console = Terminal()
     if FLAGS.dry_run and not processes.is_first():
         return

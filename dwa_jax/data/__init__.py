@@ -8,8 +8,9 @@ from dwa_jax.data import headlines
 from dwa_jax.data.batches import Batches, bucket_lengths, pad_rows
 from dwa_jax.data.columns import Columns, LeftOut
 from dwa_jax.data.given import from_columns, from_split
+from dwa_jax.data.kept_texts import KeptSource, KeptTexts
 from dwa_jax.data.rescaling import rescale
-from dwa_jax.data.rows import DataError, Rows
+from dwa_jax.data.rows import DataError, Origins, Rows
 from dwa_jax.data.same_texts import normalize_text
 from dwa_jax.data.scored_texts import read
 from dwa_jax.data.splits import check_disjoint, count_shared, fold_of, split
@@ -29,7 +30,10 @@ __all__ = [
     "Columns",
     "DataError",
     "Encoded",
+    "KeptSource",
+    "KeptTexts",
     "LeftOut",
+    "Origins",
     "Rows",
     "TokenRows",
     "bucket_lengths",

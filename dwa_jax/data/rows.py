@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dwa_jax.data.kept_texts import KeptTexts
+
 
 class DataError(ValueError):
     """Something in the user's data is wrong; the message is one line and names file and row."""
@@ -64,6 +66,11 @@ class Origins(Sequence[tuple[str, int]]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    @property
+    def columns(self) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+        """What they were made of: names of files, (N,) int32 places there, (N,) int64 numbers."""
+        return self._files, self._which, self._numbers
+
     def take(self, indices: Sequence[int] | np.ndarray) -> Origins:
         """Returns those at `indices`, (M,) integers in [0, N), in that order."""
         indices = np.asarray(indices, np.int64)
@@ -88,7 +95,7 @@ class Rows:
         ValueError: the columns differ in length.
     """
 
-    texts: list[str]
+    texts: Sequence[str]
     scores: np.ndarray
     categories: np.ndarray
     origin: Sequence[tuple[str, int]]
@@ -124,7 +131,7 @@ class Rows:
         """
         indices = np.asarray(indices, dtype=np.int64)
         return Rows(
-            texts=[self.texts[i] for i in indices],
+            texts=_taken(self.texts, indices),
             scores=self.scores[indices],
             categories=self.categories[indices],
             origin=Origins.of(self.origin).take(indices),
@@ -132,3 +139,9 @@ class Rows:
             groups=None if self.groups is None else [self.groups[i] for i in indices],
             times=None if self.times is None else self.times[indices],
         )
+
+
+def _taken(texts, indices):
+    if isinstance(texts, KeptTexts):
+        return texts.take(indices)
+    return [texts[i] for i in indices]

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dwa_jax.data import cells
+from dwa_jax.data.kept_texts import KeptTexts
 from dwa_jax.data.long_texts import pieces
 from dwa_jax.data.rows import Rows
 
@@ -86,6 +87,8 @@ def shared_with(rows: Rows, others: Iterable[Rows], normalize: Normalize) -> np.
 
 def text_digests(texts: Iterable[str], normalize: Normalize) -> np.ndarray:
     """Returns (N,) uint64, equal where texts are the same."""
+    if isinstance(texts, KeptTexts) and texts.source.normalize is normalize:
+        return texts.digests
     if normalize is not None:
         texts = map(normalize, texts)
     return _digests(map(normalize_text, texts))

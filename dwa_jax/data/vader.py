@@ -55,5 +55,5 @@ def fill_scores(rows: Rows) -> tuple[Rows, np.ndarray]:
     missing = np.isnan(rows.scores)
     scores = rows.scores.copy()
     for i in np.flatnonzero(missing):
-        scores[i] = analyzer.polarity_scores(rows.texts[i])["compound"]
+        scores[i] = analyzer.polarity_scores(rows.texts[int(i)])["compound"]
     return dataclasses.replace(rows, scores=scores), missing

@@ -13,7 +13,7 @@ import numpy as np
 
 from dwa_jax import data, stratify
 from dwa_jax.data import tables, vader
-from dwa_jax.finetune import bad_rows, cautions, choices, inherited
+from dwa_jax.finetune import bad_rows, cautions, choices, inherited, row_cache
 from dwa_jax.finetune.config import Config
 
 _OTHER_FILES = ("validation", "test", "also_test")
@@ -153,7 +153,11 @@ def read_files(
     Raises:
       ValueError: a file or a row is not usable.
     """
-    keys = {
+    return data.read(files, **{**_how(config), **more})
+
+
+def _how(config):
+    return {
         "text_column": config.text_column,
         "score_column": config.score_column or None,
         "category_column": config.category_column or None,
@@ -166,7 +170,6 @@ def read_files(
         "time_format": config.time_format,
         "layout": tables.Layout(config.delimiter, config.encoding, config.columns),
     }
-    return data.read(files, **{**keys, **more})
 
 
 def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> Uncut:
@@ -176,15 +179,19 @@ def read_rows(config: Config, given: Mapping[str, data.Rows] | None = None) -> U
     machine_scored: set[tuple[str, int]] = set()
 
     def read(key, files=None):
-        rows, skipped = read_files(
-            config,
+        rows, skipped = row_cache.read_once(
+            data.read,
             files or expand_names(getattr(config, key), key),
-            on_bad_row=config.on_bad_row,
-            unscored=config.label_with == "vader",
-            split_column=config.split_column or None if key == "train" else None,
-            group_column=config.group_column or None,
-            time_column=config.time_column or None if key == "train" else None,
-            note=notes.append,
+            {
+                **_how(config),
+                "on_bad_row": config.on_bad_row,
+                "unscored": config.label_with == "vader",
+                "split_column": config.split_column or None if key == "train" else None,
+                "group_column": config.group_column or None,
+                "time_column": config.time_column or None if key == "train" else None,
+            },
+            normalizer(config),
+            notes.append,
         )
         if skipped:
             notes.append(bad_rows.note(key, skipped))

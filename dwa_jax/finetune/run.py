@@ -419,7 +419,7 @@ def check_extensible(folder: Path) -> None:
 def _predicted(corpus: Corpus, split: str, outputs: dict) -> SplitPredictions:
     rows = corpus.rows[split]
     return SplitPredictions(
-        rows.texts,
+        list(rows.texts),
         rows.scores,
         np.asarray(outputs["score"], float),
         np.asarray(outputs["categories"]),

@@ -25,6 +25,8 @@ _TABLE = "embeddings/word/embedding"
 _STEPS = 16
 # Numbers that have to go for it to be worth while: fewer are passed over in a millisecond.
 _LEAST = 2**20
+# Ids at a time: of millions of texts they lie on disk.
+_CHUNK = 2**20
 
 
 class Vocabulary(NamedTuple):
@@ -80,7 +82,8 @@ def trim(
     # The pad id stays what it is where positions are counted from it.
     used[: module.config.unused_positions] = True
     for rows in ids:
-        used[np.unique(rows.tokens)] = True
+        for start in range(0, len(rows.tokens), _CHUNK):
+            used[rows.tokens[start : start + _CHUNK]] = True
     step = -(-len(used) // _STEPS)
     count = -(-int(used.sum()) // step) * step
     if (len(used) - count) * table.shape[1] < _LEAST:

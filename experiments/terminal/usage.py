@@ -30,7 +30,7 @@ _OPTIONS = {
     "--dry_run": "prints what the data come to, and neither trains nor writes anything",
     "--compilation_cache=DIR": "where compiled programs are kept for the next start; by default in "
     "the user's cache folder, off keeps none",
-    "--token_cache=DIR": "likewise, where the token ids of 20,000 texts and more are kept",
+    "--token_cache=DIR": "likewise, where rows and token ids of 20,000 texts and more are kept",
     "--traceback": "shows where in the code an error was raised",
     "--help, -h": "this; with --config=FILE the keys of that configuration",
 }

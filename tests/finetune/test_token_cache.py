@@ -8,7 +8,7 @@ import pytest
 
 from dwa_jax import data
 from dwa_jax.data import headlines
-from dwa_jax.finetune import token_cache
+from dwa_jax.finetune import disk_cache, token_cache
 
 TEXTS = ["EUR/USD jumps after ECB", "Pound slips", "the dollar falls", "yen"] * 3
 WHERE = [("a.csv", row) for row in range(len(TEXTS))]
@@ -21,10 +21,10 @@ def tokenizer():
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_cache, "LEAST_TEXTS", 1)
-    folder = token_cache.enable_token_cache(str(tmp_path / "cache"))
+    monkeypatch.setattr(disk_cache, "LEAST_TEXTS", 1)
+    folder = disk_cache.enable_disk_cache(str(tmp_path / "cache"))
     yield folder
-    assert token_cache.enable_token_cache("off") is None
+    assert disk_cache.enable_disk_cache("off") is None
 
 
 @pytest.fixture
@@ -120,20 +120,20 @@ def test_the_oldest_goes_first(kept, tokenizer, monkeypatch):
     old = time.time() - 1000
     for path in first:
         os.utime(path, (old, old))
-    monkeypatch.setattr(token_cache, "MOST_BYTES", 1)
+    monkeypatch.setattr(disk_cache, "MOST_BYTES", 1)
     encode(tokenizer, limit=4)
     left = {path for path in kept.iterdir() if path.is_dir()}
     assert len(left) == 1 and left != first
 
 
 def test_few_texts_are_not_kept_nor_any_before_it_is_enabled(kept, tokenizer, monkeypatch):
-    monkeypatch.setattr(token_cache, "LEAST_TEXTS", 13)
+    monkeypatch.setattr(disk_cache, "LEAST_TEXTS", 13)
     encode(tokenizer)
-    token_cache.enable_token_cache("off")
-    monkeypatch.setattr(token_cache, "LEAST_TEXTS", 1)
+    disk_cache.enable_disk_cache("off")
+    monkeypatch.setattr(disk_cache, "LEAST_TEXTS", 1)
     encode(tokenizer)
     assert not list(kept.iterdir())
     # Where there is no folder, texts are tokenized.
     (kept.parent / "file").write_text("")
-    assert token_cache.enable_token_cache(str(kept.parent / "file")) is None
+    assert disk_cache.enable_disk_cache(str(kept.parent / "file")) is None
     assert len(encode(tokenizer).ids) == len(TEXTS)
