@@ -90,7 +90,7 @@ def join(
         see `come_to_a_batch`, while others have.
 
     Raises:
-      ValueError: the three do not fit together.
+      ValueError: the three do not fit together, or other machines would not find this one.
     """
     named = {
         "--coordinator": coordinator != "",
@@ -145,6 +145,31 @@ def join(
         where = f"{socket.gethostname()}, pid {os.getpid()}"
         _client().key_value_set(f"dwa_jax/where/{index()}", where)
         threading.Thread(target=_watch, args=(give_up, silent, hanging), daemon=True).start()
+        _check_own_name()
+
+
+def _check_own_name():
+    # CPUs' collectives listen where this machine's name leads, and Debian has that be 127.0.1.1;
+    # the others would wait for as long as a hanging one may.
+    hosts = {place.rpartition(", pid ")[0] for place in _places(_client()).values()}
+    if len(hosts) == 1 or jax.default_backend() != "cpu":
+        return
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):
+        address = socket.gethostbyname(name)
+        if address.startswith("127."):
+            raise ValueError(
+                f"process {index()}: {name}, this machine's name, leads to {address}, where other "
+                "machines do not find it; have it lead to this machine's own address in "
+                "/etc/hosts or DNS"
+            )
+
+
+def _places(client):
+    return {
+        other: client.blocking_key_value_get(f"dwa_jax/where/{other}", _PATIENCE)
+        for other in range(how_many())
+    }
 
 
 def come_to_a_batch() -> None:
@@ -163,9 +188,8 @@ def _is_one_of_several():
 
 def _watch(give_up, silent, hanging):
     # JAX's runtime, too, ends a run of which one is lost, later and in a page of words of its own.
-    client, places = _client(), {}
-    for other in range(how_many()):
-        places[other] = client.blocking_key_value_get(f"dwa_jax/where/{other}", _PATIENCE)
+    client = _client()
+    places = _places(client)
     # Silence is counted in beats of this process's own, which may be stopped for a while itself.
     beats: dict[int, tuple[str, int]] = {}
     batches: dict[int, tuple[int, int]] = {}

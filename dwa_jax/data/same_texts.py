@@ -106,8 +106,10 @@ def _group_digests(groups):
 def _digests(values):
     digest = hashlib.blake2b
     written = (value.encode("utf-8", "surrogatepass") for value in values)
-    joined = b"".join(digest(value, digest_size=_BYTES).digest() for value in written)
-    return np.frombuffer(joined, np.uint64)
+    found = bytearray()
+    for value in written:
+        found += digest(value, digest_size=_BYTES).digest()
+    return np.frombuffer(bytes(found), np.uint64)
 
 
 def _by_way_of_groups(part, in_one, groups):

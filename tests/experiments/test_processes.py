@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,7 +32,8 @@ KEYS = {
     "scratch.width": 64,
     "keep_checkpoints": True,
 }
-
+# Of what does not compare numbers.
+SMALL = {"scratch.width": 16, "scratch.layers": 1}
 
 STARTED = []
 
@@ -47,12 +49,12 @@ def none_is_left_behind():
         process.stdout.close()
 
 
-def start(folder, devices, *flags, environment=None, **keys):
-    """Starts the program on so many CPU devices."""
+def start(folder, devices, *flags, environment=None, on=(), **keys):
+    """Starts the program on so many CPU devices; `on` are commands that it begins with."""
     flags_of_xla = os.environ.get("XLA_FLAGS", "")
     settings = [f"--config.{key}={value}" for key, value in {**KEYS, **keys}.items()]
     process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.main", "--config=configs/demo.py"]
+        [*on, sys.executable, "-m", "experiments.main", "--config=configs/demo.py"]
         + [f"--workdir={folder}", *settings, *flags],
         cwd=ROOT,
         env=os.environ
@@ -168,7 +170,7 @@ def test_two_processes_train_as_one_and_one_reads_what_they_wrote(alone, tmp_pat
 
 def test_one_that_is_killed_ends_the_other_which_names_it(tmp_path):
     folder = tmp_path / "run"
-    both = start_two(folder, epochs=500)
+    both = start_two(folder, epochs=500, **SMALL)
     wait_for_step(folder, 1, both)
     both[1].kill()
     began = time.monotonic()
@@ -177,6 +179,63 @@ def test_one_that_is_killed_ends_the_other_which_names_it(tmp_path):
     assert status == 4, said
     assert re.search(rf"error: process 1 of 2 \(.*, pid {both[1].pid}\) is lost", said)
     assert time.monotonic() - began < 30
+
+
+@pytest.fixture
+def two_hosts(tmp_path):
+    """(address, (addresses of names) -> commands): two machines, as namespaces of this one."""
+    names = [f"dwa{os.getpid()}{side}" for side in "ab"]
+
+    def run(*command):
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"no namespaces can be made here: {done.stderr.strip()}")
+
+    if not all(map(shutil.which, ("ip", "unshare", "mount"))):
+        pytest.skip("no namespaces can be made here: ip, unshare or mount is missing")
+    try:
+        for name in names:
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        peer = ("type", "veth", "peer", "name", "eth0", "netns", names[1])
+        run("ip", "link", "add", "eth0", "netns", names[0], *peer)
+        for i, name in enumerate(names):
+            run("ip", "-n", name, "addr", "add", f"10.77.0.{i + 1}/24", "dev", "eth0")
+            run("ip", "-n", name, "link", "set", "eth0", "up")
+
+        def on(i, address):
+            hosts = tmp_path / f"hosts{i}"
+            hosts.write_text(f"127.0.0.1 localhost\n{address} host{i}\n")
+            own = 'hostname "$1" && mount --bind "$2" /etc/hosts && shift 2 && exec "$@"'
+            apart = ("unshare", "--mount", "--uts", "sh", "-c", own, "sh", f"host{i}", str(hosts))
+            return ("ip", "netns", "exec", names[i], *apart)
+
+        run(*on(0, "10.77.0.1"), "true")
+        yield on
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_two_hosts_train_as_one_and_one_that_others_would_not_find_says_so(two_hosts, tmp_path):
+    named = "--coordinator=10.77.0.1:7777", "--processes=2"
+    keys = {"epochs": 1, **SMALL}
+
+    def both(folder, *addresses):
+        started = [
+            start(folder, 1, *named, f"--process_id={i}", on=two_hosts(i, address), **keys)
+            for i, address in enumerate(addresses)
+        ]
+        return list(map(ended, started))
+
+    (status, said), (other, _) = both(tmp_path / "found", "10.77.0.1", "10.77.0.2")
+    assert (status, other) == (0, 0), said
+    assert len(predicted(tmp_path / "found")) and "2 x cpu" in said
+    _, (status, said) = both(tmp_path / "lost", "10.77.0.1", "127.0.1.1")
+    assert (
+        status == 2 and "error: process 1: host1, this machine's name, leads to 127.0.1.1" in said
+    )
+    assert "Traceback" not in said and not (tmp_path / "lost" / "metrics.jsonl").exists()
 
 
 def test_who_lives_but_hangs_is_named_and_ends_all():
