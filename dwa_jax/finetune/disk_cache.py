@@ -78,7 +78,7 @@ def once(
             raise
 
     try:
-        with _alone(_place[0] / f"{name}{_LOCK}"):
+        with _alone(_place[0] / f"{name}{_LOCK}", folder):
             found = _read(folder, read)
             if found is None:
                 found = made()
@@ -92,10 +92,14 @@ def once(
 
 
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def _alone(path: Path, folder: Path) -> Iterator[None]:
     with open(path, "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+        try:
+            yield
+        finally:
+            if not folder.exists():
+                path.unlink(missing_ok=True)
 
 
 def _read(folder, read):
@@ -109,7 +113,8 @@ def _read(folder, read):
 
 
 def _write(folder, made, write):
-    with contextlib.suppress(OSError):
+    # Beside a full disk: what cannot be written as UTF-8.
+    with contextlib.suppress(OSError, ValueError):
         partial = Path(tempfile.mkdtemp(prefix=".partial_", dir=folder.parent))
         try:
             if write(partial, made) is False:

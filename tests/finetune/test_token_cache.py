@@ -111,7 +111,7 @@ def test_what_is_damaged_is_made_again(kept, calls, tokenizer):
 def test_an_error_is_the_same_and_leaves_nothing(kept, tokenizer):
     with pytest.raises(data.DataError, match=r"a\.csv, row 1: .*no token"):
         encode(tokenizer, ["yen", " "])
-    assert not [path for path in kept.iterdir() if path.is_dir()]
+    assert not list(kept.iterdir())
 
 
 def test_the_oldest_goes_first(kept, tokenizer, monkeypatch):
