@@ -82,15 +82,15 @@ def join(
       coordinator: HOST:PORT of process 0, where its port is free; "" asks the environment.
       processes: how many there are.
       process_id: which of them this is.
-      give_up: ends the program with this line: not all came, or one was lost. Called from a
-        thread of its own.
+      give_up: ends the program with this line: not all came, one was lost, or others would not
+        find this one. It may be called from a thread of its own.
       timeout: seconds until all must have come.
       silent: seconds without a sign of life after which a process counts as lost.
       hanging: seconds after which one counts as hanging that lives but comes to no further batch,
         see `come_to_a_batch`, while others have.
 
     Raises:
-      ValueError: the three do not fit together, or other machines would not find this one.
+      ValueError: the three do not fit together.
     """
     named = {
         "--coordinator": coordinator != "",
@@ -145,10 +145,10 @@ def join(
         where = f"{socket.gethostname()}, pid {os.getpid()}"
         _client().key_value_set(f"dwa_jax/where/{index()}", where)
         threading.Thread(target=_watch, args=(give_up, silent, hanging), daemon=True).start()
-        _check_own_name()
+        _check_own_name(give_up)
 
 
-def _check_own_name():
+def _check_own_name(give_up):
     # CPUs' collectives listen where this machine's name leads, and Debian has that be 127.0.1.1;
     # the others would wait for as long as a hanging one may.
     hosts = {place.rpartition(", pid ")[0] for place in _places(_client()).values()}
@@ -158,7 +158,8 @@ def _check_own_name():
     with contextlib.suppress(OSError):
         address = socket.gethostbyname(name)
         if address.startswith("127."):
-            raise ValueError(
+            # Not an error to be raised: what ends in order waits for the others at its end.
+            give_up(
                 f"process {index()}: {name}, this machine's name, leads to {address}, where other "
                 "machines do not find it; have it lead to this machine's own address in "
                 "/etc/hosts or DNS"
@@ -191,15 +192,18 @@ def _watch(give_up, silent, hanging):
     client = _client()
     places = _places(client)
     # Silence is counted in beats of this process's own, which may be stopped for a while itself.
-    beats: dict[int, tuple[str, int]] = {}
+    # One that died before its first beat is silent, too.
+    beats = {one: ("0 0", 0) for one in range(how_many())}
     batches: dict[int, tuple[int, int]] = {}
     for beat in itertools.count():
         with contextlib.suppress(RuntimeError):  # process 0 is gone, or this one ends
             own = f"{beat} {_Here.batches}"
             client.key_value_set(f"{_ALIVE}/{index()}", own, allow_overwrite=True)
-            for name, heard in client.key_value_dir_get(_ALIVE):
-                one, count = int(name.rpartition("/")[2]), int(heard.split()[1])
-                last, missed = beats.get(one, ("", 0))
+            found = client.key_value_dir_get(_ALIVE)
+            told = {int(name.rpartition("/")[2]): heard for name, heard in found}
+            for one, (last, missed) in beats.items():
+                heard = told.get(one, last)
+                count = int(heard.split()[1])
                 beats[one] = heard, missed + 1 if heard == last else 0
                 come_to, stood = batches.get(one, (-1, 0))
                 batches[one] = count, stood + 1 if count == come_to else 0

@@ -231,10 +231,10 @@ def test_two_hosts_train_as_one_and_one_that_others_would_not_find_says_so(two_h
     (status, said), (other, _) = both(tmp_path / "found", "10.77.0.1", "10.77.0.2")
     assert (status, other) == (0, 0), said
     assert len(predicted(tmp_path / "found")) and "2 x cpu" in said
-    _, (status, said) = both(tmp_path / "lost", "10.77.0.1", "127.0.1.1")
-    assert (
-        status == 2 and "error: process 1: host1, this machine's name, leads to 127.0.1.1" in said
-    )
+    (first, heard), (status, said) = both(tmp_path / "lost", "10.77.0.1", "127.0.1.1")
+    assert (first, status) == (4, 4)
+    assert "error: process 1 of 2 (host1, pid " in heard
+    assert "error: process 1: host1, this machine's name, leads to 127.0.1.1" in said
     assert "Traceback" not in said and not (tmp_path / "lost" / "metrics.jsonl").exists()
 
 
