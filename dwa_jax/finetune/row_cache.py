@@ -77,7 +77,7 @@ def _name(files, settings, normalize):
             with open(file, "rb") as opened:
                 content = hashlib.file_digest(opened, "sha256").hexdigest()
             digest.update(f"{file!s}\0{content}\0".encode("utf-8", "surrogateescape"))
-    except OSError:
+    except (OSError, ValueError):  # not there, or no name that a file can have
         return None
     how = [repr(sorted(settings.items())), getattr(normalize, "__name__", "")]
     digest.update(json.dumps([*how, importlib.metadata.version("pyarrow"), _sources()]).encode())

@@ -130,7 +130,8 @@ def test_few_rows_errors_and_what_is_no_file_are_not_kept(kept, calls, file, mon
     pipe = file.with_name("pipe.csv")
     os.mkfifo(pipe)
     assert row_cache._name([pipe], {}, None) is None
-    assert row_cache._name(["hub:nobody/nothing"], {}, None) is None
+    for name in ("hub:nobody/nothing", "no\0name.csv", "\ud800.csv"):
+        assert row_cache._name([name], {}, None) is None
     file.write_text("\n".join([HEADER, *LINES, "text,7,,,train"]) + "\n", "utf-8")
     for _ in range(2):
         with pytest.raises(data.DataError, match="row 92"):
