@@ -61,7 +61,7 @@ def together(rows: Rows, normalize: Normalize) -> Together:
         rows: N rows.
         normalize: what the model's texts go through first, such as `normalize_tweet`.
     """
-    _, part = np.unique(text_digests(rows.texts, normalize), return_inverse=True)
+    part = text_digests(rows.texts, normalize)
     if rows.groups is not None:
         part = _by_way_of_groups(part, *_group_digests(rows.groups))
     _, first, part, sizes = np.unique(
@@ -112,14 +112,14 @@ def _digests(values):
     return np.frombuffer(bytes(found), np.uint64)
 
 
-def _by_way_of_groups(part, in_one, groups):
+def _by_way_of_groups(texts, in_one, groups):
     # Texts and groups are nodes, and a row with both joins them.
     from scipy.sparse import coo_array, csgraph
 
-    _, groups = np.unique(groups, return_inverse=True)
-    texts = int(part.max(initial=-1)) + 1
-    nodes = texts + int(groups.max(initial=-1)) + 1
-    ends = part[in_one], texts + groups
-    graph = coo_array((np.ones(len(groups), bool), ends), shape=(nodes, nodes))
+    known, text = np.unique(texts, return_inverse=True)
+    named, group = np.unique(groups, return_inverse=True)
+    nodes = len(known) + len(named)
+    ends = text[in_one], len(known) + group
+    graph = coo_array((np.ones(len(group), bool), ends), shape=(nodes, nodes))
     _, component = csgraph.connected_components(graph, directed=False)
-    return component[part]
+    return component[text]

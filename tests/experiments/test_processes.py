@@ -183,7 +183,7 @@ def test_one_that_is_killed_ends_the_other_which_names_it(tmp_path):
 
 @pytest.fixture
 def two_hosts(tmp_path):
-    """(address, (addresses of names) -> commands): two machines, as namespaces of this one."""
+    """(0 or 1, where its name leads) -> commands that run another on that one of two machines."""
     names = [f"dwa{os.getpid()}{side}" for side in "ab"]
 
     def run(*command):
